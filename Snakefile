@@ -1,0 +1,49 @@
+# Self-Refine Instruction-Tuning, from raw benchmarks to tables and figures: a table of contents.
+#
+#   snakemake --cores 2                                  the quickstart study (config/config.yaml)
+#   snakemake --cores 2 --configfile config/mine.yaml    another one
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/benchmarks.yaml"
+configfile: "config/recipes.yaml"
+
+
+if "study" not in config:
+
+    configfile: "config/config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/sources.smk"
+include: "rules/teacher.smk"
+include: "rules/instruct.smk"
+include: "rules/refine.smk"
+include: "rules/evaluate.smk"
+include: "rules/results.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        "results/summary.md",
+        "results/tables/accuracy.csv",
+        "results/tables/comparisons.csv",
+        "results/tables/sources.csv",
+        "results/figures/accuracy.svg",
+        "results/figures/matrix.svg",
+        "results/figures/training.svg",
+        "results/reading.html",
+
+
+onsuccess:
+    show_summary("results/summary.md")

@@ -1,0 +1,93 @@
+# What the rules share: the validated study, each job's recipe, and the fingerprint of the code it runs.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from selfrefine.errors import UserError
+from selfrefine.files import canonical_json
+from selfrefine.fingerprint import fingerprint
+from selfrefine.study import Study, student_of, teacher_of
+
+# glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/malloc.sh).
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 << 30))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 << 30))
+os.environ.setdefault("MALLOC_TOP_PAD_", str(256 << 20))
+
+try:
+    study = Study.read(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    student="[A-Za-z0-9][A-Za-z0-9._-]*",
+    teacher="[A-Za-z0-9][A-Za-z0-9._-]*",
+    model="[A-Za-z0-9][A-Za-z0-9._-]*",
+    task="[A-Za-z0-9][A-Za-z0-9_-]*",
+    recipe="[A-Za-z0-9][A-Za-z0-9_-]*",
+    file="[A-Za-z0-9][A-Za-z0-9_-]*[.][a-z]+",
+    split="train|test",
+    style="cot|plain",
+    share="[0-9]+",
+    seed="[0-9]+",
+    start=".+",
+    checkpoint=".+",
+
+
+def recipe(stage):
+    """A params function: the job's slice of the configuration, as canonical JSON."""
+    return lambda wildcards: study.recipe(stage, **wildcards)
+
+
+def code(script):
+    """The fingerprint of a script and of the modules it imports, so that a change of behaviour reruns its jobs."""
+    return fingerprint(Path(workflow.basedir) / script)
+
+
+def flags(named_files):
+    """A params function: the optional inputs that a function names, as command-line flags."""
+    return lambda wildcards: " ".join(f"--{name} {path}" for name, path in named_files(wildcards).items())
+
+
+def raw_file(wildcards):
+    benchmark = study.benchmarks[wildcards.task]
+    name = benchmark.splits[wildcards.split].file
+    return f"results/benchmarks/{wildcards.task}/raw/{name}{benchmark.files[name].suffix}"
+
+
+def held_out_file(wildcards):
+    return list(held_out(wildcards).values())
+
+
+def held_out(wildcards):
+    if wildcards.split == "train" and "test" in study.benchmarks[wildcards.task].splits:
+        return {"held-out": f"results/benchmarks/{wildcards.task}/test.jsonl"}
+    return {}
+
+
+def teacher_source(wildcards):
+    teacher = study.teachers[wildcards.teacher]
+    if teacher.engine == "recorded":
+        return {"recording": teacher.recording}
+    return {"model": f"results/models/{teacher.model}/manifest.json"}
+
+
+def demonstrations_for_pairs(wildcards):
+    if not study.recipes[wildcards.recipe].needs_teacher:
+        return {}
+    teacher = teacher_of(wildcards.start)
+    if teacher is None:
+        raise WorkflowError(
+            f"recipe {wildcards.recipe!r} draws on a teacher, but {wildcards.start} was instructed by none"
+        )
+    return {"demonstrations": f"results/demonstrations/{teacher}/{wildcards.task}.jsonl"}
+
+
+def show_summary(path):
+    if Path(path).exists():
+        print(Path(path).read_text())

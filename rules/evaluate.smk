@@ -1,0 +1,57 @@
+# Any checkpoint on any benchmark's test split, with lm-eval and the sampler's own prompts and extraction.
+
+
+localrules:
+    export_task,
+
+
+rule export_task:
+    input:
+        questions="results/benchmarks/{task}/test.jsonl",
+    output:
+        yaml="results/lm_eval/{task}/{task}.yaml",
+        documents="results/lm_eval/{task}/docs.jsonl",
+        extraction="results/lm_eval/{task}/answers.py",
+    log:
+        "logs/export_task/{task}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        recipe=recipe("export_task"),
+        code=code("scripts/export_task.py"),
+    shell:
+        "python scripts/export_task.py"
+        " --recipe {params.recipe:q}"
+        " --items {input.questions}"
+        " --yaml {output.yaml}"
+        " &> {log}"
+
+
+rule evaluate:
+    input:
+        checkpoint="results/checkpoints/{checkpoint}/manifest.json",
+        task="results/lm_eval/{task}/{task}.yaml",
+        documents="results/lm_eval/{task}/docs.jsonl",
+        extraction="results/lm_eval/{task}/answers.py",
+    output:
+        report="results/reports/{checkpoint}/{task}.json",
+        samples="results/reports/{checkpoint}/{task}.samples.jsonl",
+        provenance="results/reports/{checkpoint}/{task}.provenance.json",
+    log:
+        "logs/evaluate/{checkpoint}/{task}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    threads: study.threads
+    params:
+        recipe=recipe("evaluate"),
+        code=code("scripts/evaluate.py"),
+    shell:
+        "HF_HUB_OFFLINE=1 python scripts/evaluate.py"
+        " --recipe {params.recipe:q}"
+        " --checkpoint {input.checkpoint}"
+        " --task {input.task}"
+        " --threads {threads}"
+        " --report {output.report}"
+        " --samples {output.samples}"
+        " --provenance {output.provenance}"
+        " &> {log}"

@@ -1,0 +1,36 @@
+# Phase 1: a student's adapter, fine-tuned on a share of a teacher's demonstrations.
+
+
+rule instruct:
+    input:
+        start="results/checkpoints/{student}/base/manifest.json",
+        questions="results/benchmarks/{task}/train.jsonl",
+        demonstrations="results/demonstrations/{teacher}/{task}.jsonl",
+    output:
+        multiext(
+            "results/checkpoints/{student}/instruct/{teacher}/{task}/{share}/{seed}/",
+            adapter="adapter_model.safetensors",
+            adapter_config="adapter_config.json",
+            manifest="manifest.json",
+            training="training.jsonl",
+            provenance="provenance.json",
+        ),
+    log:
+        "logs/instruct/{student}/{teacher}/{task}/{share}/{seed}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    threads: study.threads
+    params:
+        recipe=recipe("instruct"),
+        code=code("scripts/instruct.py"),
+    shell:
+        "HF_HUB_OFFLINE=1 python scripts/instruct.py"
+        " --recipe {params.recipe:q}"
+        " --start {input.start}"
+        " --items {input.questions}"
+        " --demonstrations {input.demonstrations}"
+        " --threads {threads}"
+        " --manifest {output.manifest}"
+        " --log {output.training}"
+        " --provenance {output.provenance}"
+        " &> {log}"

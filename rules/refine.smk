@@ -1,0 +1,87 @@
+# Phase 2: a checkpoint answers the training items itself; pairs of its answers refine it against itself, frozen.
+
+
+rule sample:
+    input:
+        checkpoint="results/checkpoints/{start}/manifest.json",
+        questions="results/benchmarks/{task}/train.jsonl",
+    output:
+        paths="results/paths/{start}/{task}/{share}/{seed}.jsonl",
+        provenance="results/paths/{start}/{task}/{share}/{seed}.provenance.json",
+    log:
+        "logs/sample/{start}/{task}/{share}/{seed}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    threads: study.threads
+    params:
+        recipe=recipe("sample"),
+        code=code("scripts/sample.py"),
+    shell:
+        "HF_HUB_OFFLINE=1 python scripts/sample.py"
+        " --recipe {params.recipe:q}"
+        " --checkpoint {input.checkpoint}"
+        " --items {input.questions}"
+        " --threads {threads}"
+        " --output {output.paths}"
+        " --provenance {output.provenance}"
+        " &> {log}"
+
+
+rule pair:
+    input:
+        unpack(demonstrations_for_pairs),
+        paths="results/paths/{start}/{task}/{share}/{seed}.jsonl",
+    output:
+        pairs="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.jsonl",
+        provenance="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.provenance.json",
+    log:
+        "logs/pair/{start}/{task}/{recipe}/{share}/{seed}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        recipe=recipe("pair"),
+        code=code("scripts/pair.py"),
+        demonstrations=flags(demonstrations_for_pairs),
+    shell:
+        "python scripts/pair.py"
+        " --recipe {params.recipe:q}"
+        " --paths {input.paths}"
+        " {params.demonstrations}"
+        " --output {output.pairs}"
+        " --provenance {output.provenance}"
+        " &> {log}"
+
+
+rule refine:
+    input:
+        start="results/checkpoints/{start}/manifest.json",
+        questions="results/benchmarks/{task}/train.jsonl",
+        pairs="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.jsonl",
+    output:
+        multiext(
+            "results/checkpoints/{start}/refine/{task}/{recipe}/{share}/{seed}/",
+            adapter="adapter_model.safetensors",
+            adapter_config="adapter_config.json",
+            manifest="manifest.json",
+            training="training.jsonl",
+            provenance="provenance.json",
+        ),
+    log:
+        "logs/refine/{start}/{task}/{recipe}/{share}/{seed}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    threads: study.threads
+    params:
+        recipe=recipe("refine"),
+        code=code("scripts/refine.py"),
+    shell:
+        "HF_HUB_OFFLINE=1 python scripts/refine.py"
+        " --recipe {params.recipe:q}"
+        " --start {input.start}"
+        " --items {input.questions}"
+        " --pairs {input.pairs}"
+        " --threads {threads}"
+        " --manifest {output.manifest}"
+        " --log {output.training}"
+        " --provenance {output.provenance}"
+        " &> {log}"

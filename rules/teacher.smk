@@ -1,0 +1,50 @@
+# The teacher answers every item of a split; its right, whole answers to the training items become demonstrations.
+
+
+rule teach:
+    input:
+        unpack(teacher_source),
+        questions="results/benchmarks/{task}/{split}.jsonl",
+    output:
+        answers="results/completions/{teacher}/{task}/{split}-{style}.jsonl",
+        provenance="results/completions/{teacher}/{task}/{split}-{style}.provenance.json",
+    log:
+        "logs/teach/{teacher}/{task}/{split}-{style}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    threads: study.threads
+    params:
+        recipe=recipe("teach"),
+        code=code("scripts/teach.py"),
+        source=flags(teacher_source),
+    shell:
+        "HF_HUB_OFFLINE=1 python scripts/teach.py"
+        " --recipe {params.recipe:q}"
+        " --items {input.questions}"
+        " {params.source}"
+        " --threads {threads}"
+        " --output {output.answers}"
+        " --provenance {output.provenance}"
+        " &> {log}"
+
+
+rule demonstrate:
+    input:
+        answers="results/completions/{teacher}/{task}/train-cot.jsonl",
+    output:
+        demonstrations="results/demonstrations/{teacher}/{task}.jsonl",
+        provenance="results/demonstrations/{teacher}/{task}.provenance.json",
+    log:
+        "logs/demonstrate/{teacher}/{task}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        recipe=recipe("demonstrate"),
+        code=code("scripts/demonstrate.py"),
+    shell:
+        "python scripts/demonstrate.py"
+        " --recipe {params.recipe:q}"
+        " --answers {input.answers}"
+        " --output {output.demonstrations}"
+        " --provenance {output.provenance}"
+        " &> {log}"

@@ -1,0 +1,58 @@
+"""Evaluates a checkpoint on one exported task with lm-eval; goes on where an interrupted run stopped."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.errors import UserError
+from selfrefine.files import Journal, read_jsonl, write_json, write_jsonl
+from selfrefine.provenance import Run
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    from selfrefine.evaluation import EvaluateRecipe
+
+    cli.add_recipe(parser, EvaluateRecipe)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
+    parser.add_argument("--task", required=True, type=Path, help="the exported task's YAML")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--report", required=True, type=Path, help="lm-eval's results")
+    parser.add_argument("--samples", required=True, type=Path, help="one judged answer a line")
+    parser.add_argument("--provenance", required=True, type=Path, help="how they came to be, as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        # lm-eval loads the documents through `datasets`, which would otherwise fill the user's cache, job by job.
+        os.environ["HF_DATASETS_CACHE"] = cache
+        evaluate(arguments())
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from selfrefine import evaluation
+    from selfrefine.engines.local import TransformersEngine
+    from selfrefine.models import load_checkpoint, set_threads
+
+    recipe = args.recipe
+    run = Run(__file__, recipe.model_dump())
+    set_threads(args.threads)
+    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype), recipe.batch_size)
+    model = evaluation.EngineModel(engine, args.report, recipe.system)
+    report, samples = evaluation.evaluate(model, recipe.task, args.task.parent)
+    asked = {row["id"] for row in read_jsonl(args.task.parent / "docs.jsonl")}
+    if asked != {row["id"] for row in samples}:
+        raise UserError(f"{args.task}: lm-eval returned {len(samples)} of {len(asked)} answers; run again")
+    write_jsonl(args.samples, samples)
+    write_json(args.report, report)
+    made = sum(row["tokens"] for row in samples)
+    inputs = {"checkpoint": args.checkpoint, "task": args.task, "documents": args.task.parent / "docs.jsonl"}
+    run.record(args.provenance, inputs, [args.report, args.samples], items=len(samples), tokens_made=made)
+    Journal(args.report).remove()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,25 @@
+"""Writes a benchmark's test split as an lm-eval task that anyone can run with `lm_eval --include_path`."""
+
+import argparse
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.benchmarks import read_items
+from selfrefine.evaluation import TaskRecipe, export_task
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, TaskRecipe)
+    parser.add_argument("--items", required=True, type=Path, help="the test items")
+    parser.add_argument("--yaml", required=True, type=Path, help="the task; docs.jsonl and answers.py go beside it")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    export_task(read_items(args.items), args.recipe, args.yaml.parent)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,27 @@
+"""Fetches one raw file of a benchmark and checks its sha256."""
+
+import argparse
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.provenance import Run
+from selfrefine.sources import Source, fetch
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, Source)
+    parser.add_argument("--output", required=True, type=Path, help="the raw file")
+    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    run = Run(__file__, args.recipe.model_dump())
+    fetch(args.recipe, args.output)
+    run.record(args.provenance, {}, [args.output], bytes=args.output.stat().st_size)
+
+
+if __name__ == "__main__":
+    cli.run(main)

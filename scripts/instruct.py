@@ -1,0 +1,133 @@
+"""Phase 1: fine-tunes a student's adapter on a teacher's demonstrations (TRL's SFTTrainer, PEFT LoRA).
+
+The loss is on the answer's tokens and the stop token. An interrupted run goes on from its last trainer checkpoint.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.benchmarks import known_item, read_items, subset
+from selfrefine.checkpoints import write_manifest
+from selfrefine.errors import UserError
+from selfrefine.files import read_jsonl, sha256_of, write_jsonl
+from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
+from selfrefine.prompts import messages
+from selfrefine.provenance import Run
+from selfrefine.training import (
+    InstructRecipe,
+    check_example,
+    common_arguments,
+    encode_completion,
+    encode_prompt,
+    lora_config,
+    open_scratch,
+    run_to_the_end,
+    save_adapter,
+    updates,
+)
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, InstructRecipe)
+    parser.add_argument("--start", required=True, type=Path, help="the manifest of the checkpoint to start from")
+    parser.add_argument("--items", required=True, type=Path, help="the training items")
+    parser.add_argument("--demonstrations", required=True, type=Path, help="the teacher's demonstrations")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
+    parser.add_argument("--log", required=True, type=Path, help="loss and learning rate by update, as JSON lines")
+    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    return parser.parse_args()
+
+
+def build_examples(
+    rows: list[dict], items: dict[str, dict], recipe: InstructRecipe, tokenizer
+) -> tuple[list[dict], dict]:
+    """Tokenised demonstrations {input_ids, completion_mask}, and how many were used and dropped as too long."""
+    chosen = subset([row["item"] for row in rows], recipe.share, recipe.seed)
+    examples, too_long = [], 0
+    for row in sorted(rows, key=lambda row: row["id"]):
+        if row["item"] not in chosen:
+            continue
+        chat = messages(known_item(items, row), recipe.prompt, recipe.style, system=recipe.system)
+        prompt, answer = encode_prompt(tokenizer, chat), encode_completion(tokenizer, chat, row["text"])
+        if len(prompt) + len(answer) > recipe.training.max_length:
+            too_long += 1
+            continue
+        examples.append({"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)})
+    return examples, {"share": recipe.share, "used": len(examples), "too_long": too_long}
+
+
+def main() -> None:
+    args = arguments()
+    recipe, settings = args.recipe, args.recipe.training
+    run = Run(__file__, recipe.model_dump(), recipe.seed)
+    set_threads(args.threads)
+    folder, adapter, _ = open_checkpoint(args.start)
+    if adapter:
+        raise UserError(f"{args.start}: has an adapter already; instruct starts from a base model")
+    tokenizer = load_tokenizer(folder)
+    items, rows = read_items(args.items), read_jsonl(args.demonstrations)
+    examples, counts = build_examples(rows, items, recipe, tokenizer)
+    if not examples:
+        raise UserError(f"{args.demonstrations}: no demonstration is left ({counts}); raise `max_length` or `share`")
+
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    inputs = {"start": args.start, "items": args.items, "demonstrations": args.demonstrations}
+    scratch = args.manifest.parent / "trainer"
+    open_scratch(
+        scratch, {"recipe": recipe.model_dump(), "inputs": {name: sha256_of(path) for name, path in inputs.items()}}
+    )
+    steps = updates(len(examples), settings.batch_size, settings.epochs)
+    config = SFTConfig(
+        **common_arguments(settings, scratch, recipe.seed, steps),
+        warmup_steps=round(settings.warmup * steps),
+        save_steps=settings.save_every,
+        train_sampling_strategy="group_by_length",
+        completion_only_loss=True,
+    )
+    trainer = SFTTrainer(
+        model=load_model(folder, recipe.dtype),
+        args=config,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=tokenizer,
+        peft_config=lora_config(settings.lora),
+    )
+    check_first_batch(trainer, examples, tokenizer)
+    history = run_to_the_end(trainer, scratch, steps)
+    names = save_adapter(trainer.model, args.manifest.parent)
+    log = [{"step": e["step"], "loss": e["loss"], "learning_rate": e["learning_rate"]} for e in history if "loss" in e]
+    write_jsonl(args.log, log)
+    write_manifest(args.manifest, "instruct", folder, names)
+    run.record(
+        args.provenance,
+        inputs,
+        [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
+        demonstrations=counts,
+        updates=steps,
+        tokens_seen=int(history[-2].get("num_tokens", 0)) if len(history) > 1 else 0,
+        final_loss=log[-1]["loss"],
+    )
+    shutil.rmtree(scratch)
+
+
+def check_first_batch(trainer, examples: list[dict], tokenizer) -> None:
+    """Looks at what the trainer really batches: prompt masked, stop token learned, one beginning at most."""
+    by_ids = {tuple(example["input_ids"]): example["completion_mask"].count(0) for example in examples}
+    batch = trainer.data_collator(
+        [trainer.train_dataset[i] for i in range(min(len(examples), trainer.args.per_device_train_batch_size))]
+    )
+    for ids, mask, labels in zip(
+        batch["input_ids"].tolist(), batch["attention_mask"].tolist(), batch["labels"].tolist(), strict=True
+    ):
+        kept = [i for i, bit in enumerate(mask) if bit]
+        sequence = [ids[i] for i in kept]
+        check_example(sequence, [labels[i] for i in kept], by_ids[tuple(sequence)], tokenizer)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,41 @@
+"""Makes preference pairs from sampled paths (and demonstrations, where the recipe draws on them)."""
+
+import argparse
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.errors import UserError
+from selfrefine.files import read_jsonl, write_jsonl
+from selfrefine.preferences import PairRecipe, make_pairs
+from selfrefine.provenance import Run
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, PairRecipe)
+    parser.add_argument("--paths", required=True, type=Path, help="the sampled paths")
+    parser.add_argument("--demonstrations", type=Path, help="the teacher's demonstrations, for recipes that use them")
+    parser.add_argument("--output", required=True, type=Path, help="one pair a line")
+    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    run = Run(__file__, args.recipe.model_dump())
+    if args.recipe.preference.needs_teacher and args.demonstrations is None:
+        raise UserError("the recipe draws on a teacher's demonstrations; name them with --demonstrations")
+    demonstrations = read_jsonl(args.demonstrations) if args.demonstrations else []
+    pairs, counts = make_pairs(read_jsonl(args.paths), demonstrations, args.recipe)
+    if not counts["train"] or not counts["validation"]:
+        raise UserError(
+            f"{args.paths}: {counts['train']} training and {counts['validation']} validation pairs from {counts['items']} items "
+            f"(dropped: {counts['dropped']}); sample more paths per item or more items, or loosen the recipe"
+        )
+    write_jsonl(args.output, pairs)
+    inputs = {"paths": args.paths} | ({"demonstrations": args.demonstrations} if args.demonstrations else {})
+    run.record(args.provenance, inputs, [args.output], pairs=counts)
+
+
+if __name__ == "__main__":
+    cli.run(main)

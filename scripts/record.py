@@ -1,0 +1,57 @@
+"""Keeps a live teacher's completions as a recording, so that they need not be made, or paid, again.
+
+Reads the teach stage's outputs (engine transformers) and writes one file: a first line that says where the completions
+come from, then one line per completion with the key of what was asked. It holds no question.
+"""
+
+import argparse
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.errors import UserError
+from selfrefine.files import read_json, read_jsonl, write_jsonl
+
+KEPT = ("key", "id", "text", "finish_reason", "tokens", "prompt_tokens")
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--answers",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="outputs of the teach stage, their provenance beside them",
+    )
+    parser.add_argument("--teacher", required=True, help="the teacher's name")
+    parser.add_argument("--model", required=True, type=Path, help="the model manifest of the teacher that answered")
+    parser.add_argument("--output", required=True, type=Path, help="the recording")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    source = read_json(args.model)["source"]
+    rows, runs = {}, []
+    for path in args.answers:
+        record = read_json(path.with_name(f"{path.name.removesuffix('.jsonl')}.provenance.json"))
+        if record["recipe"]["engine"] == "recorded":
+            raise UserError(f"{path}: was itself replayed from a recording; name the outputs of a live teacher")
+        runs.append(
+            {name: record[name] for name in ("recipe", "code", "packages", "machine", "started", "wall_seconds")}
+        )
+        for row in read_jsonl(path):
+            rows[row["key"]] = {name: row[name] for name in KEPT}
+    header = {
+        "teacher": args.teacher,
+        "source": source["source"],
+        "sha256": source["sha256"],
+        "licence": source["licence"],
+        "runs": runs,
+    }
+    write_jsonl(args.output, [{"recording": header}, *(rows[key] for key in sorted(rows))])
+    print(f"{args.output}: {len(rows)} completions of {args.teacher}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,160 @@
+"""Phase 2: preference optimisation (TRL's DPOTrainer) from a checkpoint, against that checkpoint frozen.
+
+Keeps the weights of lowest validation loss. An interrupted run goes on from its last trainer checkpoint.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.benchmarks import known_item, read_items
+from selfrefine.checkpoints import write_manifest
+from selfrefine.errors import UserError
+from selfrefine.files import read_jsonl, sha256_of, write_jsonl
+from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
+from selfrefine.prompts import messages
+from selfrefine.provenance import Run
+from selfrefine.training import (
+    RefineRecipe,
+    common_arguments,
+    encode_completion,
+    encode_prompt,
+    lora_config,
+    open_scratch,
+    run_to_the_end,
+    save_adapter,
+    updates,
+)
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, RefineRecipe)
+    parser.add_argument(
+        "--start", required=True, type=Path, help="the manifest of the checkpoint to start from: also the reference"
+    )
+    parser.add_argument("--items", required=True, type=Path, help="the training items")
+    parser.add_argument("--pairs", required=True, type=Path, help="the preference pairs")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
+    parser.add_argument("--log", required=True, type=Path, help="losses and rewards by update, as JSON lines")
+    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    return parser.parse_args()
+
+
+def build_examples(
+    pairs: list[dict], items: dict[str, dict], recipe: RefineRecipe, tokenizer
+) -> tuple[dict[str, list[dict]], dict]:
+    """Tokenised pairs {prompt_ids, chosen_ids, rejected_ids} by split, and how many were used and dropped as too long."""
+    examples: dict[str, list[dict]] = {"train": [], "validation": []}
+    too_long = 0
+    for pair in sorted(pairs, key=lambda pair: pair["id"]):
+        chat = messages(known_item(items, pair), recipe.prompt, pair["prompt"], system=recipe.system)
+        prompt = encode_prompt(tokenizer, chat)
+        chosen, rejected = (
+            encode_completion(tokenizer, chat, pair[s]["text"], pair[s]["finished"]) for s in ("chosen", "rejected")
+        )
+        if len(prompt) + max(len(chosen), len(rejected)) > recipe.training.max_length:
+            too_long += 1
+            continue
+        if chosen[-1] != tokenizer.eos_token_id:
+            raise UserError(f"pair {pair['id']}: the chosen answer does not end with the stop token")
+        examples[pair["split"]].append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    counts = {split: len(rows) for split, rows in examples.items()} | {"too_long": too_long}
+    return examples, counts
+
+
+def make_trainer(model, peft_config, config, examples: dict[str, list[dict]], tokenizer):
+    """A DPOTrainer over pairs that are tokenised already, exactly as they were sampled."""
+    from datasets import Dataset
+    from trl import DPOTrainer
+
+    class PairTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    return PairTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list(examples["train"]),
+        eval_dataset=Dataset.from_list(examples["validation"]),
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+
+
+def main() -> None:
+    args = arguments()
+    recipe, settings = args.recipe, args.recipe.training
+    run = Run(__file__, recipe.model_dump(), recipe.seed)
+    set_threads(args.threads)
+    folder, adapter, _ = open_checkpoint(args.start)
+    tokenizer = load_tokenizer(folder)
+    examples, counts = build_examples(read_jsonl(args.pairs), read_items(args.items), recipe, tokenizer)
+    if not examples["train"] or not examples["validation"]:
+        raise UserError(f"{args.pairs}: too few pairs are left ({counts}); raise `max_length` or sample more")
+
+    from peft import PeftModel
+    from trl import DPOConfig
+
+    inputs = {"start": args.start, "items": args.items, "pairs": args.pairs}
+    scratch = args.manifest.parent / "trainer"
+    open_scratch(
+        scratch, {"recipe": recipe.model_dump(), "inputs": {name: sha256_of(path) for name, path in inputs.items()}}
+    )
+    steps = min(settings.max_steps, updates(len(examples["train"]), settings.batch_size, settings.epochs))
+    every = min(settings.evaluate_every, steps)
+    config = DPOConfig(
+        **common_arguments(settings, scratch, recipe.seed, steps),
+        per_device_eval_batch_size=settings.micro_batch_size,
+        warmup_steps=settings.warmup_steps,
+        beta=settings.beta,
+        loss_type=[settings.loss],
+        precompute_ref_log_probs=True,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+    )
+    model = load_model(folder, recipe.dtype)
+    if adapter:
+        # A PeftModel without a peft_config makes the trainer keep a frozen copy of the adapter as the reference; with a
+        # peft_config the reference would be the base model.
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    trainer = make_trainer(model, None if adapter else lora_config(settings.lora), config, examples, tokenizer)
+    history = run_to_the_end(trainer, scratch, steps)
+    names = save_adapter(trainer.model, args.manifest.parent)
+    log = [training_row(entry) for entry in history if "loss" in entry or "eval_loss" in entry]
+    write_jsonl(args.log, log)
+    write_manifest(args.manifest, "refine", folder, names)
+    losses = {row["step"]: row["loss"] for row in log if row["split"] == "validation"}
+    run.record(
+        args.provenance,
+        inputs,
+        [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
+        pairs=counts,
+        updates=steps,
+        validation_loss=losses,
+        kept_update=min(losses, key=losses.get),
+        tokens_seen=int(trainer.state.num_input_tokens_seen or trainer._total_train_tokens),
+    )
+    shutil.rmtree(scratch)
+
+
+def training_row(entry: dict) -> dict:
+    """One line of the training log: loss, reward margin (chosen - rejected, in nats times beta) and accuracy, by split."""
+    prefix, split = ("eval_", "validation") if "eval_loss" in entry else ("", "train")
+    return {
+        "step": entry["step"],
+        "split": split,
+        "loss": entry[f"{prefix}loss"],
+        "margin": entry[f"{prefix}rewards/margins"],
+        "accuracy": entry[f"{prefix}rewards/accuracies"],
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

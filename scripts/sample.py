@@ -1,0 +1,67 @@
+"""Draws a checkpoint's own answers to the training items, with and without a chain of thought, and judges them.
+
+Goes on where an interrupted run stopped.
+"""
+
+import argparse
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.benchmarks import read_items, subset
+from selfrefine.engines import complete
+from selfrefine.engines.local import TransformersEngine
+from selfrefine.errors import UserError
+from selfrefine.files import Journal, write_jsonl
+from selfrefine.models import load_checkpoint, set_threads
+from selfrefine.paths import count, requests_for, to_rows
+from selfrefine.prompts import STYLES
+from selfrefine.provenance import Run
+from selfrefine.sampling import SampleRecipe
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, SampleRecipe)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
+    parser.add_argument("--items", required=True, type=Path, help="the training items")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", required=True, type=Path, help="one judged path a line")
+    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    recipe = args.recipe
+    run = Run(__file__, recipe.model_dump(), recipe.seed)
+    set_threads(args.threads)
+    items = read_items(args.items)
+    chosen = subset(list(items), recipe.share, recipe.seed)
+    items = {item_id: item for item_id, item in items.items() if item_id in chosen}
+    requests = [
+        request
+        for style in STYLES
+        for request in requests_for(
+            items,
+            recipe.prompt,
+            style,
+            getattr(recipe.sampling, style),
+            recipe.sampling.generation,
+            recipe.seed,
+            system=recipe.system,
+        )
+    ]
+    if not requests:
+        raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
+    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype), recipe.batch_size)
+    completions = complete(engine, requests, args.output, "sample paths")
+    rows = to_rows(requests, completions, items, recipe.extractor)
+    write_jsonl(args.output, rows)
+    made = sum(row["tokens"] for row in rows)
+    inputs = {"checkpoint": args.checkpoint, "items": args.items}
+    run.record(args.provenance, inputs, [args.output], items=len(items), paths=count(rows), tokens_made=made)
+    Journal(args.output).remove()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Library of the Self-Refine Instruction-Tuning pipeline; knows nothing of Snakemake."""

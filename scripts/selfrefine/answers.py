@@ -1,0 +1,141 @@
+"""Finding the answer that a generated text commits to, and judging it against the target.
+
+Two extractors. `strict`, the default, accepts only an explicit commitment ("The answer is 12.", "#### 12",
+"\\boxed{12}", "Answer: B"); the last one in the text counts, since a chain of thought may revise itself. `legacy`
+follows the public script of the source paper's first author (companion paper, EACL 2024): a pattern that cannot see
+option E and a fuzzy match of the options' texts at 0.6; for numbers it takes the last one in the text.
+"""
+
+import difflib
+import re
+from fractions import Fraction
+
+EXTRACTORS = ("strict", "legacy")
+
+NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\$?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?(?!\d)|(?<![\w.])[-−]?\$?\.\d+")
+COMMITMENT = re.compile(r"(?i)\banswer(?:\s+(?:here|to\s+(?:the|this|your)\s+\w+))?\s*(?:is|:|=)|####|\\boxed\{")
+SENTENCE_END = re.compile(r"\.(?=\s|$|[\"'”*])|\n(?=\s*\S)|[?!]")
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The number that a short text such as "1,200", "$3.50", "5/2" or "-7" writes, or None."""
+    cleaned = re.sub(r"[\s,$]", "", text).replace("−", "-").rstrip(".")
+    try:
+        return Fraction(cleaned)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def format_number(number: Fraction) -> str:
+    """The shortest exact text: "12", "3.5", or "1/3" where no finite decimal exists."""
+    if number.denominator == 1:
+        return str(number.numerator)
+    denominator = number.denominator
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return f"{float(number):.12g}" if denominator == 1 else f"{number.numerator}/{number.denominator}"
+
+
+def commitments(text: str) -> list[tuple[int, str]]:
+    """Each explicit commitment in a text: where it begins, and the rest of its sentence."""
+    found = []
+    for match in COMMITMENT.finditer(text):
+        rest = text[match.end() :].lstrip(" *:\n\t")
+        end = SENTENCE_END.search(rest)
+        found.append((match.start(), (rest[: end.start()] if end else rest).strip()))
+    return found
+
+
+def extract(text: str, kind: str, choices: list[str], extractor: str = "strict") -> str | None:
+    """The answer that a text commits to: a number in canonical form (kind `math`), a label "A", "B", … (kind `choice`), or None.
+
+    `choices` are the options' texts in order, empty for `math`.
+    """
+    if extractor not in EXTRACTORS:
+        raise ValueError(f"extractor {extractor!r}: expected one of {', '.join(EXTRACTORS)}")
+    if kind == "math":
+        return _strict_number(text) if extractor == "strict" else _last_number(text)
+    return _strict_label(text, choices) if extractor == "strict" else _legacy_label(text, choices)
+
+
+def matches(extracted: str | None, answer: str, kind: str) -> bool:
+    """Whether an extracted answer equals the target: same label, or numbers within one part in a million."""
+    if extracted is None:
+        return False
+    if kind == "choice":
+        return extracted == answer
+    found, target = parse_number(extracted), parse_number(answer)
+    return found is not None and target is not None and abs(found - target) <= max(1, abs(target)) / 10**6
+
+
+def is_chain(text: str) -> bool:
+    """Whether a text reasons before it answers: over five words stand before its last commitment, or, without one, at least two sentences."""
+    found = commitments(text)
+    if found:
+        return len(text[: found[-1][0]].split()) > 5
+    return len([part for part in SENTENCE_END.split(text) if part.strip()]) >= 2
+
+
+def _last_number(text: str) -> str | None:
+    for match in reversed(list(NUMBER.finditer(text))):
+        if (number := parse_number(match[0])) is not None:
+            return format_number(number)
+    return None
+
+
+def _strict_number(text: str) -> str | None:
+    for _, sentence in reversed(commitments(text)):
+        result = sentence.rsplit("=", 1)[-1]
+        for match in NUMBER.finditer(result):
+            if (number := parse_number(match[0])) is not None:
+                return format_number(number)
+    return None
+
+
+def _labels(choices: list[str]) -> str:
+    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
+
+
+def _strict_label(text: str, choices: list[str]) -> str | None:
+    labels = _labels(choices)
+    for _, sentence in reversed(commitments(text)):
+        bare = re.sub(
+            r"(?i)^(?:indeed|clearly|most likely|probably)?,?\s*(?:the\s+)?(?:option|choice|letter)?\s*", "", sentence
+        ).strip(" *_`\"'“”")
+        match = re.match(rf"[(\[]?([{labels}])(?![\w'’])[)\]]?", bare)
+        if match:
+            rest = bare[match.end() :]
+            return None if re.match(rf"\s*(?:or|and|/|,)\s*[(\[]?[{labels}](?!\w)", rest) else match[1]
+        named = [label for label, choice in zip(labels, choices, strict=True) if _plain(choice) == _plain(bare)]
+        if len(named) == 1:
+            return named[0]
+    return None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"^(?:a|an|the) ", "", re.sub(r"[^\w\s]", "", text.lower()).strip())
+
+
+def _legacy_label(text: str, choices: list[str]) -> str | None:
+    match = re.search(r"answer is:?\s*\(?([A-D])\)?", text)
+    if match:
+        return match[1]
+    tail = text.split("answer is")[-1].strip().lower()
+    scored = [
+        (difflib.SequenceMatcher(None, choice.lower(), tail).ratio(), label)
+        for label, choice in zip(_labels(choices), choices, strict=True)
+    ]
+    score, label = max(scored, key=lambda pair: pair[0])
+    return label if score >= 0.6 else None
+
+
+def process_results(doc: dict, results: list[str]) -> dict[str, float]:
+    """lm-eval's hook for one document: accuracy by the strict and the legacy extractor, and whether an answer was committed to.
+
+    This file is copied beside the exported task, so it imports nothing of this repository.
+    """
+    text = results[0]
+    verdicts = {name: extract(text, doc["kind"], doc["choices"], name) for name in EXTRACTORS}
+    scores = {name: float(matches(found, doc["answer"], doc["kind"])) for name, found in verdicts.items()}
+    return {**scores, "committed": float(verdicts["strict"] is not None), "chain": float(is_chain(text))}

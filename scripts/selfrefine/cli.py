@@ -1,0 +1,72 @@
+"""What the command-line programs share: arguments, and errors in one line."""
+
+import argparse
+import errno
+import json
+import sys
+from collections.abc import Callable
+
+from pydantic import BaseModel, ValidationError
+
+from selfrefine.errors import UserError
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """An argument parser whose help is the program's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def recipe(model: type[BaseModel]) -> Callable[[str], BaseModel]:
+    """An argument type: a recipe as JSON text, checked; unknown keys and wrong values are refused."""
+
+    def read(text: str) -> BaseModel:
+        try:
+            return model.model_validate(json.loads(text))
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError("; ".join(describe(fault) for fault in error.errors())) from None
+        except json.JSONDecodeError as error:
+            raise argparse.ArgumentTypeError(f"not valid JSON: {error}") from None
+
+    read.__name__ = "recipe"
+    return read
+
+
+def describe(fault: dict) -> str:
+    """One fault that pydantic found, as `key: what is wrong`."""
+    where = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+    message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+    given = fault.get("input")
+    shown = (
+        f" (found {given!r})"
+        if isinstance(given, str | int | float | bool) and fault["type"] != "extra_forbidden"
+        else ""
+    )
+    return f"{where}: {message}{shown}"
+
+
+def add_recipe(arguments: argparse.ArgumentParser, model: type[BaseModel]) -> None:
+    """Adds `--recipe`, explained by the model's fields."""
+    keys = "\n".join(
+        f"  {name}: {field.description or field.annotation}" for name, field in model.model_fields.items()
+    ).replace("%", "%%")
+    arguments.epilog = f"keys of --recipe (JSON):\n{keys}"
+    arguments.add_argument(
+        "--recipe", required=True, type=recipe(model), metavar="JSON", help="the stage's settings; keys below"
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a program; a fault that a user can mend ends it with one line on stderr and exit status 1."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(
+            f"error: the disk is full ({error.filename or 'while writing'}); free space and run again, finished work is kept"
+        )
+    except KeyboardInterrupt:
+        print("interrupted; run again to go on from here", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,153 @@
+"""The `transformers` engine: generates with a checkpoint on this machine, on CPU or GPU.
+
+Sampling draws from each row with a generator of its own, seeded by the request, by inverting the cumulative
+distribution: a request's seed, not its neighbours in the batch, says what is drawn. Requests that differ only by seed
+share one pass over their prompt.
+"""
+
+import torch
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+
+from selfrefine.engines import Completion, Request
+
+
+class SeededSampler(LogitsProcessor):
+    """Leaves, in each row, only the token drawn for it, so that a greedy search takes it.
+
+    One generator per row; scores are float[rows, vocabulary].
+    """
+
+    def __init__(self, seeds: list[int], temperature: float, top_p: float):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.temperature = temperature
+        self.top_p = top_p
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Draws one token for each row."""
+        uniform = torch.stack([torch.rand((), generator=generator) for generator in self.generators]).to(scores.device)
+        probabilities = torch.softmax(scores.float() / self.temperature, dim=-1)
+        if self.top_p < 1:
+            ranked, order = probabilities.sort(dim=-1, descending=True)
+            ranked[ranked.cumsum(dim=-1) - ranked >= self.top_p] = 0
+            drawn = order.gather(-1, self._invert(ranked, uniform))
+        else:
+            drawn = self._invert(probabilities, uniform)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, drawn, 0)
+
+    @staticmethod
+    def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        cumulative = weights.cumsum(dim=-1)
+        target = uniform[:, None] * cumulative[:, -1:]
+        index = torch.searchsorted(cumulative, target, right=True)
+        return index.clamp_(max=weights.shape[-1] - 1)
+
+
+class TransformersEngine:
+    """Generates with a loaded causal language model and its tokenizer."""
+
+    def __init__(self, model, tokenizer, identity: dict, batch_size: int):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.identity = {"engine": "transformers", **identity}
+        self.batch_size = batch_size
+        eos = model.generation_config.eos_token_id
+        self.stop_ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+        self.limit = getattr(model.config, "max_position_embeddings", None)
+
+    def encode(self, messages: list[dict[str, str]]) -> list[int]:
+        """A chat's token ids, the cue for the assistant's turn included; the template alone sets special tokens."""
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def batches(self, requests: list[Request]) -> list[list[Request]]:
+        """Requests of like settings and prompt length together; those with one prompt side by side."""
+        self._prompts = {request.id: self.encode(request.messages) for request in requests}
+        self._check_lengths(requests)
+        order = sorted(
+            requests,
+            key=lambda r: (
+                r.generation.max_tokens,
+                r.generation.temperature,
+                r.generation.top_p,
+                len(self._prompts[r.id]),
+                r.key,
+            ),
+        )
+        by_prompt: dict[tuple, list[Request]] = {}
+        for request in order:
+            by_prompt.setdefault((request.generation, tuple(self._prompts[request.id])), []).append(request)
+        batches: list[list[Request]] = []
+        for (generation, _), group in by_prompt.items():
+            for start in range(0, len(group), self.batch_size):
+                piece = group[start : start + self.batch_size]
+                if (
+                    not batches
+                    or batches[-1][0].generation != generation
+                    or len(batches[-1]) + len(piece) > self.batch_size
+                ):
+                    batches.append([])
+                batches[-1].extend(piece)
+        return batches
+
+    def _check_lengths(self, requests: list[Request]) -> None:
+        from selfrefine.errors import UserError
+
+        for request in requests:
+            needed = len(self._prompts[request.id]) + request.generation.max_tokens
+            if self.limit and needed > self.limit:
+                raise UserError(
+                    f"{request.id}: its prompt of {len(self._prompts[request.id])} tokens and max_tokens "
+                    f"{request.generation.max_tokens} exceed the model's {self.limit}; lower max_tokens or drop the item"
+                )
+
+    @torch.inference_mode()
+    def generate(self, batch: list[Request]) -> list[Completion]:
+        """The completions of one batch: one pass over each distinct prompt, then token by token."""
+        settings = batch[0].generation
+        prompts = [self._prompts[request.id] for request in batch]
+        distinct = sorted(set(map(tuple, prompts)))
+        width = max(map(len, distinct))
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in distinct])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct])
+        rows = torch.tensor([distinct.index(tuple(prompt)) for prompt in prompts])
+        device = self.model.device
+        ids, mask, rows = ids.to(device), mask.to(device), rows.to(device)
+        cache = DynamicCache(config=self.model.config)
+        if width > 1:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            self.model(
+                input_ids=ids[:, :-1],
+                attention_mask=mask[:, :-1],
+                position_ids=positions[:, :-1],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache.batch_select_indices(rows)
+        processors = LogitsProcessorList()
+        if settings.temperature > 0:
+            seeds = [request.seed for request in batch]
+            processors.append(SeededSampler(seeds, settings.temperature, settings.top_p))
+        output = self.model.generate(
+            input_ids=ids[rows],
+            attention_mask=mask[rows],
+            past_key_values=cache,
+            max_new_tokens=settings.max_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=None,
+            logits_processor=processors,
+            pad_token_id=pad,
+            eos_token_id=sorted(self.stop_ids),
+        )
+        return [self._finish(row, prompt) for row, prompt in zip(output[:, width:].tolist(), prompts, strict=True)]
+
+    def _finish(self, tokens: list[int], prompt: list[int]) -> Completion:
+        end = next((i for i, token in enumerate(tokens) if token in self.stop_ids), None)
+        kept = tokens if end is None else tokens[:end]
+        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        length = len(kept) + (end is not None)
+        return Completion(text, "length" if end is None else "stop", length, len(prompt))

@@ -1,0 +1,148 @@
+"""Reading, hashing and writing the pipeline's files: JSON Lines in UTF-8, written whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from selfrefine.errors import UserError
+
+
+def canonical_json(value) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value, length: int = 16) -> str:
+    """The first `length` hex digits of the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator:
+    """Opens a file that appears under `path` only once the block has ended without an error.
+
+    The bytes reach the disk before the name does, so that neither a kill nor a full disk leaves half a file behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: could not be written: {error.strerror}; free space or fix the permissions and run again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
+    with whole_file(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Writes one JSON object a line, whole or not at all."""
+    with whole_file(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path):
+    """Reads a JSON file; `UserError` names the file and the position of a fault."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Reads a JSON Lines file; `UserError` names the file and the line of a fault, a torn last line included."""
+    rows = []
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                rows.append(_parse_line(path, number, line))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    return rows
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> dict:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}:{number}: not valid UTF-8 at byte {error.start} of the line; save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        torn = "" if line.endswith(b"\n") else " and the line has no end: the file was cut off, fetch or write it again"
+        raise UserError(f"{path}:{number}: not valid JSON ({error.msg}){torn}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+class Journal:
+    """An append-only JSON Lines file beside an output, from which an interrupted stage goes on.
+
+    Groups of rows are written and synced together; a group that a kill tore apart is dropped when the file is opened
+    again, so what is read back was finished.
+    """
+
+    def __init__(self, output: Path):
+        self.path = Path(f"{output}.partial")
+
+    def read(self) -> list[list[dict]]:
+        """The finished groups, oldest first; cuts a torn end off the file."""
+        if not self.path.exists():
+            return []
+        groups, good = [], 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                try:
+                    groups.append(json.loads(line))
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    groups.pop()
+                    break
+                good += len(line)
+        os.truncate(self.path, good)
+        return groups
+
+    def append(self, rows: list[dict]) -> None:
+        """Adds one group and waits until it is on the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(self.path, "ab") as file:
+                file.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: could not be written: {error.strerror}; free space and run again, finished work is kept"
+            ) from error
+
+    def remove(self) -> None:
+        """Deletes the file, once the output holds all that it held."""
+        self.path.unlink(missing_ok=True)

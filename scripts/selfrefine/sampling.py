@@ -1,0 +1,33 @@
+"""What the sample stage reads."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from selfrefine.engines import Generation
+from selfrefine.prompts import Prompt
+
+
+class Sampling(BaseModel):
+    """How many answers a student draws for each training item, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cot: int = Field(4, ge=0, description="Answers per item with a chain of thought elicited.")
+    plain: int = Field(4, ge=0, description="Answers per item without.")
+    generation: Generation = Generation(temperature=0.7)
+
+
+class SampleRecipe(BaseModel):
+    """What the sample stage reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Prompt
+    system: str | None = None
+    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    batch_size: int = Field(32, gt=0)
+    extractor: Literal["strict", "legacy"] = "strict"
+    sampling: Sampling = Sampling()
+    share: int = Field(100, gt=0, le=100, description="Percent of the training items.")
+    seed: int = 0

@@ -1,0 +1,441 @@
+"""The configuration, validated: what may stand in it, what each stage reads of it, and which artifacts the study needs.
+
+Every stage's recipe is cut out here, and nowhere else; `Study.recipe` is the only way from configuration to rules.
+"""
+
+import difflib
+import itertools
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from selfrefine import benchmarks, preferences
+from selfrefine.cli import describe
+from selfrefine.engines import Generation
+from selfrefine.errors import UserError
+from selfrefine.files import canonical_json
+from selfrefine.prompts import Prompt
+from selfrefine.sampling import SampleRecipe, Sampling
+from selfrefine.sources import Source
+from selfrefine.teaching import Keeping, Teaching
+from selfrefine.training import InstructRecipe, InstructSettings, RefineRecipe, RefineSettings
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+ARMS = ("baseline", "instruct", "refine", "cross", "refine-only")
+DTYPE = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+
+
+class Strict(BaseModel):
+    """Refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Benchmark(benchmarks.Mapping):
+    """A benchmark: what it is called, where its files come from, and how records become items in splits."""
+
+    title: str = Field(description="As the tables show it.")
+    files: dict[str, Source]
+    splits: dict[Literal["train", "test"], benchmarks.Split]
+
+    @model_validator(mode="after")
+    def _files_known(self):
+        for name, split in self.splits.items():
+            if split.file not in self.files:
+                raise ValueError(f"splits.{name}.file {split.file!r} is none of its files ({', '.join(self.files)})")
+        return self
+
+
+class Student(Strict):
+    """A student: its weights, how it is spoken to, and what it overrides of the training sections."""
+
+    model: str
+    family: str = Field(description="Decides which teachers are in-family.")
+    system: str | None = Field(None, description="The system message; null leaves it to the model's chat template.")
+    dtype: str = DTYPE
+    batch_size: int = Field(32, gt=0, description="Completions drawn at once.")
+    instruct: dict = {}
+    refine: dict = {}
+
+
+class Teacher(Strict):
+    """A teacher: the engine that answers for it, and how it is spoken to."""
+
+    family: str
+    engine: Literal["transformers", "recorded"]
+    model: str | None = Field(None, description="Its weights; needed by engine transformers.")
+    recording: str | None = Field(None, description="Its kept completions; needed by engine recorded.")
+    request: dict[Literal["math", "choice"], str] = Field({}, description="An extra last line of the prompt, by kind.")
+    system: str | None = None
+    generation: Generation = Generation()
+    dtype: str = DTYPE
+    batch_size: int = Field(16, gt=0)
+
+    @model_validator(mode="after")
+    def _can_answer(self):
+        needed = "recording" if self.engine == "recorded" else "model"
+        if getattr(self, needed) is None:
+            raise ValueError(f"engine {self.engine} needs the key {needed!r}")
+        return self
+
+
+class Evaluation(Strict):
+    """How checkpoints are evaluated."""
+
+    style: Literal["cot", "plain"] = "cot"
+    max_tokens: int = Field(256, gt=0)
+
+
+class Statistics(Strict):
+    """How uncertainty is stated."""
+
+    level: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals.")
+    resamples: int = Field(2000, ge=100, description="Bootstrap resamples, where there is more than one seed.")
+
+
+class Design(Strict):
+    """What the study compares."""
+
+    students: list[str] = Field(min_length=1)
+    teachers: list[str] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1, description="Benchmarks to train on.")
+    evaluate: list[str] = Field(min_length=1, description="Benchmarks to evaluate on.")
+    arms: list[Literal[ARMS]] = Field(["baseline", "instruct", "refine"], min_length=1)
+    recipes: list[str] = Field(["cot"], min_length=1)
+    shares: list[int] = Field([100], min_length=1, description="Percent of the training data.")
+    seeds: list[int] = Field([0], min_length=1)
+
+
+class Study(Strict):
+    """The whole configuration."""
+
+    study: Design
+    models: dict[str, Source]
+    students: dict[str, Student]
+    teachers: dict[str, Teacher]
+    benchmarks: dict[str, Benchmark]
+    prompts: dict[Literal["math", "choice"], Prompt]
+    recipes: dict[str, preferences.Recipe]
+    demonstrations: Keeping = Keeping()
+    sampling: Sampling = Sampling()
+    validation: float = Field(
+        0.1, gt=0, lt=1, description="Share of the training items held out to select refined checkpoints."
+    )
+    instruct: InstructSettings = InstructSettings()
+    refine: RefineSettings = RefineSettings()
+    evaluation: Evaluation = Evaluation()
+    extractor: Literal["strict", "legacy"] = "strict"
+    statistics: Statistics = Statistics()
+    threads: int = Field(1, gt=0, description="Processor threads of a generating or training job.")
+
+    @classmethod
+    def read(cls, config: dict) -> "Study":
+        """Validates a configuration; `UserError` lists each fault as `key: what is wrong`."""
+        try:
+            study = cls.model_validate(config)
+        except ValidationError as error:
+            faults = [describe(fault) + _suggest(cls, fault) for fault in error.errors()]
+            raise UserError("configuration: " + "; ".join(faults)) from None
+        study._check_names()
+        for name in study.study.students:
+            study._training(name, "instruct")
+            study._training(name, "refine")
+        return study
+
+    def _check_names(self) -> None:
+        design = self.study
+        known = [
+            ("study.students", design.students, self.students),
+            ("study.teachers", design.teachers, self.teachers),
+            ("study.tasks", design.tasks, self.benchmarks),
+            ("study.evaluate", design.evaluate, self.benchmarks),
+            ("study.recipes", design.recipes, self.recipes),
+            *((f"students.{name}.model", [student.model], self.models) for name, student in self.students.items()),
+            *(
+                (f"teachers.{name}.model", [t.model], self.models)
+                for name, t in self.teachers.items()
+                if t.model is not None
+            ),
+        ]
+        for key, names, table in known:
+            for name in names:
+                if name not in table:
+                    raise UserError(f"configuration: {key}: {name!r} is not defined{_did_you_mean(name, table)}")
+            if len(set(names)) != len(names):
+                raise UserError(f"configuration: {key}: a name stands there twice")
+        for task, split in [*((t, "train") for t in design.tasks), *((t, "test") for t in design.evaluate)]:
+            if split not in self.benchmarks[task].splits:
+                raise UserError(
+                    f"configuration: benchmarks.{task}.splits: has no {split!r} split, which the study needs"
+                )
+        for task in {*design.tasks, *design.evaluate}:
+            if self.benchmarks[task].kind not in self.prompts:
+                raise UserError(
+                    f"configuration: prompts: has no entry for kind {self.benchmarks[task].kind!r} (benchmark {task!r})"
+                )
+        if "refine-only" in design.arms:
+            for recipe in design.recipes:
+                if self.recipes[recipe].needs_teacher:
+                    raise UserError(
+                        f"configuration: study.arms: refine-only has no teacher, but recipe {recipe!r} draws on one"
+                    )
+        if any(share not in range(1, 101) for share in design.shares):
+            raise UserError("configuration: study.shares: each must be a whole percentage from 1 to 100")
+
+    def _training(self, student: str, phase: str) -> InstructSettings | RefineSettings:
+        general, own = getattr(self, phase), getattr(self.students[student], phase)
+        merged = general.model_dump() | own
+        merged["lora"] = general.lora.model_dump() | own.get("lora", {})
+        try:
+            return type(general).model_validate(merged)
+        except ValidationError as error:
+            faults = "; ".join(describe(fault) + _suggest(type(general), fault) for fault in error.errors())
+            raise UserError(f"configuration: students.{student}.{phase}: {faults}") from None
+
+    # What each stage reads.
+
+    def recipe(self, stage: str, **wildcards: str) -> str:
+        """A job's recipe as canonical JSON: the slice of the configuration that its stage reads, and its wildcards."""
+        recipe = getattr(self, f"_{stage}")(**wildcards)
+        return canonical_json(recipe.model_dump() if isinstance(recipe, BaseModel) else recipe)
+
+    def _fetch(self, task: str, file: str) -> Source:
+        return self.benchmarks[task].files[file.rsplit(".", 1)[0]]
+
+    def _fetch_model(self, model: str) -> Source:
+        return self.models[model]
+
+    def _prepare(self, task: str, split: str) -> benchmarks.Recipe:
+        benchmark = self.benchmarks[task]
+        mapping = {name: getattr(benchmark, name) for name in benchmarks.Mapping.model_fields}
+        return benchmarks.Recipe(**mapping, name=split, split=benchmark.splits[split])
+
+    def _prompt(self, task: str) -> Prompt:
+        return self.prompts[self.benchmarks[task].kind]
+
+    def _teach(self, teacher: str, task: str, split: str, style: str) -> Teaching:
+        entry = self.teachers[teacher]
+        return Teaching(
+            engine=entry.engine,
+            prompt=self._prompt(task),
+            style=style,
+            request=entry.request.get(self.benchmarks[task].kind, ""),
+            system=entry.system,
+            generation=entry.generation,
+            extractor=self.extractor,
+            dtype=entry.dtype,
+            batch_size=entry.batch_size,
+        )
+
+    def _demonstrate(self, teacher: str, task: str) -> Keeping:
+        return self.demonstrations
+
+    def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> InstructRecipe:
+        return InstructRecipe(
+            prompt=self._prompt(task),
+            system=self.students[student].system,
+            dtype=self.students[student].dtype,
+            share=int(share),
+            seed=int(seed),
+            training=self._training(student, "instruct"),
+        )
+
+    def _sample(self, start: str, task: str, share: str, seed: str) -> SampleRecipe:
+        student = self.students[student_of(start)]
+        return SampleRecipe(
+            prompt=self._prompt(task),
+            system=student.system,
+            dtype=student.dtype,
+            batch_size=student.batch_size,
+            extractor=self.extractor,
+            sampling=self.sampling,
+            share=int(share),
+            seed=int(seed),
+        )
+
+    def _pair(self, start: str, task: str, recipe: str, share: str, seed: str) -> preferences.PairRecipe:
+        return preferences.PairRecipe(preference=self.recipes[recipe], validation=self.validation)
+
+    def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> RefineRecipe:
+        student = self.students[student_of(start)]
+        return RefineRecipe(
+            prompt=self._prompt(task),
+            system=student.system,
+            dtype=student.dtype,
+            seed=int(seed),
+            training=self._training(student_of(start), "refine"),
+        )
+
+    def _export_task(self, task: str) -> dict:
+        return {
+            "task": task,
+            "prompt": self._prompt(task).model_dump(),
+            "style": self.evaluation.style,
+            "max_tokens": self.evaluation.max_tokens,
+        }
+
+    def _evaluate(self, checkpoint: str, task: str) -> dict:
+        student = self.students[student_of(checkpoint)]
+        return {"task": task, "system": student.system, "dtype": student.dtype, "batch_size": student.batch_size}
+
+    def _tabulate(self) -> dict:
+        return self.statistics.model_dump() | {"extractor": self.extractor}
+
+    # What the study needs.
+
+    def checkpoints(self) -> list[dict]:
+        """Each checkpoint to evaluate, {arm, student, teacher, task, refine_task, recipe, share, seed, checkpoint}; "" where none applies."""
+        design = self.study
+        rows = []
+
+        def add(arm: str, checkpoint: str, **facts) -> None:
+            blank = {"teacher": "", "task": "", "refine_task": "", "recipe": "", "share": "", "seed": ""}
+            rows.append({"arm": arm, **blank, **facts, "checkpoint": checkpoint})
+
+        for student in design.students:
+            if "baseline" in design.arms:
+                add("baseline", base(student), student=student)
+            for share, seed in itertools.product(design.shares, design.seeds):
+                at = {"student": student, "share": share, "seed": seed}
+                for task, recipe in itertools.product(design.tasks, design.recipes):
+                    if "refine-only" in design.arms:
+                        name = refined(base(student), task, recipe, share, seed)
+                        add("refine-only", name, refine_task=task, recipe=recipe, **at)
+                for teacher, task in itertools.product(design.teachers, design.tasks):
+                    start = instructed(student, teacher, task, share, seed)
+                    if "instruct" in design.arms:
+                        add("instruct", start, teacher=teacher, task=task, **at)
+                    for refine_task, recipe in itertools.product(design.tasks, design.recipes):
+                        arm = "refine" if refine_task == task else "cross"
+                        if arm in design.arms:
+                            name = refined(start, refine_task, recipe, share, seed)
+                            add(arm, name, teacher=teacher, task=task, refine_task=refine_task, recipe=recipe, **at)
+        return rows
+
+    def cells(self) -> list[dict]:
+        """Each cell of the accuracy table: a checkpoint's facts, the evaluation task and the file of its judged answers.
+
+        A teacher is a row of arm `teacher`, judged on the same items.
+        """
+        cells = []
+        for row in self.checkpoints():
+            for task in self.study.evaluate:
+                cells.append(
+                    {**row, "evaluation": task, "samples": f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"}
+                )
+        for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
+            blank = dict.fromkeys(("student", "task", "refine_task", "recipe", "share", "seed", "checkpoint"), "")
+            samples = f"results/completions/{teacher}/{task}/test-cot.jsonl"
+            cells.append({"arm": "teacher", **blank, "teacher": teacher, "evaluation": task, "samples": samples})
+        return cells
+
+    def index(self) -> dict:
+        """Where everything that the tables and figures are made of lies: cells, and the artifacts of each stage behind them."""
+        checkpoints = self.checkpoints()
+        refined_ones = [row for row in checkpoints if row["refine_task"]]
+        trained = [row for row in checkpoints if row["arm"] != "baseline"]
+        taught = [(row["teacher"], row["task"]) for row in checkpoints if row["teacher"]]
+        needing = [
+            (row["teacher"], row["refine_task"])
+            for row in refined_ones
+            if row["teacher"] and self.recipes[row["recipe"]].needs_teacher
+        ]
+        starts = {row["checkpoint"]: start_of(row["checkpoint"]) for row in refined_ones}
+        used = {*self.study.evaluate, *(task for _, task in taught), *(row["refine_task"] for row in refined_ones)}
+        return {
+            "cells": self.cells(),
+            "demonstrations": [
+                f"results/demonstrations/{teacher}/{task}.jsonl" for teacher, task in sorted({*taught, *needing})
+            ],
+            "paths": sorted(
+                {
+                    f"results/paths/{starts[r['checkpoint']]}/{r['refine_task']}/{r['share']}/{r['seed']}.jsonl"
+                    for r in refined_ones
+                }
+            ),
+            "pairs": [
+                f"results/pairs/{starts[r['checkpoint']]}/{r['refine_task']}/{r['recipe']}/{r['share']}/{r['seed']}.jsonl"
+                for r in refined_ones
+            ],
+            "training": [f"results/checkpoints/{row['checkpoint']}/training.jsonl" for row in trained],
+            "items": [
+                f"results/benchmarks/{task}/{split}.jsonl"
+                for task in sorted(used)
+                for split in sorted(self.benchmarks[task].splits)
+            ],
+            "titles": {task: self.benchmarks[task].title for task in sorted(used)},
+            "sources": self._sources(sorted(used)),
+        }
+
+    def _sources(self, tasks: list[str]) -> list[dict]:
+        rows = []
+        for task in tasks:
+            files = {split.file for split in self.benchmarks[task].splits.values()}
+            rows += [("benchmark", task, self.benchmarks[task].files[name]) for name in sorted(files)]
+        rows += [("student", name, self.models[self.students[name].model]) for name in self.study.students]
+        for name in self.study.teachers:
+            if self.teachers[name].model:
+                rows.append(("teacher", name, self.models[self.teachers[name].model]))
+        return [
+            {"role": role, "name": name, "source": s.source, "licence": s.licence, "sha256": s.sha256 or ""}
+            for role, name, s in rows
+        ]
+
+
+def base(student: str) -> str:
+    """The path of a student's base checkpoint below results/checkpoints."""
+    return f"{student}/base"
+
+
+def instructed(student: str, teacher: str, task: str, share: int, seed: int) -> str:
+    """The path of an instructed checkpoint below results/checkpoints."""
+    return f"{student}/instruct/{teacher}/{task}/{share}/{seed}"
+
+
+def refined(start: str, task: str, recipe: str, share: int, seed: int) -> str:
+    """The path of a refined checkpoint: its start's path, and the task and recipe of the refinement."""
+    return f"{start}/refine/{task}/{recipe}/{share}/{seed}"
+
+
+def start_of(checkpoint: str) -> str:
+    """The path of the checkpoint that a refined one started from."""
+    return checkpoint.rsplit("/refine/", 1)[0]
+
+
+def student_of(checkpoint: str) -> str:
+    """The student that a checkpoint's path begins with."""
+    return checkpoint.split("/", 1)[0]
+
+
+def teacher_of(checkpoint: str) -> str | None:
+    """The teacher that a checkpoint was instructed by, None for one that was not."""
+    parts = checkpoint.split("/")
+    return parts[2] if len(parts) > 2 and parts[1] == "instruct" else None
+
+
+def _did_you_mean(name: str, known) -> str:
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; defined are {', '.join(sorted(map(str, known)))}"
+
+
+def _suggest(model: type[BaseModel], fault: dict) -> str:
+    if fault["type"] != "extra_forbidden":
+        return ""
+    known = _fields_at(model, fault["loc"][:-1])
+    return _did_you_mean(fault["loc"][-1], known) if known else ""
+
+
+def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
+    """The keys that may stand at a place of the configuration."""
+    for part in path:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            inner = [a for a in getattr(model, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+            if not inner:
+                return []
+            model = inner[-1]
+            continue
+        if part not in model.model_fields:
+            return []
+        model = model.model_fields[part].annotation
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

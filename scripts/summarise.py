@@ -1,0 +1,165 @@
+"""Writes the study's summary for a person to read: what came out, how sure it is, what it was made of, what it cost."""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from selfrefine import cli
+from selfrefine.files import read_json, whole_file
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
+    parser.add_argument("--tables", required=True, type=Path, help="the folder of the study's tables")
+    parser.add_argument("--output", required=True, type=Path, help="the summary, in Markdown")
+    return parser.parse_args()
+
+
+def read(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """A Markdown table, its columns padded so that it reads well on a terminal."""
+    cells = [header, *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def percent(value) -> str:
+    return f"{100 * float(value):.1f}"
+
+
+def trained_on(row) -> str:
+    parts = [row.task, f"refined on {row.refine_task} ({row.recipe})" if row.refine_task else ""]
+    share = f"{int(float(row.share))} %" if row.share not in ("", 100, "100") else ""
+    return ", ".join(part for part in (*parts, share) if part) or "–"
+
+
+def accuracy_section(tables: Path, titles: dict[str, str]) -> str:
+    arms = read(tables, "arms")
+    tasks = list(arms.evaluation.unique())
+    rows = []
+    facts = ["arm", "student", "teacher", "task", "refine_task", "recipe", "share"]
+    for _, group in arms.groupby(facts, sort=False):
+        first = group.iloc[0]
+        found = {row.evaluation: row for row in group.itertuples()}
+        cells = [f"{percent(found[t].accuracy)} [{percent(found[t].low)}, {percent(found[t].high)}]" for t in tasks]
+        rows.append([first.arm, first.student or first.teacher, trained_on(first), first.seeds, *cells])
+    sizes = {row.evaluation: row.n for row in arms.itertuples()}
+    header = ["arm", "model", "trained on", "seeds", *(f"{titles[t]} (n={sizes[t]})" for t in tasks)]
+    return "## Accuracy in percent, with 95 % intervals\n\n" + table(header, rows)
+
+
+def behaviour_section(tables: Path, titles: dict[str, str]) -> str:
+    rows = [
+        [row.arm, row.student or row.teacher, trained_on(row), row.seed, titles[row.evaluation]]
+        + [percent(row.committed), percent(row.chains), percent(row.cut), f"{row.mean_tokens:.0f}"]
+        for row in read(tables, "accuracy").itertuples()
+    ]
+    header = [
+        "arm",
+        "model",
+        "trained on",
+        "seed",
+        "benchmark",
+        "commits to an answer %",
+        "reasons first %",
+        "cut %",
+        "mean tokens",
+    ]
+    return "## How the answers look\n\n" + table(header, rows)
+
+
+def comparison_section(tables: Path, titles: dict[str, str]) -> str:
+    comparisons = read(tables, "comparisons")
+    if comparisons.empty:
+        return ""
+    rows = [
+        [f"{row.arm} − {row.against}", row.student, trained_on(row), row.seed, titles[row.evaluation], row.n]
+        + [
+            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+            row.gained,
+            row.lost,
+            f"{row.mcnemar_p:.3g}",
+        ]
+        for row in comparisons.itertuples()
+    ]
+    header = [
+        "contrast",
+        "student",
+        "trained on",
+        "seed",
+        "benchmark",
+        "n",
+        "points, 95 % interval",
+        "gained",
+        "lost",
+        "McNemar p",
+    ]
+    return "## Differences, paired by item\n\n" + table(header, rows)
+
+
+def data_section(tables: Path) -> str:
+    parts = ["## What the training data came to"]
+    frame = read(tables, "demonstrations")
+    if len(frame):
+        parts.append("Teachers' answers that became demonstrations:\n\n" + _frame(frame))
+    frame = read(tables, "paths")
+    if len(frame):
+        kept = ["style", "items", "items_solved", "paths", "correct", "committed", "chains", "cut"]
+        parts.append("Students' sampled answers, by how they were asked:\n\n" + _frame(frame[["sampled", *kept]]))
+        for row in frame[frame["style"] == "plain"].itertuples():
+            parts.append(
+                f"Asked plainly, {row.chains} of {row.paths} answers ({percent(row.chains / row.paths)} %) reason first all the same."
+            )
+    frame = read(tables, "pairs")
+    if len(frame):
+        parts.append("Preference pairs, and items dropped by reason:\n\n" + _frame(frame))
+    return "\n\n".join(parts)
+
+
+def _frame(frame: pd.DataFrame) -> str:
+    shown = frame.copy()
+    for column in shown.select_dtypes("float"):
+        shown[column] = [f"{value:g}" for value in shown[column]]
+    return table([str(name).replace("_", " ") for name in shown.columns], shown.values.tolist())
+
+
+def cost_section(tables: Path) -> str:
+    stages = read(tables, "stages")
+    rows = []
+    for stage, group in stages.groupby("stage", sort=False):
+        tokens, seconds = group.tokens.sum(), group.wall_seconds.sum()
+        rate = f"{tokens / seconds:.0f}" if tokens and seconds else "–"
+        rows.append([stage, len(group), f"{seconds:.0f}", int(tokens), rate, int(group.peak_memory_mib.max())])
+    header = ["stage", "jobs", "wall seconds", "tokens", "tokens/s", "peak memory MiB"]
+    return "## What it cost\n\n" + table(header, rows)
+
+
+def main() -> None:
+    args = arguments()
+    index = read_json(args.index)
+    titles = index["titles"]
+    sources = [[row["role"], row["name"], row["licence"], row["source"]] for row in index["sources"]]
+    sections = [
+        "# Summary of the study",
+        accuracy_section(args.tables, titles),
+        comparison_section(args.tables, titles),
+        behaviour_section(args.tables, titles),
+        data_section(args.tables),
+        cost_section(args.tables),
+        "## Sources and licences\n\n" + table(["role", "name", "licence", "source"], sources),
+    ]
+    with whole_file(args.output) as file:
+        file.write("\n\n".join(section for section in sections if section) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,229 @@
+"""Turns judged answers and the stages' provenance into the study's tables (CSV).
+
+accuracy.csv        one row per checkpoint and evaluation task, with n, correct and Wilson's interval
+arms.csv            the same over seeds, with an interval over seeds and items
+comparisons.csv     each trained arm against the one it started from, paired by item, per seed
+demonstrations.csv  the teachers' answers: kept, dropped and why
+paths.csv           the students' sampled answers by style: right, committed, chains of thought, cut
+pairs.csv           yield of the preference recipes, and why items were dropped
+stages.csv          wall time, peak memory and tokens per second of each stage
+sources.csv         what the study uses, from where, under which licence
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from selfrefine import cli, statistics
+from selfrefine.errors import UserError
+from selfrefine.files import read_json, read_jsonl, whole_file
+
+FACTS = ["arm", "student", "teacher", "task", "refine_task", "recipe", "share"]
+
+
+class TabulateRecipe(BaseModel):
+    """What the tabulate stage reads: the intervals' level, bootstrap resamples, and the extractor that decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: float
+    resamples: int
+    extractor: str
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, TabulateRecipe)
+    parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
+    parser.add_argument("--folder", required=True, type=Path, help="where the tables go")
+    return parser.parse_args()
+
+
+def read_answers(cells: list[dict], extractor: str) -> pd.DataFrame:
+    """One row per cell and item: the cell's facts, the item's id, and what is known of the answer."""
+    frames = []
+    for cell in cells:
+        rows = read_jsonl(cell["samples"])
+        teacher = cell["arm"] == "teacher"
+        frame = pd.DataFrame(
+            {
+                "item": [row["item"] if teacher else row["id"] for row in rows],
+                "correct": [bool(row["correct"] if teacher else row[extractor]) for row in rows],
+                "committed": [row["extracted"] is not None for row in rows],
+                "chain": [bool(row["chain"]) for row in rows],
+                "cut": [row["finish_reason"] == "length" for row in rows],
+                "tokens": [row["tokens"] for row in rows],
+            }
+        )
+        frames.append(frame.assign(**cell))
+    return pd.concat(frames, ignore_index=True)
+
+
+def accuracy_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
+    """accuracy.csv: per checkpoint and evaluation task."""
+    rows = []
+    for facts, group in answers.groupby(
+        [*FACTS, "seed", "evaluation", "checkpoint", "samples"], sort=False, dropna=False
+    ):
+        n, correct = len(group), int(group.correct.sum())
+        low, high = statistics.wilson(correct, n, level)
+        *facts, checkpoint, samples = facts
+        rows.append(
+            dict(zip([*FACTS, "seed", "evaluation"], facts, strict=True))
+            | {"n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high}
+            | {"committed": group.committed.mean(), "chains": group.chain.mean(), "cut": group.cut.mean()}
+            | {"mean_tokens": group.tokens.mean(), "checkpoint": checkpoint, "samples": samples}
+        )
+    return pd.DataFrame(rows)
+
+
+def outcomes(group: pd.DataFrame) -> pd.DataFrame:
+    """bool[seeds, items] of one arm on one task; every seed must have every item."""
+    matrix = group.pivot(index="seed", columns="item", values="correct")
+    if matrix.isna().any(axis=None):
+        raise UserError(f"{group.samples.iloc[0]}: other items than in the arm's other seeds; evaluate again")
+    return matrix.astype(bool)
+
+
+def arms_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFrame:
+    """arms.csv: per arm and evaluation task, over seeds."""
+    rows = []
+    for facts, group in answers.groupby([*FACTS, "evaluation"], sort=False, dropna=False):
+        matrix = outcomes(group).to_numpy()
+        estimate, low, high, method = statistics.accuracy(matrix, level, resamples)
+        rows.append(
+            dict(zip([*FACTS, "evaluation"], facts, strict=True))
+            | {
+                "seeds": matrix.shape[0],
+                "n": matrix.shape[1],
+                "accuracy": estimate,
+                "low": low,
+                "high": high,
+                "interval": method,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def comparisons_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFrame:
+    """comparisons.csv: each trained checkpoint against the arm it started from, on the same items."""
+    groups = {key: group for key, group in answers.groupby(["checkpoint", "evaluation"], sort=False) if key[0]}
+    rows = []
+    for (checkpoint, evaluation), group in groups.items():
+        start = start_of(checkpoint, group.student.iloc[0])
+        control = groups.get((start, evaluation))
+        if start is None or control is None:
+            continue
+        treated_right = group.set_index("item").correct
+        control_right = control.set_index("item").correct.reindex(treated_right.index)
+        if control_right.isna().any():
+            raise UserError(f"{group.samples.iloc[0]}: other items than {control.samples.iloc[0]}; evaluate both again")
+        a, b = treated_right.to_numpy(bool), control_right.to_numpy(bool)
+        estimate, low, high = statistics.difference(a[None], b[None], level, resamples)
+        gained, lost, p = statistics.mcnemar(a, b)
+        rows.append(
+            {name: group[name].iloc[0] for name in [*FACTS, "seed"]}
+            | {
+                "against": control.arm.iloc[0],
+                "evaluation": evaluation,
+                "n": len(a),
+                "difference": estimate,
+                "low": low,
+                "high": high,
+            }
+            | {"gained": gained, "lost": lost, "mcnemar_p": p}
+        )
+    columns = [*FACTS, "seed", "against", "evaluation", "n", "difference", "low", "high", "gained", "lost", "mcnemar_p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def start_of(checkpoint: str, student: str) -> str | None:
+    """The checkpoint that one was trained from; None for a base model."""
+    if "/refine/" in checkpoint:
+        return checkpoint.rsplit("/refine/", 1)[0]
+    return f"{student}/base" if "/instruct/" in checkpoint else None
+
+
+def provenance_of(path: str) -> dict:
+    """The provenance beside an artifact."""
+    file = Path(path)
+    name = (
+        "provenance.json"
+        if file.name == "training.jsonl"
+        else f"{file.name.removesuffix('.jsonl').removesuffix('.samples')}.provenance.json"
+    )
+    return read_json(file.with_name(name))
+
+
+def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
+    """demonstrations.csv, paths.csv and pairs.csv from the stages' own counts."""
+    demonstrations, paths, pairs = [], [], []
+    for path in index["demonstrations"]:
+        counts = provenance_of(path)["figures"]["demonstrations"]
+        demonstrations.append(
+            {"demonstrations": path, "answers": counts["answers"], "kept": counts["kept"], **counts["dropped"]}
+        )
+    for path in index["paths"]:
+        for style, counts in provenance_of(path)["figures"]["paths"].items():
+            rows = [row for row in read_jsonl(path) if row["style"] == style]
+            solved = len({row["item"] for row in rows if row["correct"]})
+            paths.append(
+                {
+                    "sampled": path,
+                    "style": style,
+                    "items": len({row["item"] for row in rows}),
+                    "items_solved": solved,
+                    **counts,
+                }
+            )
+    for path in index["pairs"]:
+        counts = dict(provenance_of(path)["figures"]["pairs"])
+        pairs.append({"sampled": path, **{f"dropped_{k}": v for k, v in counts.pop("dropped").items()}, **counts})
+    return {
+        "demonstrations": pd.DataFrame(demonstrations).fillna(0),
+        "paths": pd.DataFrame(paths),
+        "pairs": pd.DataFrame(pairs),
+    }
+
+
+def stages_table(index: dict) -> pd.DataFrame:
+    """stages.csv: what each artifact cost."""
+    artifacts = [*index["demonstrations"], *index["training"], *index["paths"], *index["pairs"]]
+    rows = []
+    for path in itertools.chain(artifacts, (cell["samples"] for cell in index["cells"])):
+        record = provenance_of(path)
+        figures = record["figures"]
+        tokens = figures.get("tokens_made") or figures.get("tokens_seen") or 0
+        rows.append(
+            {"stage": record["stage"], "artifact": path, "wall_seconds": record["wall_seconds"], "tokens": tokens}
+            | {
+                "tokens_per_second": figures.get("tokens_per_second", np.nan),
+                "peak_memory_mib": record["peak_memory_mib"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    args = arguments()
+    recipe, index = args.recipe, read_json(args.index)
+    answers = read_answers(index["cells"], recipe.extractor)
+    tables = {
+        "accuracy": accuracy_table(answers, recipe.level),
+        "arms": arms_table(answers, recipe.level, recipe.resamples),
+        "comparisons": comparisons_table(answers, recipe.level, recipe.resamples),
+        **yield_tables(index),
+        "stages": stages_table(index),
+        "sources": pd.DataFrame(index["sources"]),
+    }
+    for name, table in tables.items():
+        with whole_file(args.folder / f"{name}.csv") as file:
+            table.to_csv(file, index=False, float_format="%.6g")
+
+
+if __name__ == "__main__":
+    cli.run(main)

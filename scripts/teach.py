@@ -1,0 +1,70 @@
+"""Asks a teacher every item of a split and judges its answers; goes on where an interrupted run stopped."""
+
+import argparse
+from pathlib import Path
+
+from selfrefine import cli
+from selfrefine.benchmarks import read_items
+from selfrefine.engines import complete
+from selfrefine.errors import UserError
+from selfrefine.files import Journal, write_jsonl
+from selfrefine.paths import count, requests_for, to_rows
+from selfrefine.provenance import Run
+from selfrefine.teaching import Teaching
+
+
+def arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_recipe(parser, Teaching)
+    parser.add_argument("--items", required=True, type=Path, help="the items to ask")
+    parser.add_argument("--model", type=Path, help="the teacher's model manifest (engine transformers)")
+    parser.add_argument("--recording", type=Path, help="kept completions (engine recorded)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
+    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    return parser.parse_args()
+
+
+def open_engine(args: argparse.Namespace):
+    if args.recipe.engine == "recorded":
+        if args.recording is None:
+            raise UserError("engine recorded: name the kept completions with --recording")
+        from selfrefine.engines.recorded import RecordedEngine
+
+        return RecordedEngine(args.recording)
+    if args.model is None:
+        raise UserError("engine transformers: name the teacher's model manifest with --model")
+    from selfrefine.engines.local import TransformersEngine
+    from selfrefine.files import sha256_of
+    from selfrefine.models import load_model, load_tokenizer, set_threads
+
+    set_threads(args.threads)
+    folder = args.model.parent
+    identity = {"model": sha256_of(args.model), "dtype": args.recipe.dtype}
+    return TransformersEngine(
+        load_model(folder, args.recipe.dtype), load_tokenizer(folder), identity, args.recipe.batch_size
+    )
+
+
+def main() -> None:
+    args = arguments()
+    recipe = args.recipe
+    run = Run(__file__, recipe.model_dump())
+    items = read_items(args.items)
+    requests = requests_for(
+        items, recipe.prompt, recipe.style, 1, recipe.generation, 0, request=recipe.request, system=recipe.system
+    )
+    engine = open_engine(args)
+    completions = complete(engine, requests, args.output, f"teach {recipe.style}")
+    rows = to_rows(requests, completions, items, recipe.extractor)
+    keys = {request.id: request.key for request in requests}
+    write_jsonl(args.output, ({**row, "key": keys[row["id"]]} for row in rows))
+    inputs = {"items": args.items} | {n: p for n, p in (("model", args.model), ("recording", args.recording)) if p}
+    made = sum(completion.tokens for completion in completions.values())
+    figures = {"tokens_made": made} if recipe.engine != "recorded" else {"tokens_replayed": made}
+    run.record(args.provenance, inputs, [args.output], engine=engine.identity, paths=count(rows), **figures)
+    Journal(args.output).remove()
+
+
+if __name__ == "__main__":
+    cli.run(main)
