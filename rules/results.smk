@@ -3,7 +3,7 @@
 
 localrules:
     index,
-    tabulate,
+    tables,
     plot,
     summarise,
     read,
@@ -33,10 +33,10 @@ rule index:
         Path(output[0]).write_text(params.index)
 
 
-rule tabulate:
+rule tables:
     input:
         [cell["samples"] for cell in INDEX["cells"]],
-        [INDEX[stage] for stage in ("demonstrations", "paths", "pairs", "training")],
+        [INDEX[stage] for stage in ("answers", "demonstrations", "paths", "pairs", "training")],
         index="results/tables/index.json",
     output:
         report(
@@ -46,14 +46,14 @@ rule tabulate:
             caption="../report/tables.rst",
         ),
     log:
-        "logs/tabulate.log",
+        "logs/tables.log",
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("tabulate"),
-        code=code("scripts/tabulate.py"),
+        recipe=recipe("tables"),
+        code=code("scripts/tables.py"),
     shell:
-        "python scripts/tabulate.py"
+        "python scripts/tables.py"
         " --recipe {params.recipe:q}"
         " --index {input.index}"
         " --folder results/tables"
@@ -70,7 +70,7 @@ rule plot:
             "results/figures/{figure}.svg",
             category="Figures",
             labels={"figure": "{figure}"},
-            caption="../report/{figure}.rst",
+            caption="../report/figures.rst",
         ),
         png="results/figures/{figure}.png",
     log:

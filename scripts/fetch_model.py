@@ -43,7 +43,9 @@ def main() -> None:
             convert_gguf(weights, complete)
         else:
             raise UserError(f"{args.recipe.source}: weights must be a .gguf file, a folder or an hf-model: repository")
-        names = sorted(str(path.relative_to(complete)) for path in complete.rglob("*") if path.is_file())
+        ours = {args.manifest.name, args.provenance.name}
+        found = (str(path.relative_to(complete)) for path in complete.rglob("*") if path.is_file())
+        names = sorted(name for name in found if name not in ours)
         if not any(name.endswith(".safetensors") for name in names):
             raise UserError(f"{args.recipe.source}: has no safetensors weights; pickled weights are refused")
         for name in names:

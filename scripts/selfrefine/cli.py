@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 
@@ -61,12 +62,11 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        # Libraries wrap a full disk in errors of their own; its text is the system's.
+        if os.strerror(errno.ENOSPC) not in str(error):
             raise
-        sys.exit(
-            f"error: the disk is full ({error.filename or 'while writing'}); free space and run again, finished work is kept"
-        )
+        sys.exit(f"error: the disk is full ({error}); free space and run again, finished work is kept")
     except KeyboardInterrupt:
         print("interrupted; run again to go on from here", file=sys.stderr)
         sys.exit(130)

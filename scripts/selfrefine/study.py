@@ -279,7 +279,7 @@ class Study(Strict):
         student = self.students[student_of(checkpoint)]
         return {"task": task, "system": student.system, "dtype": student.dtype, "batch_size": student.batch_size}
 
-    def _tabulate(self) -> dict:
+    def _tables(self) -> dict:
         return self.statistics.model_dump() | {"extractor": self.extractor}
 
     # What the study needs.
@@ -345,6 +345,9 @@ class Study(Strict):
         used = {*self.study.evaluate, *(task for _, task in taught), *(row["refine_task"] for row in refined_ones)}
         return {
             "cells": self.cells(),
+            "answers": [
+                f"results/completions/{teacher}/{task}/train-cot.jsonl" for teacher, task in sorted({*taught, *needing})
+            ],
             "demonstrations": [
                 f"results/demonstrations/{teacher}/{task}.jsonl" for teacher, task in sorted({*taught, *needing})
             ],

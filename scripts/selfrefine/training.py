@@ -243,8 +243,11 @@ def save_adapter(model, folder: Path) -> list[str]:
     scratch = folder / ".adapter"
     shutil.rmtree(scratch, ignore_errors=True)
     model.save_pretrained(scratch, selected_adapters=["default"], safe_serialization=True)
-    names = ["adapter_config.json", "adapter_model.safetensors"]
-    for name in names:
-        (scratch / name).replace(folder / name)
+    # PEFT writes the set of target modules in an order that changes from run to run; sorted, equal adapters are equal bytes.
+    config = read_json(scratch / "adapter_config.json")
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    write_json(folder / "adapter_config.json", config)
+    (scratch / "adapter_model.safetensors").replace(folder / "adapter_model.safetensors")
     shutil.rmtree(scratch)
-    return names
+    return ["adapter_config.json", "adapter_model.safetensors"]

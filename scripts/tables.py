@@ -25,8 +25,8 @@ from selfrefine.files import read_json, read_jsonl, whole_file
 FACTS = ["arm", "student", "teacher", "task", "refine_task", "recipe", "share"]
 
 
-class TabulateRecipe(BaseModel):
-    """What the tabulate stage reads: the intervals' level, bootstrap resamples, and the extractor that decides."""
+class TablesRecipe(BaseModel):
+    """What the tables stage reads: the intervals' level, bootstrap resamples, and the extractor that decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +37,7 @@ class TabulateRecipe(BaseModel):
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, TabulateRecipe)
+    cli.add_recipe(parser, TablesRecipe)
     parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
     parser.add_argument("--folder", required=True, type=Path, help="where the tables go")
     return parser.parse_args()
@@ -192,7 +192,7 @@ def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
 
 def stages_table(index: dict) -> pd.DataFrame:
     """stages.csv: what each artifact cost."""
-    artifacts = [*index["demonstrations"], *index["training"], *index["paths"], *index["pairs"]]
+    artifacts = [*index["answers"], *index["demonstrations"], *index["training"], *index["paths"], *index["pairs"]]
     rows = []
     for path in itertools.chain(artifacts, (cell["samples"] for cell in index["cells"])):
         record = provenance_of(path)

@@ -1,0 +1,215 @@
+"""What the tests share: a tiny language model, and a study small enough to run in seconds, both made here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+REPOSITORY = Path(__file__).parent.parent
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+INSTRUCTION = "Choose from {labels}."
+COLOURS = ("red", "green", "blue", "white", "black")
+
+
+def tiny_records() -> list[dict]:
+    """Questions of two options whose right one is named in the question."""
+    records = []
+    for i, first in enumerate(COLOURS):
+        for j, second in enumerate(COLOURS):
+            for k in range(4):
+                if i != j:
+                    right = (i + j + k) % 2
+                    question = f"Box {i}{j}{k} is {(first, second)[right]} today."
+                    records.append({"question": question, "one": first, "two": second, "label": right})
+    return records
+
+
+def build_tiny_model(folder: Path) -> None:
+    """A Llama of about 100,000 random weights, and a byte-level tokenizer fitted to the tiny study's texts."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    texts = [record["question"] for record in tiny_records()]
+    texts += [f"Choices:\nA) {first}\nB) {second}" for first in COLOURS for second in COLOURS]
+    texts += [
+        INSTRUCTION,
+        "Answer: Let's think step by step",
+        "The answer is A.",
+        "The answer is B.",
+        "system user assistant",
+    ] * 20
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=420, special_tokens=specials, initial_alphabet=alphabet)
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", bos_token="<|im_start|>", pad_token="<|endoftext|>"
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.25,
+        bos_token_id=fast.bos_token_id,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A tiny model's folder in the Hugging Face layout, with the pipeline's manifest."""
+    from selfrefine.files import write_json
+    from selfrefine.provenance import describe_files
+
+    folder = tmp_path_factory.mktemp("model")
+    build_tiny_model(folder)
+    names = [path.name for path in folder.iterdir()]
+    write_json(folder / "manifest.json", {"artifact": "model", "source": {}, "files": describe_files(folder, names)})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint(tiny_model, tmp_path_factory) -> Path:
+    """The manifest of the tiny model as it comes."""
+    from selfrefine.checkpoints import write_manifest
+
+    path = tmp_path_factory.mktemp("base") / "manifest.json"
+    write_manifest(path, "base", tiny_model, [])
+    return path
+
+
+def run(*command, cwd: Path = REPOSITORY, check: bool = True, **options) -> subprocess.CompletedProcess:
+    """Runs a command with this environment's programs first on the path; its output is kept as text."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    outcome = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path},
+        **options,
+    )
+    if check and outcome.returncode:
+        raise AssertionError(f"{command} failed:\n{outcome.stdout[-3000:]}\n{outcome.stderr[-6000:]}")
+    return outcome
+
+
+def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
+    """A whole study on the tiny model, in seconds."""
+    return {
+        "study": {
+            "students": ["tiny"],
+            "teachers": ["oracle"],
+            "tasks": ["boxes"],
+            "evaluate": ["boxes", "far"],
+            "arms": ["baseline", "instruct", "refine"],
+            "recipes": ["cot"],
+        },
+        "models": {"tiny": {"source": f"file:{model}", "licence": "none"}},
+        "students": {"tiny": {"model": "tiny", "family": "tiny", "dtype": "float32", "batch_size": 16}},
+        "teachers": {
+            "oracle": {
+                "family": "oracle",
+                "engine": "recorded",
+                "recording": str(recording),
+                "generation": {"max_tokens": 16},
+            }
+        },
+        "benchmarks": {
+            name: {
+                "title": name.title(),
+                "kind": "choice",
+                "files": {"all": {"source": f"file:{raw}", "licence": "none"}},
+                "fields": {"question": "question", "choices": ["one", "two"], "answer": "label", "answer_is": "index0"},
+                "near_duplicate": 1.0,
+                "splits": {"train": {"file": "all", "size": 30}, "test": {"file": "all", "size": size}},
+            }
+            for name, size in (("boxes", 20), ("far", 10))
+        },
+        "prompts": {"choice": {"instruction": INSTRUCTION}, "math": {"instruction": "Compute."}},
+        "sampling": {"cot": 3, "plain": 2, "generation": {"max_tokens": 12, "temperature": 1.0}},
+        "validation": 0.3,
+        "instruct": {
+            "epochs": 12,
+            "learning_rate": 0.02,
+            "batch_size": 8,
+            "micro_batch_size": 8,
+            "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
+        },
+        "refine": {
+            "learning_rate": 0.001,
+            "epochs": 2,
+            "batch_size": 4,
+            "micro_batch_size": 4,
+            "warmup_steps": 1,
+            "evaluate_every": 2,
+            "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
+        },
+        "evaluation": {"max_tokens": 12},
+        "statistics": {"resamples": 200},
+        "threads": 1,
+    }
+
+
+def write_recording(config: dict, raw: Path, target: Path) -> None:
+    """What a teacher that is right four times in five would answer to every item of the tiny benchmarks."""
+    from selfrefine.benchmarks import to_item
+    from selfrefine.engines import Generation
+    from selfrefine.files import read_jsonl, write_jsonl
+    from selfrefine.paths import requests_for
+    from selfrefine.prompts import Prompt
+    from selfrefine.study import Study
+
+    (target).write_text("")
+    mapping = Study.read(config).benchmarks["boxes"]
+    items = [to_item(record, str(raw), mapping) for record in read_jsonl(raw)]
+    generation = Generation(**config["teachers"]["oracle"]["generation"])
+    prompt = Prompt(**config["prompts"]["choice"])
+    rows = []
+    for request in requests_for({item["id"]: item for item in items}, prompt, "cot", 1, generation, 0):
+        item = next(item for item in items if request.id.startswith(item["id"]))
+        wrong = int(item["id"], 16) % 5 == 0
+        label = {"A": "B", "B": "A"}[item["answer"]] if wrong else item["answer"]
+        answer = {"text": f"The answer is {label}.", "finish_reason": "stop", "tokens": 6, "prompt_tokens": 40}
+        rows.append({"key": request.key, "id": request.id, **answer})
+    write_jsonl(target, [{"recording": {"teacher": "oracle"}}, *rows])
+
+
+def make_study(folder: Path, model: Path) -> tuple[Path, dict]:
+    """A copy of the workflow in `folder` with the tiny study as its configuration; (configuration file, configuration)."""
+    for name in ("Snakefile", "rules", "scripts", "report", "envs", "profiles"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    (folder / "config").mkdir()
+    for name in ("benchmarks.yaml", "recipes.yaml"):
+        (folder / "config" / name).symlink_to(REPOSITORY / "config" / name)
+    raw, recording = folder / "boxes.jsonl", folder / "oracle.jsonl"
+    raw.write_text("".join(json.dumps(record) + "\n" for record in tiny_records()))
+    config = tiny_config(model, raw.relative_to(folder), recording.relative_to(folder))
+    full = config | {"recipes": yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())["recipes"]}
+    write_recording(full, raw, recording)
+    path = folder / "config" / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path, config

@@ -1,0 +1,310 @@
+"""Both training stages on a tiny model: what is learned, against what reference, and that a torn run is not taken for a whole one."""
+
+import json
+import math
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+import instruct
+import refine
+from conftest import INSTRUCTION, run
+from selfrefine.errors import UserError
+from selfrefine.files import read_jsonl, write_jsonl
+from selfrefine.models import load_model, load_tokenizer, open_checkpoint
+from selfrefine.prompts import Prompt, messages
+from selfrefine.training import (
+    InstructRecipe,
+    RefineRecipe,
+    check_example,
+    encode_completion,
+    encode_prompt,
+    last_checkpoint,
+    open_scratch,
+    updates,
+)
+
+PROMPT = {"instruction": INSTRUCTION}
+ITEMS = [
+    {
+        "id": f"{i:016x}",
+        "kind": "choice",
+        "question": f"Box {i} is red today.",
+        "choices": ["red", "blue"],
+        "answer": "A",
+    }
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return load_tokenizer(tiny_model)
+
+
+def chat(item=ITEMS[0]):
+    return messages(item, Prompt(**PROMPT), "cot")
+
+
+def test_completions_end_with_the_stop_token_and_nothing_after_it(tokenizer):
+    ids = encode_completion(tokenizer, chat(), "The answer is A.")
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids) == "The answer is A.<|im_end|>"
+    assert ids.count(tokenizer.eos_token_id) == 1
+
+
+def test_a_cut_completion_has_no_stop_token(tokenizer):
+    assert tokenizer.decode(encode_completion(tokenizer, chat(), "The answ", finished=False)) == "The answ"
+
+
+def test_the_training_prompt_is_the_engines_prompt(tokenizer, tiny_model):
+    from selfrefine.engines.local import TransformersEngine
+
+    engine = TransformersEngine(load_model(tiny_model, "float32"), tokenizer, {}, 1)
+    assert encode_prompt(tokenizer, chat()) == engine.encode(chat())
+
+
+def test_a_template_that_hides_the_prompt_is_refused(tokenizer):
+    import copy
+
+    other = copy.copy(tokenizer)
+    other.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(UserError, match="chat template"):
+        encode_completion(other, chat(), "A")
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "prompt_length", "message"),
+    [
+        ([1, 9, 10, 2], [1, -100, 10, 2], 2, "prompt carries loss"),
+        ([1, 9, 10, 2], [-100, -100, -100, 2], 2, "labels are not its tokens"),
+        ([1, 9, 10, 11], [-100, -100, 10, 11], 2, "not the stop token"),
+        ([1, 1, 10, 2], [-100, -100, 10, 2], 2, "begins twice"),
+    ],
+)
+def test_the_check_of_an_example_refuses(tokenizer, ids, labels, prompt_length, message):
+    special = {1: tokenizer.bos_token_id, 2: tokenizer.eos_token_id}
+    ids, labels = ([special.get(i, i) for i in row] for row in (ids, labels))
+    with pytest.raises(UserError, match=message):
+        check_example(ids, labels, prompt_length, tokenizer)
+
+
+def test_updates_count_the_last_partial_batch():
+    assert updates(10, 4, 3) == 9
+    assert updates(8, 4, 0.5) == 1
+
+
+def instruct_recipe(**training):
+    settings = {
+        "epochs": 2,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 0.01,
+        "lora": {"dropout": 0.1},
+        "save_every": 2,
+    }
+    return {"prompt": PROMPT, "dtype": "float32", "training": settings | training}
+
+
+def instruct_command(folder, base_checkpoint, **training):
+    write_jsonl(folder / "items.jsonl", ITEMS)
+    demonstrations = [
+        {"id": f"{i['id']}-cot-0", "item": i["id"], "text": "The answer is A.", "tokens": 6} for i in ITEMS
+    ]
+    write_jsonl(folder / "demonstrations.jsonl", demonstrations)
+    return [
+        *(
+            "python",
+            "scripts/instruct.py",
+            "--recipe",
+            json.dumps(instruct_recipe(**training)),
+            "--start",
+            base_checkpoint,
+        ),
+        *("--items", folder / "items.jsonl", "--demonstrations", folder / "demonstrations.jsonl"),
+        *("--manifest", folder / "out/manifest.json", "--log", folder / "out/training.jsonl"),
+        *("--provenance", folder / "out/provenance.json"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def instructed(tmp_path_factory, base_checkpoint):
+    folder = tmp_path_factory.mktemp("instructed")
+    run(*instruct_command(folder, base_checkpoint))
+    return folder
+
+
+def test_instruct_learns_and_leaves_a_whole_checkpoint(instructed):
+    losses = [row["loss"] for row in read_jsonl(instructed / "out/training.jsonl")]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    folder, adapter, manifest = open_checkpoint(instructed / "out/manifest.json")
+    assert adapter == instructed / "out"
+    assert sorted(manifest["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert not (instructed / "out/trainer").exists()
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
+
+
+def test_instruct_gives_the_same_bytes_twice(instructed, base_checkpoint, tmp_path):
+    run(*instruct_command(tmp_path, base_checkpoint))
+    for name in ("adapter_model.safetensors", "manifest.json", "training.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+
+
+def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(
+    instructed, base_checkpoint, tmp_path, monkeypatch
+):
+    command = instruct_command(tmp_path, base_checkpoint)
+    program = tmp_path / "killed.py"
+    program.write_text(
+        "import os, sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\nimport instruct\n"
+        "step = Trainer.training_step\n"
+        "def dying(self, *a, **k):\n"
+        "    if self.state.global_step == 3: os._exit(9)\n"
+        "    return step(self, *a, **k)\n"
+        "Trainer.training_step = dying\ninstruct.main()\n"
+    )
+    killed = run("python", program, *command[2:], check=False)
+    assert killed.returncode == 9
+    assert not (tmp_path / "out/manifest.json").exists()
+    checkpoint = last_checkpoint(tmp_path / "out/trainer")
+    assert checkpoint.name == "checkpoint-2"
+    torn = tmp_path / "out/trainer/checkpoint-4"
+    torn.mkdir()
+    (torn / "adapter_model.safetensors").write_bytes(b"half")
+    outcome = run(*command)
+    assert "going on from checkpoint-2" in outcome.stdout
+    for name in ("adapter_model.safetensors", "manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+
+
+def test_a_trainers_folder_of_another_recipe_is_not_used(tmp_path):
+    open_scratch(tmp_path / "trainer", {"recipe": 1})
+    (tmp_path / "trainer/checkpoint-2").mkdir()
+    open_scratch(tmp_path / "trainer", {"recipe": 1})
+    assert (tmp_path / "trainer/checkpoint-2").exists()
+    open_scratch(tmp_path / "trainer", {"recipe": 2})
+    assert not (tmp_path / "trainer/checkpoint-2").exists()
+
+
+def test_too_long_demonstrations_are_dropped_and_counted(tokenizer):
+    rows = [
+        {"id": f"{item['id']}-cot-0", "item": item["id"], "text": "red " * (1 + 120 * (i % 2))}
+        for i, item in enumerate(ITEMS)
+    ]
+    recipe = InstructRecipe.model_validate(instruct_recipe(max_length=150))
+    examples, counts = instruct.build_examples(rows, {item["id"]: item for item in ITEMS}, recipe, tokenizer)
+    assert counts == {"share": 100, "used": 6, "too_long": 6}
+    assert len(examples) == 6
+
+
+def pairs():
+    made = []
+    for i, item in enumerate(ITEMS):
+        good = {"id": "g", "text": "The answer is A.", "source": "student cot", "finished": True, "correct": True}
+        bad = {
+            "id": "b",
+            "text": "The answer is B.",
+            "source": "student plain",
+            "finished": i % 2 == 0,
+            "correct": False,
+        }
+        split = "validation" if i < 4 else "train"
+        made.append(
+            {
+                "id": f"{item['id']}-0",
+                "item": item["id"],
+                "split": split,
+                "prompt": "cot",
+                "chosen": good,
+                "rejected": bad,
+            }
+        )
+    return made
+
+
+def refine_recipe(**training):
+    settings = {
+        "epochs": 2,
+        "batch_size": 4,
+        "micro_batch_size": 4,
+        "learning_rate": 0.005,
+        "warmup_steps": 0,
+        "evaluate_every": 2,
+    }
+    return {"prompt": PROMPT, "dtype": "float32", "training": settings | training}
+
+
+def test_pairs_are_tokenised_as_they_were_sampled(tokenizer):
+    recipe = RefineRecipe.model_validate(refine_recipe())
+    examples, counts = refine.build_examples(pairs(), {item["id"]: item for item in ITEMS}, recipe, tokenizer)
+    assert counts == {"train": 8, "validation": 4, "too_long": 0}
+    finished, cut = examples["validation"][:2]
+    assert tokenizer.decode(finished["rejected_ids"]) == "The answer is B.<|im_end|>"
+    assert tokenizer.decode(cut["rejected_ids"]) == "The answer is B."
+    assert tokenizer.decode(finished["chosen_ids"]) == "The answer is A.<|im_end|>"
+
+
+def refine_command(folder, start, **training):
+    write_jsonl(folder / "items.jsonl", ITEMS)
+    write_jsonl(folder / "pairs.jsonl", pairs())
+    return [
+        *("python", "scripts/refine.py", "--recipe", json.dumps(refine_recipe(**training)), "--start", start),
+        *("--items", folder / "items.jsonl", "--pairs", folder / "pairs.jsonl"),
+        *("--manifest", folder / "out/manifest.json", "--log", folder / "out/training.jsonl"),
+        *("--provenance", folder / "out/provenance.json"),
+    ]
+
+
+def log_probability(model, tokenizer, pair, side) -> float:
+    """The summed log-probability of one side of a pair, by a plain forward pass."""
+    item, row = next(item for item in ITEMS if item["id"] == pair["item"]), pair[side]
+    prompt, answer = (
+        encode_prompt(tokenizer, chat(item)),
+        encode_completion(tokenizer, chat(item), row["text"], row["finished"]),
+    )
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
+    return sum(logits[len(prompt) + i - 1, token].item() for i, token in enumerate(answer))
+
+
+def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instructed, tiny_model, tokenizer, tmp_path):
+    """Recomputes the first validation loss by hand, with the instructed adapter as the reference, not the base model."""
+    run(*refine_command(tmp_path, instructed / "out/manifest.json", epochs=1, batch_size=8, micro_batch_size=8))
+    rows = read_jsonl(tmp_path / "out/training.jsonl")
+    first = next(row for row in rows if row["split"] == "train")
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    reference = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
+    policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
+    base = load_model(tiny_model, "float32")
+
+    def margin(against):
+        gaps = []
+        for pair in pairs()[:4]:
+            chosen, rejected = (
+                log_probability(policy, tokenizer, pair, side) - log_probability(against, tokenizer, pair, side)
+                for side in ("chosen", "rejected")
+            )
+            gaps.append(chosen - rejected)
+        return 0.1 * sum(gaps) / len(gaps)
+
+    (validation,) = [row for row in rows if row["split"] == "validation"]
+    assert validation["margin"] > 0
+    assert validation["margin"] == pytest.approx(margin(reference), rel=1e-3)
+    assert validation["margin"] != pytest.approx(margin(base), rel=0.1)
+
+
+def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path):
+    run(*refine_command(tmp_path, instructed / "out/manifest.json"))
+    provenance = json.loads((tmp_path / "out/provenance.json").read_text())
+    losses = {int(step): loss for step, loss in provenance["figures"]["validation_loss"].items()}
+    assert provenance["figures"]["kept_update"] == min(losses, key=losses.get)
+    assert len(losses) == 2
+
+
+def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path):
+    run(*refine_command(tmp_path, base_checkpoint))
+    assert open_checkpoint(tmp_path / "out/manifest.json")[1] == tmp_path / "out"

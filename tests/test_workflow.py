@@ -1,0 +1,282 @@
+"""The whole workflow on the tiny study: it ends, again and the same; what is wrong is said in one line; a kill costs little."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import make_study, run
+from selfrefine.files import read_jsonl, sha256_of
+
+INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
+REFINED = f"{INSTRUCTED}/refine/boxes/cot/100/0"
+
+
+def snakemake(folder: Path, *arguments, check: bool = True):
+    return run("snakemake", *arguments, "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder, check=check)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("study")
+    make_study(folder, tiny_model)
+    outcome = snakemake(folder)
+    return folder, outcome
+
+
+@pytest.fixture
+def fresh(tmp_path, tiny_model):
+    path, config = make_study(tmp_path, tiny_model)
+    return tmp_path, path, config
+
+
+def test_the_study_ends_with_its_tables_figures_and_summary(finished):
+    folder, outcome = finished
+    accuracy = pd.read_csv(folder / "results/tables/accuracy.csv", keep_default_na=False)
+    assert sorted(set(accuracy.arm)) == ["baseline", "instruct", "refine", "teacher"]
+    assert len(accuracy) == 4 * 2
+    for row in accuracy.itertuples():
+        samples = read_jsonl(folder / row.samples)
+        right = sum(bool(s["correct"] if row.arm == "teacher" else s["strict"]) for s in samples)
+        assert (row.n, row.correct) == (len(samples), right)
+        assert row.low <= row.accuracy <= row.high
+    for name in ("accuracy", "matrix", "training"):
+        assert (folder / f"results/figures/{name}.svg").read_text().startswith("<?xml")
+        assert (folder / f"results/figures/{name}.png").stat().st_size > 10_000
+    assert "# Summary of the study" in outcome.stdout + outcome.stderr
+    assert "| refine − instruct" in (folder / "results/summary.md").read_text()
+
+
+def test_lm_eval_reports_what_the_samples_say(finished):
+    folder, _ = finished
+    report = json.loads((folder / f"results/reports/{INSTRUCTED}/boxes.json").read_text())
+    samples = read_jsonl(folder / f"results/reports/{INSTRUCTED}/boxes.samples.jsonl")
+    assert report["n-samples"]["boxes"]["effective"] == len(samples) == 20
+    assert report["results"]["boxes"]["strict,none"] == pytest.approx(sum(s["strict"] for s in samples) / 20)
+    assert report["results"]["boxes"]["strict,none"] > 0.2
+
+
+def test_the_chain_of_artifacts_agrees(finished):
+    folder, _ = finished
+    train = {row["id"] for row in read_jsonl(folder / "results/benchmarks/boxes/train.jsonl")}
+    test = {row["id"] for row in read_jsonl(folder / "results/benchmarks/boxes/test.jsonl")}
+    assert not train & test
+    demonstrations = read_jsonl(folder / "results/demonstrations/oracle/boxes.jsonl")
+    assert {row["item"] for row in demonstrations} < train
+    paths = read_jsonl(folder / f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl")
+    assert len(paths) == 30 * (3 + 2)
+    by_id = {row["id"]: row for row in paths}
+    pairs = read_jsonl(folder / f"results/pairs/{INSTRUCTED}/boxes/cot/100/0.jsonl")
+    for pair in pairs:
+        chosen, rejected = by_id[pair["chosen"]["id"]], by_id[pair["rejected"]["id"]]
+        assert chosen["correct"] and chosen["style"] == "cot" and rejected["style"] == "plain"
+        assert chosen["item"] == rejected["item"] == pair["item"]
+    provenance = json.loads((folder / f"results/checkpoints/{REFINED}/provenance.json").read_text())
+    for name, entry in provenance["inputs"].items():
+        assert sha256_of(folder / entry["path"]) == entry["sha256"], name
+
+
+def test_a_finished_study_has_nothing_to_do(finished):
+    folder, _ = finished
+    assert "Nothing to be done" in snakemake(folder, "-n").stderr + snakemake(folder, "-n").stdout
+
+
+def test_a_second_run_gives_the_same_bytes(finished, fresh):
+    folder, _ = finished
+    again, _, _ = fresh
+    snakemake(again)
+    compared = 0
+    for path in sorted(folder.glob("results/**/*")):
+        name = str(path.relative_to(folder))
+        timed = path.name.endswith("provenance.json") or path.name in ("stages.csv", "summary.md")
+        if path.is_file() and not timed:
+            assert path.read_bytes() == (again / name).read_bytes(), name
+            compared += 1
+    assert compared > 40
+
+
+def test_a_new_seed_leaves_what_is_there(finished):
+    folder, _ = finished
+    planned = snakemake(folder, "-n", "--config", 'study={"seeds": [0, 1]}').stdout
+    counts = dict(
+        line.split()
+        for line in planned.split("Job stats:")[1].splitlines()
+        if line.count(" ") and line.split()[-1].isdigit() and len(line.split()) == 2
+    )
+    assert (counts["instruct"], counts["sample"], counts["pair"], counts["refine"], counts["evaluate"]) == (
+        "1",
+        "1",
+        "1",
+        "1",
+        "4",
+    )
+    assert "teach" not in counts and "prepare" not in counts and "demonstrate" not in counts
+
+
+def test_one_learning_rate_reruns_what_follows_from_it(finished):
+    folder, _ = finished
+    planned = snakemake(folder, "-n", "--config", 'refine={"learning_rate": 0.002}').stdout
+    assert "rule refine:" in planned and "rule evaluate:" in planned
+    assert not any(f"rule {stage}:" in planned for stage in ("instruct", "sample", "pair", "teach", "prepare"))
+    assert planned.count("rule evaluate:") == 2
+
+
+def test_the_report_is_one_file(finished):
+    folder, _ = finished
+    snakemake(folder, "--report", "report.html")
+    text = (folder / "report.html").read_text()
+    assert "Figures" in text and "Paths and pairs" in text and len(text) > 100_000
+
+
+def test_anyone_can_run_the_exported_task(finished, tiny_model):
+    folder, _ = finished
+    run(
+        *(
+            "lm_eval",
+            "--model",
+            "hf",
+            "--model_args",
+            f"pretrained={tiny_model},dtype=float32,peft=results/checkpoints/{INSTRUCTED}",
+        ),
+        *("--tasks", "boxes", "--include_path", "results/lm_eval", "--apply_chat_template", "--device", "cpu"),
+        *("--output_path", "elsewhere", "--log_samples", "--batch_size", "8"),
+        cwd=folder,
+    )
+    (theirs,) = folder.glob("elsewhere/**/samples_boxes*.jsonl")
+    texts = {row["doc"]["id"]: row["filtered_resps"][0].strip() for row in read_jsonl(theirs)}
+    ours = {row["id"]: row["text"] for row in read_jsonl(folder / f"results/reports/{INSTRUCTED}/boxes.samples.jsonl")}
+    assert texts == ours
+
+
+def test_a_killed_run_goes_on(finished, fresh):
+    folder, _ = finished
+    again, _, _ = fresh
+    command = ["snakemake", "--cores", "2", "--configfile", "config/tiny.yaml"]
+    environment = run("env").stdout
+    path = next(line for line in environment.splitlines() if line.startswith("PATH="))
+    for seconds in (6, 14, 22):
+        with subprocess.Popen(
+            ["env", path, *command], cwd=again, stdout=-3, stderr=-3, start_new_session=True
+        ) as process:
+            time.sleep(seconds)
+            subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+            process.send_signal(signal.SIGKILL)
+        snakemake(again, "--unlock")
+    snakemake(again)
+    for name in (f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl", f"results/checkpoints/{REFINED}/manifest.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    assert (again / "results/tables/accuracy.csv").read_bytes() == (folder / "results/tables/accuracy.csv").read_bytes()
+    assert not list(again.glob("results/**/*.partial")) and not list(again.glob("results/**/trainer"))
+
+
+def change(path: Path, edit) -> None:
+    config = yaml.safe_load(path.read_text())
+    edit(config)
+    path.write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda c: c["study"].update(students=["tinny"]),
+            "study.students: 'tinny' is not defined; did you mean 'tiny'?",
+        ),
+        (
+            lambda c: c["study"].update(teachers=["oracel"]),
+            "study.teachers: 'oracel' is not defined; did you mean 'oracle'?",
+        ),
+        (lambda c: c["study"].update(tasks=["boxs"]), "study.tasks: 'boxs' is not defined; did you mean 'boxes'?"),
+        (lambda c: c["study"].update(recipes=["cott"]), "study.recipes: 'cott' is not defined; did you mean 'cot'?"),
+        (
+            lambda c: c["refine"].update(learnin_rate=1),
+            "refine.learnin_rate: unknown key; did you mean 'learning_rate'?",
+        ),
+    ],
+)
+def test_a_fault_in_the_configuration_is_one_line(fresh, edit, message):
+    folder, path, _ = fresh
+    change(path, edit)
+    outcome = snakemake(folder, "-n", check=False)
+    assert outcome.returncode
+    assert f"configuration: {message}" in outcome.stdout + outcome.stderr
+    assert "Traceback" not in outcome.stdout + outcome.stderr
+
+
+def spoil(folder: Path, line: bytes) -> None:
+    raw = folder / "boxes.jsonl"
+    raw.write_bytes(raw.read_bytes() + line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"question": "Q?", "one": "a", "label": 0}\n', "all.jsonl:81: field 'two' is missing"),
+        (
+            b'{"question": "Q?", "one": "a", "two": "b", "label": 7}\n',
+            "all.jsonl:81: answer key '7' names none of the 2 options",
+        ),
+        (b'{"question": " ", "one": "a", "two": "b", "label": 0}\n', "all.jsonl:81: the question is empty"),
+        (b'{"question": "\xff", "one": "a", "two": "b", "label": 0}\n', "all.jsonl:81: not valid UTF-8"),
+        (b'{"question": "Q?", "one": "a", "tw', "all.jsonl:81: not valid JSON"),
+    ],
+)
+def test_a_fault_in_a_benchmark_is_one_line_before_any_training(fresh, line, message):
+    folder, _, _ = fresh
+    spoil(folder, line)
+    outcome = snakemake(folder, "results/benchmarks/boxes/test.jsonl", check=False)
+    assert outcome.returncode
+    assert message in outcome.stdout + outcome.stderr
+    assert "Traceback" not in outcome.stdout + outcome.stderr
+
+
+def test_a_wrong_sha256_keeps_nothing(fresh):
+    folder, path, _ = fresh
+    change(path, lambda c: c["benchmarks"]["boxes"]["files"]["all"].update(sha256="0" * 64))
+    outcome = snakemake(folder, "results/benchmarks/boxes/test.jsonl", check=False)
+    assert outcome.returncode
+    assert "expected 0000" in outcome.stdout + outcome.stderr
+    assert not (folder / "results/benchmarks/boxes/raw/all.jsonl").exists()
+
+
+def test_no_demonstration_left_is_said_with_the_reasons(fresh):
+    folder, path, config = fresh
+    recording = folder / "oracle.jsonl"
+    recording.write_text(recording.read_text().replace("The answer is", "Perhaps"))
+    outcome = snakemake(folder, "results/demonstrations/oracle/boxes.jsonl", check=False)
+    assert "none of 30 answers is kept ({'uncommitted': 30})" in outcome.stdout + outcome.stderr
+
+
+def test_no_pair_left_is_said_with_the_reasons(fresh, finished):
+    folder, path, _ = fresh
+    done, _ = finished
+    shutil.copytree(done / "results/paths", folder / "results/paths")
+    (paths,) = folder.glob("results/paths/**/0.jsonl")
+    paths.write_text(paths.read_text().replace('"correct": true', '"correct": false'))
+    outcome = run(
+        *(
+            "python",
+            "scripts/pair.py",
+            "--recipe",
+            json.dumps({"preference": yaml.safe_load((folder / "config/recipes.yaml").read_text())["recipes"]["cot"]}),
+        ),
+        *("--paths", paths, "--output", folder / "pairs.jsonl", "--provenance", folder / "p.json"),
+        check=False,
+    )
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("error: ") and "'no_chosen': 30" in outcome.stderr
+    assert not (folder / "pairs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "program", sorted(path.name for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
+)
+def test_every_program_explains_itself(program):
+    text = run("python", f"scripts/{program}", "--help").stdout
+    assert text.startswith("usage:") and len(text.split("\n\n")[1]) > 40
