@@ -45,5 +45,9 @@ rule all:
         "results/reading.html",
 
 
+onstart:
+    watch(Path("logs"), sys.stderr)
+
+
 onsuccess:
     show_summary("results/summary.md")

@@ -11,9 +11,13 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from selfrefine.errors import UserError
 from selfrefine.files import canonical_json
 from selfrefine.fingerprint import fingerprint
+from selfrefine.progress import watch
 from selfrefine.study import Study, student_of, teacher_of
 
-# glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/malloc.sh).
+# Jobs run with this interpreter's `python`, also where the virtual environment is not activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+# glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/allocator.py).
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 << 30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 << 30))
 os.environ.setdefault("MALLOC_TOP_PAD_", str(256 << 20))

@@ -40,7 +40,7 @@ def main() -> None:
         elif args.recipe.suffix == ".gguf" or args.recipe.parts > 1:
             weights = Path(scratch) / "weights.gguf"
             fetch(args.recipe, weights)
-            convert_gguf(weights, complete)
+            convert_gguf(weights, complete, args.recipe.source)
         else:
             raise UserError(f"{args.recipe.source}: weights must be a .gguf file, a folder or an hf-model: repository")
         ours = {args.manifest.name, args.provenance.name}

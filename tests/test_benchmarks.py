@@ -316,8 +316,8 @@ def test_null_or_object_in_place_of_text_is_refused(change, tmp_path):
         prepare(raw, recipe_of("csqa-hub"), [])
 
 
-def test_mixed_number_is_not_read_as_another_one(request, tmp_path):
-    request.applymarker(pytest.mark.xfail(strict=True, reason="1 1/2 becomes 11/2"))
+@pytest.mark.xfail(strict=True, reason="1 1/2 becomes 11/2")
+def test_mixed_number_is_not_read_as_another_one(tmp_path):
     raw = write_rows(tmp_path / "raw.jsonl", [{"question": "How many cups?", "answer": "1 1/2"}])
     try:
         items, _ = split(raw, SUM, "test")

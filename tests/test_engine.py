@@ -42,7 +42,9 @@ def answer_all(engine, wanted):
     return {r.id: c for batch in engine.batches(wanted) for r, c in zip(batch, engine.generate(batch), strict=True)}
 
 
-def test_greedy_equals_plain_generate_one_by_one(parts):
+@pytest.mark.parametrize("piece", [1, 3, 16])
+def test_greedy_equals_plain_generate_one_by_one(parts, piece, monkeypatch):
+    monkeypatch.setattr("selfrefine.engines.local.PIECE", piece)
     model, tokenizer = parts
     wanted = requests(temperature=0.0, samples=1)
     found = answer_all(make(parts), wanted)

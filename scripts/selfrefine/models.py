@@ -20,10 +20,10 @@ class Loading(BaseModel):
     system: str | None = Field(None, description="The system message; None leaves it to the model's own chat template.")
 
 
-def convert_gguf(path: Path, folder: Path) -> None:
+def convert_gguf(path: Path, folder: Path, origin: str) -> None:
     """Writes a GGUF file's weights (dequantised, bfloat16), configuration and tokenizer as a Hugging Face folder.
 
-    `UserError` if the file is truncated or not a GGUF.
+    `UserError`, naming the file's origin, if it is truncated or not a GGUF.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -34,7 +34,7 @@ def convert_gguf(path: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
-    except (ValueError, OSError, RuntimeError, KeyError, IndexError) as error:
+    except Exception as error:  # the readers raise whatever the damaged bytes lead them to
         raise UserError(
             f"{path}: cannot be read as GGUF ({error}); the file is damaged or cut off, fetch it again"
         ) from error

@@ -2,13 +2,17 @@
 
 Sampling draws from each row with a generator of its own, seeded by the request, by inverting the cumulative
 distribution: a request's seed, not its neighbours in the batch, says what is drawn. Requests that differ only by seed
-share one pass over their prompt.
+share one pass over their prompt, and rows that have ended leave the batch every few tokens.
 """
 
 import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from selfrefine.engines import Completion, Request
+from selfrefine.errors import UserError
+
+# Tokens generated between two looks at which rows have ended.
+PIECE = 16
 
 
 class SeededSampler(LogitsProcessor):
@@ -90,8 +94,6 @@ class TransformersEngine:
         return batches
 
     def _check_lengths(self, requests: list[Request]) -> None:
-        from selfrefine.errors import UserError
-
         for request in requests:
             needed = len(self._prompts[request.id]) + request.generation.max_tokens
             if self.limit and needed > self.limit:
@@ -125,25 +127,49 @@ class TransformersEngine:
                 logits_to_keep=1,
             )
             cache.batch_select_indices(rows)
-        processors = LogitsProcessorList()
-        if settings.temperature > 0:
-            seeds = [request.seed for request in batch]
-            processors.append(SeededSampler(seeds, settings.temperature, settings.top_p))
-        output = self.model.generate(
-            input_ids=ids[rows],
-            attention_mask=mask[rows],
-            past_key_values=cache,
-            max_new_tokens=settings.max_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=None,
-            logits_processor=processors,
-            pad_token_id=pad,
-            eos_token_id=sorted(self.stop_ids),
-        )
-        return [self._finish(row, prompt) for row, prompt in zip(output[:, width:].tolist(), prompts, strict=True)]
+        made = self._continue(ids[rows], mask[rows], cache, settings, [request.seed for request in batch])
+        return [self._finish(tokens, prompt) for tokens, prompt in zip(made, prompts, strict=True)]
+
+    def _continue(self, ids, mask, cache, settings, seeds: list[int]) -> list[list[int]]:
+        """The token ids that follow each row of int[rows, width], the stop token included where one was drawn.
+
+        `cache` holds all but the last column. Generates piece by piece and drops the rows that have ended in between.
+        """
+        width = ids.shape[1]
+        sampler = SeededSampler(seeds, settings.temperature, settings.top_p) if settings.temperature else None
+        left = list(range(len(seeds)))
+        made: list[list[int]] = [[] for _ in seeds]
+        while left and ids.shape[1] < width + settings.max_tokens:
+            before = ids.shape[1]
+            ids = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                max_new_tokens=min(PIECE, width + settings.max_tokens - before),
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=None,
+                logits_processor=LogitsProcessorList([sampler] if sampler else []),
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=sorted(self.stop_ids),
+            )
+            going = []
+            for place, (row, tokens) in enumerate(zip(left, ids[:, before:].tolist(), strict=True)):
+                end = next((i + 1 for i, token in enumerate(tokens) if token in self.stop_ids), None)
+                made[row] += tokens[:end]
+                if end is None:
+                    going.append(place)
+            if len(going) < len(left):
+                kept = torch.tensor(going, dtype=torch.long, device=ids.device)
+                cache.batch_select_indices(kept)
+                ids, mask = ids[kept], mask[kept]
+                left = [left[place] for place in going]
+                if sampler:
+                    sampler.generators = [sampler.generators[place] for place in going]
+            mask = torch.cat([mask, mask.new_ones(len(left), ids.shape[1] - mask.shape[1])], dim=1)
+        return made
 
     def _finish(self, tokens: list[int], prompt: list[int]) -> Completion:
         end = next((i for i, token in enumerate(tokens) if token in self.stop_ids), None)

@@ -1,0 +1,76 @@
+"""Weights: what is refused, and that a checkpoint's files are looked at before they are used."""
+
+import json
+
+import pytest
+
+from conftest import run
+from selfrefine.checkpoints import write_manifest
+from selfrefine.errors import UserError
+from selfrefine.files import write_json
+from selfrefine.models import convert_gguf, load_checkpoint, load_tokenizer, open_checkpoint
+from selfrefine.provenance import describe_files
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00\xff\x00\x00\x00", b"not a model at all"])
+def test_a_damaged_gguf_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "weights.gguf"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="^file:theirs.gguf: cannot be read as GGUF"):
+        convert_gguf(path, tmp_path / "out", "file:theirs.gguf")
+
+
+def fetch_model(source, folder):
+    recipe = json.dumps({"source": source, "licence": "none"})
+    arguments = ["--manifest", folder / "manifest.json", "--provenance", folder / "provenance.json"]
+    return run("python", "scripts/fetch_model.py", "--recipe", recipe, *arguments, check=False)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/pytorch_model.bin").write_bytes(b"pickle")
+    outcome = fetch_model(f"file:{tmp_path / 'theirs'}", tmp_path / "ours")
+    assert outcome.returncode == 1
+    assert "pickled weights are refused" in outcome.stderr
+    assert not (tmp_path / "ours/manifest.json").exists()
+
+
+def test_a_fetched_folder_has_a_manifest_of_all_its_files(tmp_path, tiny_model):
+    assert fetch_model(f"file:{tiny_model}", tmp_path).returncode == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert "model.safetensors" in manifest["files"] and "tokenizer.json" in manifest["files"]
+    assert manifest["files"] == describe_files(tmp_path, list(manifest["files"]))
+
+
+def test_a_checkpoint_whose_weights_are_cut_off_is_refused(tmp_path, tiny_model):
+    fetch_model(f"file:{tiny_model}", tmp_path / "model")
+    write_manifest(tmp_path / "base/manifest.json", "base", tmp_path / "model", [])
+    open_checkpoint(tmp_path / "base/manifest.json")
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(UserError, match="model.safetensors: missing or of another size"):
+        open_checkpoint(tmp_path / "base/manifest.json")
+
+
+def test_equal_weights_give_equal_manifests(tmp_path, tiny_model):
+    for name in ("one", "two"):
+        write_manifest(tmp_path / name / "manifest.json", "base", tiny_model, [])
+    assert (tmp_path / "one/manifest.json").read_bytes() == (tmp_path / "two/manifest.json").read_bytes()
+
+
+def test_a_checkpoints_identity_follows_its_weights(base_checkpoint):
+    _, _, identity = load_checkpoint(base_checkpoint, "float32")
+    _, _, other = load_checkpoint(base_checkpoint, "bfloat16")
+    assert identity != other
+    assert identity["weights"]["adapter"] == {}
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model):
+    for path in tiny_model.iterdir():
+        if path.name != "chat_template.jinja":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    write_json(tmp_path / "tokenizer_config.json", settings)
+    with pytest.raises(UserError, match="no chat template"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,561 @@
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfrefine.errors import UserError
+from selfrefine.study import Study, start_of, student_of, teacher_of
+
+CONFIG = Path(__file__).parent.parent / "config"
+
+
+def read_yaml(*names: str) -> dict:
+    """Sections of several files; of a section that stands in more than one, the entries of all."""
+    merged = {}
+    for name in names:
+        for section, value in yaml.safe_load((CONFIG / name).read_text()).items():
+            merged[section] = merged.get(section, {}) | value if isinstance(value, dict) else value
+    return merged
+
+
+SHIPPED = read_yaml("benchmarks.yaml", "recipes.yaml", "config.yaml")
+STUDENT, TEACHER = "smollm2-135m", "qwen2.5-coder-1.5b"
+
+SMALL = {
+    "study": {
+        "students": ["ant"],
+        "teachers": ["owl"],
+        "tasks": ["add", "pick"],
+        "evaluate": ["add", "pick"],
+        "arms": ["baseline", "instruct", "refine", "cross", "refine-only"],
+        "recipes": ["cot"],
+        "shares": [50, 100],
+        "seeds": [0, 7],
+    },
+    "models": {
+        "tiny": {"source": "file:tiny", "licence": "none"},
+        "large": {"source": "file:large", "licence": "none"},
+    },
+    "students": {
+        "ant": {"model": "tiny", "family": "insect", "instruct": {"epochs": 2}},
+        "bee": {"model": "tiny", "family": "insect"},
+    },
+    "teachers": {"owl": {"model": "large", "family": "bird", "engine": "transformers"}},
+    "benchmarks": {
+        "add": {
+            "title": "Sums",
+            "kind": "math",
+            "files": {"all": {"source": "file:sums.jsonl", "licence": "none"}},
+            "fields": {"question": "q", "answer": "a", "answer_is": "number"},
+            "splits": {"train": {"file": "all", "size": 8}, "test": {"file": "all", "size": 4}},
+        },
+        "pick": {
+            "title": "Picks",
+            "kind": "choice",
+            "files": {"all": {"source": "file:picks.jsonl", "licence": "none"}},
+            "fields": {"question": "q", "choices": "c", "answer": "a", "answer_is": "label"},
+            "splits": {"train": {"file": "all", "size": 8}, "test": {"file": "all", "size": 4}},
+        },
+    },
+    "prompts": {"math": {"instruction": "Compute."}, "choice": {"instruction": "Choose from {labels}."}},
+    "recipes": {
+        "cot": {"chosen": {"style": "cot", "verdict": "correct"}, "rejected": {"style": "plain"}},
+        "answer": {"chosen": {"source": "teacher"}, "rejected": {"style": "plain", "verdict": "wrong"}},
+    },
+    "instruct": {"learning_rate": 1e-5, "lora": {"r": 4, "alpha": 8}},
+}
+
+
+def changed(config: dict, path: str, value) -> dict:
+    """A copy of a configuration with one place changed; "/" divides the keys, as names have dots."""
+    config = copy.deepcopy(config)
+    *sections, last = path.split("/")
+    place = config
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[last] = value
+    return config
+
+
+def refused(config: dict) -> str:
+    with pytest.raises(UserError) as caught:
+        Study.read(config)
+    message = str(caught.value)
+    assert message.startswith("configuration: ")
+    assert "\n" not in message
+    return message.removeprefix("configuration: ")
+
+
+def test_shipped_configuration_is_valid():
+    study = Study.read(SHIPPED)
+    assert study.study.arms == ["baseline", "instruct", "refine"]
+    assert [row["checkpoint"] for row in study.checkpoints()] == [
+        "smollm2-135m/base",
+        "smollm2-135m/instruct/qwen2.5-coder-1.5b/asdiv/100/0",
+        "smollm2-135m/instruct/qwen2.5-coder-1.5b/asdiv/100/0/refine/asdiv/cot/100/0",
+    ]
+
+
+def test_shipped_catalogues_can_be_used_whole():
+    config = read_yaml("benchmarks.yaml", "hub.yaml", "recipes.yaml", "config.yaml")
+    both = [name for name, entry in config["benchmarks"].items() if set(entry["splits"]) == {"train", "test"}]
+    assert len(both) == 11
+    design = {"tasks": both, "evaluate": list(config["benchmarks"]), "recipes": list(config["recipes"])}
+    config["study"] |= design | {"arms": ["baseline", "instruct", "refine", "cross"]}
+    assert len(Study.read(config).checkpoints()) == 1 + 11 + 11 * 11 * 3
+
+
+UNKNOWN_KEYS = [
+    ("studdy", "studdy", "study"),
+    ("thread", "thread", "threads"),
+    ("study/student", "study.student", "students"),
+    (f"models/{STUDENT}/sha265", f"models.{STUDENT}.sha265", "sha256"),
+    (f"students/{STUDENT}/sistem", f"students.{STUDENT}.sistem", "system"),
+    (f"students/{STUDENT}/instruct/learnig_rate", f"students.{STUDENT}.instruct: learnig_rate", "learning_rate"),
+    (f"students/{STUDENT}/refine/lora/alhpa", f"students.{STUDENT}.refine: lora.alhpa", "alpha"),
+    (f"teachers/{TEACHER}/modle", f"teachers.{TEACHER}.modle", "model"),
+    (f"teachers/{TEACHER}/generation/max_token", f"teachers.{TEACHER}.generation.max_token", "max_tokens"),
+    ("benchmarks/asdiv/tilte", "benchmarks.asdiv.tilte", "title"),
+    ("benchmarks/asdiv/files/all/licens", "benchmarks.asdiv.files.all.licens", "licence"),
+    ("benchmarks/asdiv/fields/answr", "benchmarks.asdiv.fields.answr", "answer"),
+    ("benchmarks/asdiv/fields/answer/patern", "benchmarks.asdiv.fields.answer.Mapped.patern", "pattern"),
+    ("benchmarks/asdiv/splits/train/sizes", "benchmarks.asdiv.splits.train.sizes", "size"),
+    ("prompts/math/instuction", "prompts.math.instuction", "instruction"),
+    ("recipes/cot/chosn", "recipes.cot.chosn", "chosen"),
+    ("recipes/cot/rejected/styl", "recipes.cot.rejected.styl", "style"),
+    ("recipes/cot/fallback/sorce", "recipes.cot.fallback.sorce", "source"),
+    ("demonstrations/keep_wrongs", "demonstrations.keep_wrongs", "keep_wrong"),
+    ("sampling/cots", "sampling.cots", "cot"),
+    ("sampling/generation/temprature", "sampling.generation.temprature", "temperature"),
+    ("instruct/epoch", "instruct.epoch", "epochs"),
+    ("instruct/lora/droput", "instruct.lora.droput", "dropout"),
+    ("refine/betta", "refine.betta", "beta"),
+    ("evaluation/max_token", "evaluation.max_token", "max_tokens"),
+    ("statistics/levels", "statistics.levels", "level"),
+]
+NO_SUGGESTION = {"recipes/cot/fallback/sorce": "a section that may be null gives no suggestion"}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "suggestion"),
+    [
+        pytest.param(
+            *row,
+            id=row[1],
+            marks=[pytest.mark.xfail(strict=True, reason=NO_SUGGESTION[row[0]])] if row[0] in NO_SUGGESTION else [],
+        )
+        for row in UNKNOWN_KEYS
+    ],
+)
+def test_unknown_key_is_refused_with_its_path_and_a_suggestion(path, key, suggestion):
+    message = refused(changed(SHIPPED, path, 1))
+    assert f"{key}: unknown key; did you mean {suggestion!r}?" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("benchmarks/asdiv/splits/tran", "benchmarks.asdiv.splits.tran"), ("prompts/maths", "prompts.maths")],
+)
+def test_key_out_of_a_closed_list_is_refused_with_its_path_and_the_list(path, key):
+    message = refused(changed(SHIPPED, path, 1))
+    assert message.startswith(key)
+    assert "'math' or 'choice'" in message or "'train' or 'test'" in message
+
+
+def test_unknown_key_far_from_any_known_one_is_told_the_known_ones():
+    assert refused(changed(SHIPPED, "statistics/zzz", 1)) == (
+        "statistics.zzz: unknown key; defined are level, resamples"
+    )
+
+
+def test_all_faults_are_told_at_once():
+    config = changed(changed(SHIPPED, "instruct/epoch", 1), "refine/beta", -1)
+    message = refused(config)
+    assert "instruct.epoch: unknown key" in message
+    assert "refine.beta: " in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "study/students",
+            ["smollm2-135"],
+            "study.students: 'smollm2-135' is not defined; did you mean 'smollm2-135m'?",
+        ),
+        (
+            "study/teachers",
+            ["qwen2.5-1.5b"],
+            "study.teachers: 'qwen2.5-1.5b' is not defined; did you mean 'qwen2.5-coder-1.5b'?",
+        ),
+        ("study/tasks", ["asdvi"], "study.tasks: 'asdvi' is not defined; did you mean 'asdiv'?"),
+        ("study/evaluate", ["asdiv", "cqsa"], "study.evaluate: 'cqsa' is not defined; did you mean 'csqa'?"),
+        ("study/recipes", ["cott"], "study.recipes: 'cott' is not defined; did you mean 'cot'?"),
+        (
+            f"students/{STUDENT}/model",
+            "smollm2",
+            f"students.{STUDENT}.model: 'smollm2' is not defined; did you mean 'smollm2-135m'?",
+        ),
+        (
+            f"teachers/{TEACHER}/model",
+            "qwen2.5",
+            f"teachers.{TEACHER}.model: 'qwen2.5' is not defined; defined are {TEACHER}, {STUDENT}",
+        ),
+        ("study/tasks", ["asdiv", "asdiv"], "study.tasks: a name stands there twice"),
+        (
+            "study/tasks",
+            ["gsm_symbolic"],
+            "benchmarks.gsm_symbolic.splits: has no 'train' split, which the study needs",
+        ),
+        (
+            "benchmarks/csqa/splits",
+            {"train": {"file": "all"}},
+            "benchmarks.csqa.splits: has no 'test' split, which the study needs",
+        ),
+        ("study/shares", [0], "study.shares: each must be a whole percentage from 1 to 100"),
+        ("study/shares", [50, 101], "study.shares: each must be a whole percentage from 1 to 100"),
+        ("benchmarks/csqa/splits/test/file", "al", "benchmarks.csqa: splits.test.file 'al' is none of its files (all)"),
+        ("instruct/micro_batch_size", 5, "instruct: batch_size 16 is not a multiple of micro_batch_size 5"),
+        (
+            f"students/{STUDENT}/instruct",
+            {"micro_batch_size": 5},
+            f"students.{STUDENT}.instruct: (whole): batch_size 16 is not a multiple of micro_batch_size 5",
+        ),
+        ("extractor", "lax", "extractor: Input should be 'strict' or 'legacy' (found 'lax')"),
+        ("threads", 0, "threads: Input should be greater than 0 (found 0)"),
+    ],
+)
+def test_wrong_name_or_value_is_refused(path, value, message):
+    assert refused(changed(SHIPPED, path, value)) == message
+
+
+def test_misspelled_arm_is_refused_with_the_list_of_arms():
+    message = refused(changed(SHIPPED, "study/arms", ["basline"]))
+    assert message.startswith("study.arms.0: ")
+    assert "'refine-only' (found 'basline')" in message
+
+
+def test_missing_section_is_named():
+    config = {key: value for key, value in SHIPPED.items() if key != "recipes"}
+    assert refused(config) == "recipes: Field required"
+
+
+def test_missing_prompt_is_named():
+    config = changed(SHIPPED, "prompts", {"math": SHIPPED["prompts"]["math"]})
+    assert refused(config) == "prompts: has no entry for kind 'choice' (benchmark 'csqa')"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ({"engine": "recorded", "model": "large", "family": "bird"}, "needs the key 'recording'"),
+        ({"engine": "transformers", "recording": "x.jsonl", "family": "bird"}, "needs the key 'model'"),
+    ],
+)
+def test_teacher_that_cannot_answer_is_refused(teacher, message):
+    assert message in refused(changed(SMALL, "teachers/owl", teacher))
+
+
+@pytest.mark.parametrize(
+    ("recipes", "allowed"),
+    [(["cot"], True), (["answer"], False), (["cot", "answer"], False), (["with_fallback"], False)],
+)
+def test_refine_only_takes_no_recipe_that_needs_a_teacher(recipes, allowed):
+    config = changed(SMALL, "study/recipes", recipes)
+    config["recipes"]["with_fallback"] = config["recipes"]["cot"] | {"fallback": {"source": "teacher"}}
+    if allowed:
+        Study.read(config)
+    else:
+        assert refused(config) == f"study.arms: refine-only has no teacher, but recipe {recipes[-1]!r} draws on one"
+    Study.read(changed(config, "study/arms", ["refine", "cross"]))
+
+
+@pytest.mark.xfail(strict=True, reason="accepted, or another error than UserError")
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("study/shares", [50, 50]),
+        ("study/seeds", [0, 0]),
+        ("study/arms", ["baseline", "baseline"]),
+        ("students/ant/instruct", {"lora": None}),
+        ("students/bee/instruct", {"learnig_rate": 1}),
+        ("benchmarks/add/fields/answer", {"field": "a", "pattern": "("}),
+        ("benchmarks/pick/fields/choices", {"field": "c", "pattern": "(a)(b)(c)"}),
+        ("students/a b", SMALL["students"]["bee"]),
+        ("benchmarks/a.b", SMALL["benchmarks"]["add"]),
+    ],
+)
+def test_what_would_fail_later_is_refused_at_once(path, value):
+    refused(changed(SMALL, path, value))
+
+
+@pytest.mark.xfail(strict=True, reason="a slash in a name cuts the rules' wildcards in two")
+def test_names_that_cannot_stand_in_a_path_are_refused():
+    config = copy.deepcopy(SMALL)
+    config["students"]["a/b"] = config["students"]["bee"]
+    assert "a/b" in refused(config)
+
+
+EXPECTED_CHECKPOINTS = """
+baseline     ant/base
+instruct     ant/instruct/owl/add/50/0
+instruct     ant/instruct/owl/add/50/7
+instruct     ant/instruct/owl/add/100/0
+instruct     ant/instruct/owl/add/100/7
+instruct     ant/instruct/owl/pick/50/0
+instruct     ant/instruct/owl/pick/50/7
+instruct     ant/instruct/owl/pick/100/0
+instruct     ant/instruct/owl/pick/100/7
+refine       ant/instruct/owl/add/50/0/refine/add/cot/50/0
+refine       ant/instruct/owl/add/50/7/refine/add/cot/50/7
+refine       ant/instruct/owl/add/100/0/refine/add/cot/100/0
+refine       ant/instruct/owl/add/100/7/refine/add/cot/100/7
+refine       ant/instruct/owl/pick/50/0/refine/pick/cot/50/0
+refine       ant/instruct/owl/pick/50/7/refine/pick/cot/50/7
+refine       ant/instruct/owl/pick/100/0/refine/pick/cot/100/0
+refine       ant/instruct/owl/pick/100/7/refine/pick/cot/100/7
+cross        ant/instruct/owl/add/50/0/refine/pick/cot/50/0
+cross        ant/instruct/owl/add/50/7/refine/pick/cot/50/7
+cross        ant/instruct/owl/add/100/0/refine/pick/cot/100/0
+cross        ant/instruct/owl/add/100/7/refine/pick/cot/100/7
+cross        ant/instruct/owl/pick/50/0/refine/add/cot/50/0
+cross        ant/instruct/owl/pick/50/7/refine/add/cot/50/7
+cross        ant/instruct/owl/pick/100/0/refine/add/cot/100/0
+cross        ant/instruct/owl/pick/100/7/refine/add/cot/100/7
+refine-only  ant/base/refine/add/cot/50/0
+refine-only  ant/base/refine/add/cot/50/7
+refine-only  ant/base/refine/add/cot/100/0
+refine-only  ant/base/refine/add/cot/100/7
+refine-only  ant/base/refine/pick/cot/50/0
+refine-only  ant/base/refine/pick/cot/50/7
+refine-only  ant/base/refine/pick/cot/100/0
+refine-only  ant/base/refine/pick/cot/100/7
+"""
+
+
+def test_arms_name_their_checkpoints():
+    found = [(row["arm"], row["checkpoint"]) for row in Study.read(SMALL).checkpoints()]
+    expected = [tuple(line.split()) for line in EXPECTED_CHECKPOINTS.strip().splitlines()]
+    assert len(found) == len(set(found)) == 33
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("arm", ["baseline", "instruct", "refine", "cross", "refine-only"])
+def test_arm_that_is_left_out_takes_nothing_else_along(arm):
+    arms = [name for name in SMALL["study"]["arms"] if name != arm]
+    found = [(row["arm"], row["checkpoint"]) for row in Study.read(changed(SMALL, "study/arms", arms)).checkpoints()]
+    expected = [tuple(line.split()) for line in EXPECTED_CHECKPOINTS.strip().splitlines()]
+    assert sorted(found) == sorted(row for row in expected if row[0] != arm)
+
+
+def test_checkpoints_carry_their_facts():
+    rows = {row["checkpoint"]: row for row in Study.read(SMALL).checkpoints()}
+    assert rows["ant/instruct/owl/add/50/7/refine/pick/cot/50/7"] == {
+        "arm": "cross",
+        "student": "ant",
+        "teacher": "owl",
+        "task": "add",
+        "refine_task": "pick",
+        "recipe": "cot",
+        "share": 50,
+        "seed": 7,
+        "checkpoint": "ant/instruct/owl/add/50/7/refine/pick/cot/50/7",
+    }
+    blank = {"teacher": "", "task": "", "refine_task": "", "recipe": "", "share": "", "seed": ""}
+    assert rows["ant/base"] == blank | {"arm": "baseline", "student": "ant", "checkpoint": "ant/base"}
+    assert rows["ant/base/refine/add/cot/100/0"]["teacher"] == ""
+    assert rows["ant/base/refine/add/cot/100/0"]["refine_task"] == "add"
+
+
+def test_paths_say_what_a_checkpoint_is():
+    checkpoint = "ant/instruct/owl/add/50/7/refine/pick/cot/50/7"
+    assert start_of(checkpoint) == "ant/instruct/owl/add/50/7"
+    assert start_of("ant/base/refine/add/cot/50/7") == "ant/base"
+    assert student_of(checkpoint) == "ant"
+    assert teacher_of(checkpoint) == "owl"
+    assert teacher_of("ant/base/refine/add/cot/50/7") is None
+    assert teacher_of("ant/base") is None
+
+
+def test_every_checkpoint_and_teacher_is_judged_on_every_evaluation_task():
+    cells = Study.read(SMALL).cells()
+    assert len(cells) == 33 * 2 + 2
+    assert [cell["samples"] for cell in cells if cell["arm"] in ("baseline", "teacher")] == [
+        "results/reports/ant/base/add.samples.jsonl",
+        "results/reports/ant/base/pick.samples.jsonl",
+        "results/completions/owl/add/test-cot.jsonl",
+        "results/completions/owl/pick/test-cot.jsonl",
+    ]
+
+
+def test_index_names_the_files_behind_the_cells():
+    config = changed(SMALL, "study/shares", [100])
+    config["study"] |= {"seeds": [7], "tasks": ["add"], "arms": ["refine", "refine-only"]}
+    index = Study.read(config).index()
+    start = "ant/instruct/owl/add/100/7"
+    assert index["paths"] == [f"results/paths/{start}/add/100/7.jsonl", "results/paths/ant/base/add/100/7.jsonl"][::-1]
+    assert sorted(index["pairs"]) == [
+        "results/pairs/ant/base/add/cot/100/7.jsonl",
+        f"results/pairs/{start}/add/cot/100/7.jsonl",
+    ]
+    assert sorted(index["training"]) == [
+        "results/checkpoints/ant/base/refine/add/cot/100/7/training.jsonl",
+        f"results/checkpoints/{start}/refine/add/cot/100/7/training.jsonl",
+    ]
+    assert index["demonstrations"] == ["results/demonstrations/owl/add.jsonl"]
+    assert index["items"] == [
+        f"results/benchmarks/{task}/{split}.jsonl" for task in ("add", "pick") for split in ("test", "train")
+    ]
+    assert index["titles"] == {"add": "Sums", "pick": "Picks"}
+    assert [(row["role"], row["name"]) for row in index["sources"]] == [
+        ("benchmark", "add"),
+        ("benchmark", "pick"),
+        ("student", "ant"),
+        ("teacher", "owl"),
+    ]
+
+
+def jobs(student: str) -> dict[str, dict]:
+    """The wildcards of one job of each stage."""
+    start = f"{student}/instruct/owl/add/50/7"
+    return {
+        "fetch": {"task": "add", "file": "all.jsonl"},
+        "fetch_model": {"model": "tiny"},
+        "prepare": {"task": "add", "split": "train"},
+        "teach": {"teacher": "owl", "task": "add", "split": "train", "style": "cot"},
+        "demonstrate": {"teacher": "owl", "task": "add"},
+        "instruct": {"student": student, "teacher": "owl", "task": "add", "share": "50", "seed": "7"},
+        "sample": {"start": start, "task": "add", "share": "50", "seed": "7"},
+        "pair": {"start": start, "task": "add", "recipe": "cot", "share": "50", "seed": "7"},
+        "refine": {"start": start, "task": "add", "recipe": "cot", "share": "50", "seed": "7"},
+        "export_task": {"task": "add"},
+        "evaluate": {"checkpoint": start, "task": "add"},
+        "tables": {},
+    }
+
+
+def recipes(config: dict, student: str = "ant") -> dict[str, str]:
+    study = Study.read(config)
+    return {stage: study.recipe(stage, **wildcards) for stage, wildcards in jobs(student).items()}
+
+
+def differing(before: dict, after: dict) -> set[str]:
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def turned_round(value):
+    if isinstance(value, dict):
+        return {key: turned_round(inner) for key, inner in reversed(value.items())}
+    return [turned_round(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_recipes_are_canonical_json_and_do_not_depend_on_the_order_of_keys():
+    before = recipes(SMALL)
+    assert recipes(turned_round(SMALL)) == before
+    for text in before.values():
+        assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@pytest.mark.parametrize("written", ["1e-05", "1e-5", "0.00001", "1.0e-5", "0.01e-3"])
+def test_recipes_do_not_depend_on_how_a_number_is_written(written):
+    from_yaml = yaml.safe_load(f"rate: {written}")["rate"]  # a text where YAML sees no number, as in 1e-5
+    for value in (from_yaml, str(written), float(written)):
+        assert recipes(changed(SMALL, "instruct/learning_rate", value)) == recipes(SMALL)
+        assert recipes(changed(SMALL, "students/ant/instruct/learning_rate", value)) == recipes(SMALL)
+
+
+def test_recipes_do_not_depend_on_whether_a_default_is_written_out():
+    config = changed(SMALL, "refine/beta", 0.1)
+    config = changed(config, "recipes/cot/per_item", 1)
+    config = changed(config, "students/ant/system", None)
+    assert recipes(changed(config, "instruct/batch_size", 128)) == recipes(SMALL)
+
+
+# what is changed, and the stages whose jobs must run again for it
+CHANGES = [
+    ("benchmarks/add/files/all/source", "file:other.jsonl", {"fetch"}),
+    ("models/tiny/source", "file:other", {"fetch_model"}),
+    ("models/large/source", "file:other", set()),
+    ("benchmarks/add/splits/train/size", 9, {"prepare"}),
+    ("benchmarks/add/splits/test/size", 9, set()),
+    ("benchmarks/add/fields/question", "text", {"prepare"}),
+    ("benchmarks/pick/splits/train/size", 12, set()),
+    ("benchmarks/add/title", "Additions", set()),
+    ("prompts/math/instruction", "Add.", {"teach", "instruct", "sample", "refine", "export_task"}),
+    ("prompts/choice/instruction", "Choose.", set()),
+    ("teachers/owl/generation/max_tokens", 99, {"teach"}),
+    ("teachers/owl/request", {"math": "Be brief."}, {"teach"}),
+    ("teachers/owl/request", {"choice": "Be brief."}, set()),
+    ("teachers/owl/family", "mammal", set()),
+    ("demonstrations/keep_wrong", True, {"demonstrate"}),
+    ("instruct/learning_rate", 2e-5, {"instruct"}),
+    ("instruct/lora/alpha", 16, {"instruct"}),
+    ("sampling/plain", 1, {"sample"}),
+    ("sampling/generation/temperature", 0.5, {"sample"}),
+    ("validation", 0.2, {"pair"}),
+    ("recipes/cot/per_item", 2, {"pair"}),
+    ("recipes/answer/per_item", 2, set()),
+    ("refine/beta", 0.2, {"refine"}),
+    ("evaluation/max_tokens", 99, {"export_task"}),
+    ("extractor", "legacy", {"teach", "sample", "tables"}),
+    ("statistics/level", 0.9, {"tables"}),
+    ("study/seeds", [0, 7, 8], set()),
+    ("study/arms", ["baseline"], set()),
+    ("threads", 4, set()),
+    ("students/ant/instruct", {"epochs": 3}, {"instruct"}),
+    ("students/ant/instruct", {"epochs": 2, "lora": {"r": 5}}, {"instruct"}),
+    ("students/ant/refine", {"lora": {"r": 5}}, {"refine"}),
+    ("students/ant/batch_size", 7, {"sample", "evaluate"}),
+    ("students/ant/system", "Be good.", {"instruct", "sample", "refine", "evaluate"}),
+    ("students/ant/family", "arachnid", set()),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "stages"), CHANGES)
+def test_change_reaches_the_recipes_of_these_stages_and_no_others(path, value, stages):
+    assert differing(recipes(SMALL), recipes(changed(SMALL, path, value))) == stages
+
+
+@pytest.mark.xfail(strict=True, reason="texts that only the report shows stand in the recipes")
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("recipes/cot/cited", "another paper"),
+        ("benchmarks/add/files/all/licence", "MIT"),
+        ("models/tiny/licence", "MIT"),
+    ],
+)
+def test_words_that_change_no_artifact_reach_no_recipe(path, value):
+    assert differing(recipes(SMALL), recipes(changed(SMALL, path, value))) == set()
+
+
+@pytest.mark.parametrize("key", ["instruct", "refine", "system", "batch_size", "dtype"])
+def test_one_students_override_leaves_the_other_student_alone(key):
+    value = {
+        "instruct": {"learning_rate": 3e-4, "lora": {"r": 5}},
+        "refine": {"beta": 0.3},
+        "system": "Be good.",
+        "batch_size": 5,
+        "dtype": "float32",
+    }[key]
+    config = changed(SMALL, f"students/ant/{key}", value)
+    assert differing(recipes(SMALL, "ant"), recipes(config, "ant"))
+    assert recipes(config, "bee") == recipes(SMALL, "bee")
+
+
+def test_override_is_laid_over_the_general_section():
+    config = changed(SMALL, "students/ant/instruct", {"learning_rate": "3e-4", "lora": {"r": 5}})
+    own = json.loads(recipes(config, "ant")["instruct"])["training"]
+    general = json.loads(recipes(config, "bee")["instruct"])["training"]
+    assert own == general | {"learning_rate": 3e-4, "lora": general["lora"] | {"r": 5}}
+    assert general["learning_rate"] == 1e-5
+    assert general["lora"]["alpha"] == 8
+
+
+def test_share_and_seed_are_in_the_recipes_they_shape():
+    found = {stage: json.loads(text) for stage, text in recipes(SMALL).items()}
+    assert (found["instruct"]["share"], found["instruct"]["seed"]) == (50, 7)
+    assert (found["sample"]["share"], found["sample"]["seed"]) == (50, 7)
+    assert found["refine"]["seed"] == 7
