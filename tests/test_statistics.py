@@ -63,7 +63,7 @@ def test_bootstrap_resamples_the_same_items_for_all_seeds():
     row = np.array([1.0] * 5 + [0.0] * 5)
     crossed = bootstrap_means(np.array([row, 1 - row]), 4000)
     together = bootstrap_means(np.array([row, row]), 4000)
-    # Where the drawn seeds differ, the two rows cancel on every draw of items, which they could not if each had its own.
+    # Where the drawn seeds differ, the rows cancel on every draw of items; they could not if each had a draw of its own.
     assert np.mean(crossed == 0.5) == pytest.approx(0.5 + 0.5 * comb(10, 5) / 2**10, abs=0.03)
     assert together.std() == pytest.approx(sqrt(0.25 / 10), rel=0.05)
 
@@ -90,6 +90,14 @@ def test_higher_level_gives_wider_intervals():
     _, low, high, _ = accuracy(outcomes, 0.99, 2000)
     _, inner_low, inner_high, _ = accuracy(outcomes, 0.9, 2000)
     assert low < inner_low < outcomes.mean() < inner_high < high
+
+
+@pytest.mark.parametrize(("level", "z"), [(0.9, 1.645), (0.95, 1.960)])
+def test_intervals_leave_out_the_same_share_on_both_sides(level, z):
+    right = np.array([[True, False] * 1000] * 2)
+    half = z * sqrt(0.25 / 2000)
+    for low, high in (accuracy(right, level, 4000)[1:3], difference(right, np.zeros_like(right), level, 4000)[1:]):
+        assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.0015)
 
 
 def test_difference_is_treated_minus_control():

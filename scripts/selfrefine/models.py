@@ -36,7 +36,7 @@ def convert_gguf(path: Path, folder: Path, origin: str) -> None:
         )
     except Exception as error:  # the readers raise whatever the damaged bytes lead them to
         raise UserError(
-            f"{path}: cannot be read as GGUF ({error}); the file is damaged or cut off, fetch it again"
+            f"{origin}: cannot be read as GGUF ({error}); the file is damaged or cut off, fetch it again"
         ) from error
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
