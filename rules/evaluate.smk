@@ -41,7 +41,7 @@ rule evaluate:
         "logs/evaluate/{checkpoint}/{task}.log",
     conda:
         "../envs/pipeline.yaml"
-    threads: study.threads
+    threads: study.threads.evaluate
     params:
         recipe=recipe("evaluate"),
         code=code("scripts/evaluate.py"),

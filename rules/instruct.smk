@@ -19,7 +19,7 @@ rule instruct:
         "logs/instruct/{student}/{teacher}/{task}/{share}/{seed}.log",
     conda:
         "../envs/pipeline.yaml"
-    threads: study.threads
+    threads: study.threads.train
     params:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),

@@ -12,7 +12,7 @@ rule sample:
         "logs/sample/{start}/{task}/{share}/{seed}.log",
     conda:
         "../envs/pipeline.yaml"
-    threads: study.threads
+    threads: study.threads.generate
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
@@ -70,7 +70,7 @@ rule refine:
         "logs/refine/{start}/{task}/{recipe}/{share}/{seed}.log",
     conda:
         "../envs/pipeline.yaml"
-    threads: study.threads
+    threads: study.threads.train
     params:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),

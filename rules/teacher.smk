@@ -12,7 +12,7 @@ rule teach:
         "logs/teach/{teacher}/{task}/{split}-{style}.log",
     conda:
         "../envs/pipeline.yaml"
-    threads: study.threads
+    threads: study.threads.generate
     params:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),

@@ -170,7 +170,6 @@ def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
         },
         "evaluation": {"max_tokens": 12},
         "statistics": {"resamples": 200},
-        "threads": 1,
     }
 
 

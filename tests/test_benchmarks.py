@@ -301,7 +301,6 @@ def test_bad_record_is_refused_with_file_line_and_key(name, change, message, tmp
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="str() makes `None` and Python's text of an object of them")
 @pytest.mark.parametrize(
     "change",
     [
@@ -316,7 +315,6 @@ def test_null_or_object_in_place_of_text_is_refused(change, tmp_path):
         prepare(raw, recipe_of("csqa-hub"), [])
 
 
-@pytest.mark.xfail(strict=True, reason="1 1/2 becomes 11/2")
 def test_mixed_number_is_not_read_as_another_one(tmp_path):
     raw = write_rows(tmp_path / "raw.jsonl", [{"question": "How many cups?", "answer": "1 1/2"}])
     try:
@@ -344,10 +342,14 @@ def test_torn_last_line_is_refused_with_file_and_line(tmp_path):
     assert "cut off" in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="pyarrow's errors pass through, bytes become text")
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("raw.csv", b"question,answer\nhow,1,2\n"), ("raw.csv", b"question,answer\nh\xff,1\n"), ("raw.parquet", b"PAR1")],
+    [
+        ("raw.csv", b"question,answer\nhow,1,2\n"),
+        ("raw.csv", b"question,answer\nhow\n"),
+        ("raw.csv", b"question,answer\nh\xff,1\n"),
+        ("raw.parquet", b"PAR1"),
+    ],
 )
 def test_damaged_table_is_refused_with_its_name(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
@@ -451,7 +453,6 @@ def test_splits_that_ask_for_more_than_there_is_are_refused(tmp_path):
         split(raw, SUM, "test", size=51)
 
 
-@pytest.mark.xfail(strict=True, reason="ZeroDivisionError, ValueError, or an empty split")
 def test_training_split_of_which_nothing_is_left_is_refused(tmp_path):
     raw = write_rows(tmp_path / "raw.jsonl", picks(4))
     test, _ = split(raw, PICK, "test")
@@ -492,9 +493,9 @@ def test_train_drops_and_counts_items_of_the_test_file_and_near_repeats_of_them(
     test, _ = split(write_rows(tmp_path / "test.jsonl", [same]), SUM, "test")
     raw = write_rows(tmp_path / "train.jsonl", [same, other_numbers, other_case, other_words])
     train, counts = split(raw, SUM, "train", test)
-    assert [item["question"] for item in train] == [other_words["question"]]
+    assert {item["question"] for item in train} == {other_numbers["question"], other_words["question"]}
     assert counts["dropped"]["in_test"] == 1
-    assert counts["dropped"]["near_duplicate_of_test"] == 2
+    assert counts["dropped"]["near_duplicate_of_test"] == 1
 
 
 # Ten words are eight 3-grams. Another word at the end leaves seven: 7 / 9 = 0.78; in the middle five: 5 / 11 = 0.45.

@@ -99,7 +99,6 @@ def test_whole_file_names_the_file_that_cannot_be_written(tmp_path):
     assert names_in(tmp_path) == ["out.txt"]
 
 
-@pytest.mark.xfail(strict=True, reason="an OSError of the block itself is told as a fault in writing")
 def test_whole_file_does_not_take_the_blame_for_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "out.txt"):
         (tmp_path / "missing").read_text()

@@ -23,7 +23,14 @@ def path(item: str, style: str, sample: int, text: str, correct: bool, finish_re
 
 
 def demonstration(item: str, text: str) -> dict:
-    return {"id": f"{item}-teacher-0", "item": item, "text": text}
+    return {
+        "id": f"{item}-teacher-0",
+        "item": item,
+        "text": text,
+        "correct": True,
+        "finish_reason": "stop",
+        "tokens": 9,
+    }
 
 
 # One of each sort of text: by style, verdict and end.
@@ -99,8 +106,13 @@ def test_pair_says_where_its_texts_come_from():
         }
     ]
     pairs, _ = made([PATHS[5]], TAUGHT, RECIPES["answer"])
-    assert pairs[0]["chosen"]["source"] == "teacher"
-    assert pairs[0]["chosen"]["id"] == "item-teacher-0"
+    assert pairs[0]["chosen"] == {
+        "id": "item-teacher-0",
+        "text": "taught",
+        "source": "teacher",
+        "finished": True,
+        "correct": True,
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -118,12 +130,21 @@ def test_cut_texts_are_not_chosen_as_a_fallback_either():
     assert counts["dropped"]["no_chosen"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a demonstration does not say that it was cut, and is taken for finished")
 def test_cut_demonstrations_are_not_chosen_even_where_they_are_kept():
-    answer = TAUGHT[0] | {"finish_reason": "length", "extracted": "1", "correct": True, "tokens": 9}
-    kept, _ = demonstrations([answer], Keeping(keep_cut=True))
-    assert len(kept) == 1
+    cut = TAUGHT[0] | {"finish_reason": "length"}
+    kept, _ = demonstrations([cut | {"extracted": "1"}], Keeping(keep_cut=True))
+    assert kept == [cut]
     assert made([PATHS[5]], kept, RECIPES["answer"])[0] == []
+
+
+def test_wrong_demonstrations_stay_wrong_where_they_are_kept():
+    wrong = TAUGHT[0] | {"correct": False}
+    kept, _ = demonstrations([wrong | {"extracted": "1"}], Keeping(keep_wrong=True))
+    assert kept == [wrong]
+    preference = RECIPES["answer"] | {"chosen": {"source": "teacher", "verdict": "correct"}}
+    assert made([PATHS[5]], kept, preference)[0] == []
+    preference = RECIPES["answer"] | {"chosen": {"source": "teacher", "verdict": "any"}}
+    assert made([PATHS[5]], kept, preference)[0][0]["chosen"]["correct"] is False
 
 
 def test_reasons_are_counted_once_per_item():

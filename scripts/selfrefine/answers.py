@@ -12,16 +12,22 @@ from fractions import Fraction
 
 EXTRACTORS = ("strict", "legacy")
 
-NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\$?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?(?!\d)|(?<![\w.])[-−]?\$?\.\d+")
-COMMITMENT = re.compile(r"(?i)\banswer(?:\s+(?:here|to\s+(?:the|this|your)\s+\w+))?\s*(?:is|:|=)|####|\\boxed\{")
-SENTENCE_END = re.compile(r"\.(?=\s|$|[\"'”*])|\n(?=\s*\S)|[?!]")
+NUMBER = re.compile(
+    r"(?<![\w.])[-−]?(?:\$\s?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s\d+/\d+|\s?/\s?\d+)?(?!\d)|(?<![\w.])[-−]?\$?\.\d+"
+)
+COMMITMENT = re.compile(r"(?i)\banswer[*_]*(?:\s+(?:here|to\s+(?:the|this|your)\s+\w+))?\s*(?:is\b|:|=)|####|\\boxed\{")
+SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)\.(?=\s|$|[\"'”*])|\n(?=\s*\S)|[?!]")
+EXPLANATION = re.compile(r",\s+(?=[a-zA-Z])|;|\s\(|\b(?:because|since)\b")
+UNFINISHED = re.compile(r"\s*(?:[\^*+×÷π²³:]|[-−]\s*\d)(?=\s*[\w(]|$)|\s*[π²³]|[^\d=(,;.]*\band\s+\$?\d")
 
 
 def parse_number(text: str) -> Fraction | None:
     """The number that a short text such as "1,200", "$3.50", "5/2" or "-7" writes, or None."""
-    cleaned = re.sub(r"[\s,$]", "", text).replace("−", "-").rstrip(".")
+    cleaned = re.sub(r"[,$]", "", text).replace("−", "-").strip().rstrip(".")
     try:
-        return Fraction(cleaned)
+        if mixed := re.fullmatch(r"(-?)(\d+)\s+(\d+/\d+)", cleaned):
+            return (-1 if mixed[1] else 1) * (int(mixed[2]) + Fraction(mixed[3]))
+        return Fraction(re.sub(r"\s*/\s*", "/", cleaned))
     except (ValueError, ZeroDivisionError):
         return None
 
@@ -41,7 +47,7 @@ def commitments(text: str) -> list[tuple[int, str]]:
     """Each explicit commitment in a text: where it begins, and the rest of its sentence."""
     found = []
     for match in COMMITMENT.finditer(text):
-        rest = text[match.end() :].lstrip(" *:\n\t")
+        rest = re.sub(r"^(?:[\s*_:]|\\[\[(]|\$\$)+", "", text[match.end() :])
         end = SENTENCE_END.search(rest)
         found.append((match.start(), (rest[: end.start()] if end else rest).strip()))
     return found
@@ -73,7 +79,12 @@ def is_chain(text: str) -> bool:
     """Whether a text reasons before it answers: over five words stand before its last commitment, or, without one, at least two sentences."""
     found = commitments(text)
     if found:
-        return len(text[: found[-1][0]].split()) > 5
+        start = found[-1][0]
+        for earlier, _ in reversed(found[:-1]):
+            if re.search(r"\d", text[earlier:start]) or SENTENCE_END.search(text[earlier:start]):
+                break
+            start = earlier
+        return len(text[:start].split()) > 5
     return len([part for part in SENTENCE_END.split(text) if part.strip()]) >= 2
 
 
@@ -86,10 +97,12 @@ def _last_number(text: str) -> str | None:
 
 def _strict_number(text: str) -> str | None:
     for _, sentence in reversed(commitments(text)):
-        result = sentence.rsplit("=", 1)[-1]
-        for match in NUMBER.finditer(result):
-            if (number := parse_number(match[0])) is not None:
-                return format_number(number)
+        sentence = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", sentence)
+        for part in (EXPLANATION.split(sentence)[0], sentence):
+            result = part.rsplit("=", 1)[-1]
+            for match in NUMBER.finditer(result):
+                if (number := parse_number(match[0])) is not None:
+                    return None if UNFINISHED.match(result[match.end() :]) else format_number(number)
     return None
 
 
@@ -103,11 +116,13 @@ def _strict_label(text: str, choices: list[str]) -> str | None:
         bare = re.sub(
             r"(?i)^(?:indeed|clearly|most likely|probably)?,?\s*(?:the\s+)?(?:option|choice|letter)?\s*", "", sentence
         ).strip(" *_`\"'“”")
+        bare = re.sub(r"^\\(?:text|textbf|mathrm)\{", "", bare)
+        bare = re.sub(r"^[(\[]([a-z])[)\]]", lambda match: match[0].upper(), bare)
         match = re.match(rf"[(\[]?([{labels}])(?![\w'’])[)\]]?", bare)
-        if match:
+        named = [label for label, choice in zip(labels, choices, strict=True) if _plain(choice) == _plain(bare)]
+        if match and not (len(named) == 1 and re.match(r"A \w", bare)):
             rest = bare[match.end() :]
             return None if re.match(rf"\s*(?:or|and|/|,)\s*[(\[]?[{labels}](?!\w)", rest) else match[1]
-        named = [label for label, choice in zip(labels, choices, strict=True) if _plain(choice) == _plain(bare)]
         if len(named) == 1:
             return named[0]
     return None

@@ -36,17 +36,31 @@ def whole_file(path: Path, mode: str = "w") -> Iterator:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with _writing(path):
+            file = open(temporary, mode, encoding=None if "b" in mode else "utf-8")  # noqa: SIM115
+        try:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: could not be written: {error.strerror}; free space or fix the permissions and run again"
-        ) from error
+            with _writing(path):
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with _writing(path):
+                file.close()
+        with _writing(path):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: could not be written: {error.strerror}; free space or fix the permissions and run again, "
+            "finished work is kept"
+        ) from error
 
 
 def write_json(path: Path, value) -> None:
@@ -133,15 +147,10 @@ class Journal:
     def append(self, rows: list[dict]) -> None:
         """Adds one group and waits until it is on the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(self.path, "ab") as file:
-                file.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: could not be written: {error.strerror}; free space and run again, finished work is kept"
-            ) from error
+        with _writing(self.path), open(self.path, "ab") as file:
+            file.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def remove(self) -> None:
         """Deletes the file, once the output holds all that it held."""

