@@ -17,10 +17,9 @@ from selfrefine.study import Study, student_of, teacher_of
 # Jobs run with this interpreter's `python`, also where the virtual environment is not activated.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-# glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/allocator.py).
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 << 30))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 << 30))
-os.environ.setdefault("MALLOC_TOP_PAD_", str(256 << 20))
+# glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/allocator.py);
+# generation gains nothing by it and would hold several times the memory.
+KEEP_MEMORY = f"MALLOC_MMAP_THRESHOLD_={4 << 30} MALLOC_TRIM_THRESHOLD_={16 << 30} MALLOC_TOP_PAD_={256 << 20}"
 
 try:
     study = Study.read(config)

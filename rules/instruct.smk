@@ -24,7 +24,7 @@ rule instruct:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),
     shell:
-        "HF_HUB_OFFLINE=1 python scripts/instruct.py"
+        "HF_HUB_OFFLINE=1 {KEEP_MEMORY} python scripts/instruct.py"
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"

@@ -75,7 +75,7 @@ rule refine:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),
     shell:
-        "HF_HUB_OFFLINE=1 python scripts/refine.py"
+        "HF_HUB_OFFLINE=1 {KEEP_MEMORY} python scripts/refine.py"
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"

@@ -165,7 +165,6 @@ def draw_training(logs: list[str]) -> plt.Figure:
     """One line per run: training loss, validation loss of refinements, reward margin and accuracy."""
     figure, panels = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
     styles = ["-", "--", ":", "-."]
-    drawn = 0
     for number, path in enumerate(logs):
         rows = pd.DataFrame(read_jsonl(Path(path)))
         name = path.removeprefix("results/checkpoints/").removesuffix("/training.jsonl")
@@ -173,7 +172,6 @@ def draw_training(logs: list[str]) -> plt.Figure:
         if "margin" not in rows:
             panels[0].plot(rows.step, rows.loss, label=name, **style)
             continue
-        drawn += 1
         train, validation = (rows[rows.split == split] for split in ("train", "validation"))
         panels[1].plot(train.step, train.loss, label=name, **style)
         panels[1].plot(validation.step, validation.loss, marker="o", markersize=4, **style)
@@ -186,9 +184,9 @@ def draw_training(logs: list[str]) -> plt.Figure:
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("update", fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[:2]:
-        if panel.lines and len(logs) <= 8:
-            panel.legend(fontsize=5, frameon=False)
+    if 0 < len(logs) <= 8:
+        handles = [line for panel in panels[:2] for line in panel.lines if not line.get_label().startswith("_")]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     return figure
 
 

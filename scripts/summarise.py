@@ -54,13 +54,20 @@ def accuracy_section(tables: Path, titles: dict[str, str]) -> str:
         rows.append([first.arm, first.student or first.teacher, trained_on(first), first.seeds, *cells])
     sizes = {row.evaluation: row.n for row in arms.itertuples()}
     header = ["arm", "model", "trained on", "seeds", *(f"{titles[t]} (n={sizes[t]})" for t in tasks)]
-    return "## Accuracy in percent, with 95 % intervals\n\n" + table(header, rows)
+    return f"## Accuracy in percent, with {100 * arms.level[0]:g} % intervals\n\n" + table(header, rows)
 
 
 def behaviour_section(tables: Path, titles: dict[str, str]) -> str:
     rows = [
         [row.arm, row.student or row.teacher, trained_on(row), row.seed, titles[row.evaluation]]
-        + [percent(row.committed), percent(row.chains), percent(row.cut), f"{row.mean_tokens:.0f}"]
+        + [
+            percent(row.accuracy),
+            percent(row.legacy_accuracy),
+            percent(row.committed),
+            percent(row.chains),
+            percent(row.cut),
+            f"{row.mean_tokens:.0f}",
+        ]
         for row in read(tables, "accuracy").itertuples()
     ]
     header = [
@@ -69,6 +76,8 @@ def behaviour_section(tables: Path, titles: dict[str, str]) -> str:
         "trained on",
         "seed",
         "benchmark",
+        "right %",
+        "right by legacy extractor %",
         "commits to an answer %",
         "reasons first %",
         "cut %",
@@ -98,7 +107,7 @@ def comparison_section(tables: Path, titles: dict[str, str]) -> str:
         "seed",
         "benchmark",
         "n",
-        "points, 95 % interval",
+        "points, interval",
         "gained",
         "lost",
         "McNemar p",

@@ -52,7 +52,8 @@ def read_answers(cells: list[dict], extractor: str) -> pd.DataFrame:
         frame = pd.DataFrame(
             {
                 "item": [row["item"] if teacher else row["id"] for row in rows],
-                "correct": [bool(row["correct"] if teacher else row[extractor]) for row in rows],
+                "correct": [bool(row[extractor]) for row in rows],
+                "legacy": [bool(row["legacy"]) for row in rows],
                 "committed": [row["extracted"] is not None for row in rows],
                 "chain": [bool(row["chain"]) for row in rows],
                 "cut": [row["finish_reason"] == "length" for row in rows],
@@ -75,7 +76,12 @@ def accuracy_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
         rows.append(
             dict(zip([*FACTS, "seed", "evaluation"], facts, strict=True))
             | {"n": n, "correct": correct, "accuracy": correct / n, "low": low, "high": high}
-            | {"committed": group.committed.mean(), "chains": group.chain.mean(), "cut": group.cut.mean()}
+            | {
+                "legacy_accuracy": group.legacy.mean(),
+                "committed": group.committed.mean(),
+                "chains": group.chain.mean(),
+                "cut": group.cut.mean(),
+            }
             | {"mean_tokens": group.tokens.mean(), "checkpoint": checkpoint, "samples": samples}
         )
     return pd.DataFrame(rows)
@@ -103,6 +109,7 @@ def arms_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFr
                 "accuracy": estimate,
                 "low": low,
                 "high": high,
+                "level": level,
                 "interval": method,
             }
         )

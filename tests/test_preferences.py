@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfrefine.preferences import PairRecipe, Recipe, in_validation, make_pairs
+from selfrefine.preferences import PairRecipe, Recipe, make_pairs, validation_items
 from selfrefine.teaching import Keeping, demonstrations
 
 REPOSITORY = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def test_pair_says_where_its_texts_come_from():
         {
             "id": "item-0",
             "item": "item",
-            "split": "validation" if in_validation("item", 0.1) else "train",
+            "split": "train",
             "prompt": "cot",
             "chosen": {
                 "id": "item-cot-0",
@@ -268,26 +268,22 @@ def test_chosen_and_rejected_are_not_always_the_first_samples():
     assert set(texts(made(rows)[0])) == {(f"cot {a}", f"plain {b}") for a in (0, 1) for b in (0, 1)}
 
 
-def test_validation_is_the_same_for_all_pairs_of_an_item_and_in_every_recipe():
+def test_validation_takes_all_pairs_of_an_item_and_its_share_of_the_items():
     rows = many_paths(200)
-    taught = [demonstration(f"item{i}", f"taught {i}") for i in range(200)]
+    pairs, counts = made(rows, [], RECIPES["correctness"] | {"per_item": 3}, validation=0.3)
     split_of = {}
-    for preference in RECIPES.values():
-        for pair in made(rows, taught, preference | {"per_item": 3}, validation=0.3)[0]:
-            assert split_of.setdefault(pair["item"], pair["split"]) == pair["split"]
-    assert set(split_of.values()) == {"train", "validation"}
-    half = [row for row in rows if int(row["item"].removeprefix("item")) % 2]
-    for pair in made(half, validation=0.3)[0]:
-        assert split_of[pair["item"]] == pair["split"]
+    for pair in pairs:
+        assert split_of.setdefault(pair["item"], pair["split"]) == pair["split"]
+    held_out = [item for item, split in split_of.items() if split == "validation"]
+    assert len(held_out) == round(0.3 * counts["items_with_pairs"])
 
 
-def test_validation_holds_about_its_share_and_grows_with_it():
-    names = [f"item{i}" for i in range(4000)]
-    tenth = {name for name in names if in_validation(name, 0.1)}
-    third = {name for name in names if in_validation(name, 0.3)}
-    assert 330 < len(tenth) < 470  # 400 expected, standard deviation 19
-    assert tenth < third
-    assert not any(in_validation(name, 0.0) for name in names)
+def test_validation_items_are_nested_and_never_all_nor_none():
+    names = {f"item{i}" for i in range(40)}
+    tenth, third = validation_items(names, 0.1), validation_items(names, 0.3)
+    assert len(tenth) == 4 and len(third) == 12 and tenth < third
+    assert len(validation_items({"a", "b"}, 0.01)) == 1
+    assert validation_items({"a"}, 0.5) == set()
 
 
 def test_counts_add_up():
@@ -295,7 +291,7 @@ def test_counts_add_up():
     pairs, counts = made(rows, [], RECIPES["correctness"] | {"per_item": 2}, validation=0.3)
     assert counts["items"] == 100
     assert counts["train"] + counts["validation"] == counts["pairs"] == len(pairs)
-    assert counts["validation"] == sum(in_validation(pair["item"], 0.3) for pair in pairs) > 0
+    assert counts["validation"] == sum(pair["split"] == "validation" for pair in pairs) > 0
     assert counts["items_with_pairs"] + sum(counts["dropped"].values()) == 100
 
 

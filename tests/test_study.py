@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from selfrefine.errors import UserError
 from selfrefine.study import Study, start_of, student_of, teacher_of
@@ -12,11 +13,10 @@ CONFIG = Path(__file__).parent.parent / "config"
 
 
 def read_yaml(*names: str) -> dict:
-    """Sections of several files; of a section that stands in more than one, the entries of all."""
-    merged = {}
+    """The files merged as Snakemake merges them: mappings key by key, anything else replaced."""
+    merged: dict = {}
     for name in names:
-        for section, value in yaml.safe_load((CONFIG / name).read_text()).items():
-            merged[section] = merged.get(section, {}) | value if isinstance(value, dict) else value
+        update_config(merged, yaml.safe_load((CONFIG / name).read_text()))
     return merged
 
 
@@ -213,7 +213,7 @@ def test_all_faults_are_told_at_once():
             f"students.{STUDENT}.instruct: (whole): batch_size 16 is not a multiple of micro_batch_size 5",
         ),
         ("extractor", "lax", "extractor: Input should be 'strict' or 'legacy' (found 'lax')"),
-        ("threads", 0, "threads: Input should be greater than 0 (found 0)"),
+        ("threads/train", 0, "threads.train: Input should be greater than 0 (found 0)"),
     ],
 )
 def test_wrong_name_or_value_is_refused(path, value, message):
@@ -490,7 +490,7 @@ CHANGES = [
     ("statistics/level", 0.9, {"tables"}),
     ("study/seeds", [0, 7, 8], set()),
     ("study/arms", ["baseline"], set()),
-    ("threads", 4, set()),
+    ("threads/train", 4, set()),
     ("students/ant/instruct", {"epochs": 3}, {"instruct"}),
     ("students/ant/instruct", {"epochs": 2, "lora": {"r": 5}}, {"instruct"}),
     ("students/ant/refine", {"lora": {"r": 5}}, {"refine"}),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import make_study, run
+from conftest import make_study, run, tiny_records
 from selfrefine.files import read_jsonl, sha256_of
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
@@ -43,7 +43,7 @@ def test_the_study_ends_with_its_tables_figures_and_summary(finished):
     assert len(accuracy) == 4 * 2
     for row in accuracy.itertuples():
         samples = read_jsonl(folder / row.samples)
-        right = sum(bool(s["correct"] if row.arm == "teacher" else s["strict"]) for s in samples)
+        right = sum(bool(s["strict"]) for s in samples)
         assert (row.n, row.correct) == (len(samples), right)
         assert row.low <= row.accuracy <= row.high
     for name in ("accuracy", "matrix", "training"):
@@ -280,3 +280,39 @@ def test_no_pair_left_is_said_with_the_reasons(fresh, finished):
 def test_every_program_explains_itself(program):
     text = run("python", f"scripts/{program}", "--help").stdout
     assert text.startswith("usage:") and len(text.split("\n\n")[1]) > 40
+
+
+def test_a_live_teacher_is_recorded_and_replayed(finished, tiny_model, tmp_path):
+    folder, _ = finished
+    recipe = {
+        "engine": "transformers",
+        "prompt": {"instruction": "Choose."},
+        "dtype": "float32",
+        "generation": {"max_tokens": 6},
+    }
+
+    def teach(name, engine, *source):
+        run(
+            *("python", "scripts/teach.py", "--recipe", json.dumps(recipe | {"engine": engine}), *source),
+            *("--items", folder / "results/benchmarks/far/test.jsonl", "--output", tmp_path / f"{name}.jsonl"),
+            *("--provenance", tmp_path / f"{name}.provenance.json"),
+        )
+        return (tmp_path / f"{name}.jsonl").read_bytes()
+
+    model = folder / "results/models/tiny/manifest.json"
+    live = teach("live", "transformers", "--model", model)
+    recording = tmp_path / "recording.jsonl"
+    arguments = ["--teacher", "tiny", "--model", model, "--output", recording]
+    run("python", "scripts/record.py", "--answers", tmp_path / "live.jsonl", *arguments)
+    assert teach("replayed", "recorded", "--recording", recording) == live
+    assert not any(item["question"] in recording.read_text() for item in tiny_records())
+    again = run("python", "scripts/record.py", "--answers", tmp_path / "replayed.jsonl", *arguments, check=False)
+    assert "was itself replayed" in again.stderr
+
+
+def test_switching_a_teacher_to_its_weights_plans_to_ask_them(finished):
+    folder, _ = finished
+    change = 'teachers={"oracle": {"engine": "transformers", "model": "tiny"}}'
+    planned = snakemake(folder, "-n", "--config", change).stdout
+    assert planned.count("rule teach:") == 3
+    assert "rule demonstrate:" in planned and "rule prepare:" not in planned

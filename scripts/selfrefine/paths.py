@@ -1,9 +1,9 @@
 """Reasoning paths: what is asked of a model for each item, and what came back with its verdict.
 
-A path is a row {id, item, style, sample, seed, text, extracted, correct, chain, finish_reason, tokens, prompt_tokens}.
+A path is a row {id, item, style, sample, seed, text, extracted, correct, strict, legacy, chain, finish_reason, tokens, prompt_tokens}.
 """
 
-from selfrefine.answers import extract, is_chain, matches
+from selfrefine.answers import EXTRACTORS, extract, is_chain, matches
 from selfrefine.engines import Completion, Generation, Request, seed_for
 from selfrefine.prompts import Prompt, messages
 
@@ -33,13 +33,10 @@ def requests_for(
 
 
 def judge(item: dict, text: str, extractor: str) -> dict:
-    """The verdict on a text: the answer it commits to (or None), whether that is right, and whether it reasons first."""
-    extracted = extract(text, item["kind"], item["choices"], extractor)
-    return {
-        "extracted": extracted,
-        "correct": matches(extracted, item["answer"], item["kind"]),
-        "chain": is_chain(text),
-    }
+    """The verdict on a text: the answer found (or None), whether it is right, each extractor's verdict, and whether it reasons first."""
+    found = {name: extract(text, item["kind"], item["choices"], name) for name in EXTRACTORS}
+    verdicts = {name: matches(answer, item["answer"], item["kind"]) for name, answer in found.items()}
+    return {"extracted": found[extractor], "correct": verdicts[extractor], **verdicts, "chain": is_chain(text)}
 
 
 def to_rows(

@@ -53,7 +53,7 @@ class PairRecipe(BaseModel):
 
     preference: Recipe
     validation: float = Field(
-        0.1, ge=0, lt=1, description="Share of the items whose pairs are held out to select the checkpoint."
+        0.1, gt=0, lt=1, description="Share of the items whose pairs are held out to select the checkpoint."
     )
 
 
@@ -81,9 +81,10 @@ def _rank(row: dict) -> bytes:
     return hashlib.sha256(row["id"].encode()).digest()
 
 
-def in_validation(item_id: str, share: float) -> bool:
-    """Whether an item's pairs are held out; a function of its id alone, so the same in every recipe and share."""
-    return int.from_bytes(hashlib.sha256(f"validation:{item_id}".encode()).digest()[:8]) < share * 2**64
+def validation_items(item_ids: set[str], share: float) -> set[str]:
+    """The items whose pairs are held out: the first `share` of them in a hashed order, at least one of two or more."""
+    ranked = sorted(item_ids, key=lambda item_id: hashlib.sha256(f"validation:{item_id}".encode()).digest())
+    return set(ranked[: max(round(len(ranked) * share), min(1, len(ranked) - 1))])
 
 
 def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe) -> tuple[list[dict], dict]:
@@ -116,12 +117,16 @@ def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe
                 {
                     "id": f"{item_id}-{number}",
                     "item": item_id,
-                    "split": "validation" if in_validation(item_id, recipe.validation) else "train",
+                    "split": "train",
                     "prompt": preference.prompt,
                     "chosen": good,
                     "rejected": bad,
                 }
             )
+    held_out = validation_items({pair["item"] for pair in pairs}, recipe.validation)
+    for pair in pairs:
+        if pair["item"] in held_out:
+            pair["split"] = "validation"
     counts = {
         "items": len(by_item),
         "items_with_pairs": len({pair["item"] for pair in pairs}),

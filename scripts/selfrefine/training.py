@@ -184,7 +184,10 @@ def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: in
         "max_grad_norm": settings.max_grad_norm,
         "max_length": None,
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "bf16": torch.cuda.is_available(),
+        # The weights' own dtype decides: under autocast the policy would be computed in another precision than the
+        # reference log-probabilities, which TRL computes before training, outside of it.
+        "bf16": False,
+        "fp16": False,
         "logging_steps": 1,
         "logging_first_step": True,
         "save_strategy": "steps",

@@ -1,0 +1,58 @@
+"""What the repository promises about itself."""
+
+import json
+import re
+import resource
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY, run, tiny_records
+from selfrefine.files import read_jsonl
+
+
+def test_the_conda_environment_and_the_requirements_hold_the_same_pins():
+    environment = yaml.safe_load((REPOSITORY / "envs/pipeline.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    lines = (REPOSITORY / "envs/requirements.txt").read_text().splitlines()
+    assert pip == [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", pin) for pin in pip)
+
+
+def test_the_shipped_recording_holds_answers_and_no_questions():
+    header, *rows = read_jsonl(REPOSITORY / "config/recordings/qwen2.5-coder-1.5b.jsonl")
+    study = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
+    assert header["recording"]["sha256"] == study["models"]["qwen2.5-coder-1.5b"]["sha256"]
+    assert all(set(row) == {"key", "id", "text", "finish_reason", "tokens", "prompt_tokens"} for row in rows)
+    assert len({row["key"] for row in rows}) == len(rows) >= 600 + 400 + 200
+
+
+def test_every_configuration_key_is_explained():
+    from selfrefine.study import Design, Student, Study, Teacher
+    from selfrefine.training import InstructSettings, RefineSettings
+
+    text = (REPOSITORY / "config/README.md").read_text()
+    for model in (Study, Design, Student, Teacher, InstructSettings, RefineSettings):
+        for name in model.model_fields:
+            assert f"`{name}" in text or f"{name}`" in text, f"{model.__name__}.{name}"
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    raw = tmp_path / "all.jsonl"
+    raw.write_text("".join(json.dumps(record) + "\n" for record in tiny_records()))
+    fields = {"question": "question", "choices": ["one", "two"], "answer": "label", "answer_is": "index0"}
+    recipe = {"kind": "choice", "fields": fields, "name": "test", "split": {"file": "all", "size": 20}}
+    output = tmp_path / "out/test.jsonl"
+    command = ["python", "scripts/prepare.py", "--recipe", json.dumps(recipe), "--raw", raw, "--output", output]
+    return [*command, "--provenance", tmp_path / "out/provenance.json"], output
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(prepare):
+    command, output = prepare
+    full = run(*command, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)))
+    assert full.returncode == 1
+    assert full.stderr.startswith("error: ") and "could not be written" in full.stderr
+    assert not output.parent.exists() or not list(output.parent.iterdir())
+    run(*command)
+    assert len(read_jsonl(output)) == 20
