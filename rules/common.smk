@@ -15,7 +15,7 @@ from selfrefine.progress import watch
 from selfrefine.study import Study, student_of, teacher_of
 
 # Jobs run with this interpreter's `python`, also where the virtual environment is not activated.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 # glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/allocator.py);
 # generation gains nothing by it and would hold several times the memory.

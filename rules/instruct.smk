@@ -23,8 +23,9 @@ rule instruct:
     params:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),
+        allocator=KEEP_MEMORY,
     shell:
-        "HF_HUB_OFFLINE=1 {KEEP_MEMORY} python scripts/instruct.py"
+        "HF_HUB_OFFLINE=1 {params.allocator} python scripts/instruct.py"
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"

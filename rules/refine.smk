@@ -74,8 +74,9 @@ rule refine:
     params:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),
+        allocator=KEEP_MEMORY,
     shell:
-        "HF_HUB_OFFLINE=1 {KEEP_MEMORY} python scripts/refine.py"
+        "HF_HUB_OFFLINE=1 {params.allocator} python scripts/refine.py"
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"
