@@ -22,7 +22,7 @@ from selfrefine import cli, statistics
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, whole_file
 
-FACTS = ["arm", "student", "teacher", "task", "refine_task", "recipe", "share"]
+FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
 
 
 class TablesRecipe(BaseModel):

@@ -343,6 +343,7 @@ def test_checkpoints_carry_their_facts():
         "arm": "cross",
         "student": "ant",
         "teacher": "owl",
+        "family": "out",
         "task": "add",
         "refine_task": "pick",
         "recipe": "cot",
@@ -350,7 +351,7 @@ def test_checkpoints_carry_their_facts():
         "seed": 7,
         "checkpoint": "ant/instruct/owl/add/50/7/refine/pick/cot/50/7",
     }
-    blank = {"teacher": "", "task": "", "refine_task": "", "recipe": "", "share": "", "seed": ""}
+    blank = {"teacher": "", "family": "", "task": "", "refine_task": "", "recipe": "", "share": "", "seed": ""}
     assert rows["ant/base"] == blank | {"arm": "baseline", "student": "ant", "checkpoint": "ant/base"}
     assert rows["ant/base/refine/add/cot/100/0"]["teacher"] == ""
     assert rows["ant/base/refine/add/cot/100/0"]["refine_task"] == "add"

@@ -3,21 +3,8 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from selfrefine.errors import UserError
 from selfrefine.files import read_json
-
-DTYPES = ("bfloat16", "float16", "float32")
-
-
-class Loading(BaseModel):
-    """How a model's weights are loaded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
-    system: str | None = Field(None, description="The system message; None leaves it to the model's own chat template.")
 
 
 def convert_gguf(path: Path, folder: Path, origin: str) -> None:

@@ -307,12 +307,18 @@ class Study(Strict):
     # What the study needs.
 
     def checkpoints(self) -> list[dict]:
-        """Each checkpoint to evaluate, {arm, student, teacher, task, refine_task, recipe, share, seed, checkpoint}; "" where none applies."""
+        """Each checkpoint to evaluate, {arm, student, teacher, family, task, refine_task, recipe, share, seed, checkpoint}.
+
+        `family` is "in" or "out": whether the teacher is of the student's family. "" stands where a fact does not apply.
+        """
         design = self.study
         rows = []
 
         def add(arm: str, checkpoint: str, **facts) -> None:
-            blank = {"teacher": "", "task": "", "refine_task": "", "recipe": "", "share": "", "seed": ""}
+            blank = dict.fromkeys(("teacher", "family", "task", "refine_task", "recipe", "share", "seed"), "")
+            if "teacher" in facts:
+                alike = self.teachers[facts["teacher"]].family == self.students[facts["student"]].family
+                blank["family"] = "in" if alike else "out"
             rows.append({"arm": arm, **blank, **facts, "checkpoint": checkpoint})
 
         for student in design.students:
@@ -347,7 +353,9 @@ class Study(Strict):
                     {**row, "evaluation": task, "samples": f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"}
                 )
         for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
-            blank = dict.fromkeys(("student", "task", "refine_task", "recipe", "share", "seed", "checkpoint"), "")
+            blank = dict.fromkeys(
+                ("student", "family", "task", "refine_task", "recipe", "share", "seed", "checkpoint"), ""
+            )
             samples = f"results/completions/{teacher}/{task}/test-cot.jsonl"
             cells.append({"arm": "teacher", **blank, "teacher": teacher, "evaluation": task, "samples": samples})
         return cells
