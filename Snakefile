@@ -36,6 +36,7 @@ localrules:
 rule all:
     input:
         "results/summary.md",
+        "results/configuration.yaml",
         "results/tables/accuracy.csv",
         "results/tables/comparisons.csv",
         "results/tables/sources.csv",

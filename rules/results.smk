@@ -3,6 +3,7 @@
 
 localrules:
     index,
+    configuration,
     tables,
     plot,
     summarise,
@@ -31,6 +32,17 @@ rule index:
         index=lambda wildcards: canonical_json(INDEX),
     run:
         Path(output[0]).write_text(params.index)
+
+
+rule configuration:
+    output:
+        report("results/configuration.yaml", category="Configuration", caption="../report/configuration.rst"),
+    log:
+        "logs/configuration.log",
+    params:
+        text=lambda wildcards: yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+    run:
+        Path(output[0]).write_text(params.text)
 
 
 rule tables:

@@ -131,7 +131,8 @@ def test_the_report_is_one_file(finished):
     folder, _ = finished
     snakemake(folder, "--report", "report.html")
     text = (folder / "report.html").read_text()
-    assert "Figures" in text and "Paths and pairs" in text and len(text) > 100_000
+    assert all(name in text for name in ("Figures", "Tables", "Summary", "Paths and pairs", "configuration.yaml"))
+    assert yaml.safe_load((folder / "results/configuration.yaml").read_text())["refine"]["beta"] == 0.1
 
 
 def test_anyone_can_run_the_exported_task(finished, tiny_model):
