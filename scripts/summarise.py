@@ -79,7 +79,7 @@ def behaviour_section(tables: Path, titles: dict[str, str]) -> str:
         "right %",
         "right by legacy extractor %",
         "commits to an answer %",
-        "reasons first %",
+        "over five words first %",
         "cut %",
         "mean tokens",
     ]
@@ -126,7 +126,7 @@ def data_section(tables: Path) -> str:
         parts.append("Students' sampled answers, by how they were asked:\n\n" + _frame(frame[["sampled", *kept]]))
         for row in frame[frame["style"] == "plain"].itertuples():
             parts.append(
-                f"Asked plainly, {row.chains} of {row.paths} answers ({percent(row.chains / row.paths)} %) reason first all the same."
+                f"Asked plainly, {row.chains} of {row.paths} answers ({percent(row.chains / row.paths)} %) put more than five words before the answer all the same."
             )
     frame = read(tables, "pairs")
     if len(frame):
