@@ -4,13 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+sys.path[:0] = [str(Path(workflow.basedir) / folder) for folder in ("scripts", "rules")]
 
+import bookkeeping
 from selfrefine.errors import UserError
-from selfrefine.files import canonical_json
+from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
 from selfrefine.progress import watch
 from selfrefine.study import Study, student_of, teacher_of
@@ -21,6 +21,8 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 # glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/allocator.py);
 # generation gains nothing by it and would hold several times the memory.
 KEEP_MEMORY = f"MALLOC_MMAP_THRESHOLD_={4 << 30} MALLOC_TRIM_THRESHOLD_={16 << 30} MALLOC_TOP_PAD_={256 << 20}"
+
+bookkeeping.install()
 
 try:
     study = Study.read(config)
@@ -35,6 +37,8 @@ wildcard_constraints:
     task="[A-Za-z0-9][A-Za-z0-9_-]*",
     recipe="[A-Za-z0-9][A-Za-z0-9_-]*",
     file="[A-Za-z0-9][A-Za-z0-9_-]*[.][a-z]+",
+    figure="accuracy|matrix|training",
+    part="tables|training|reading",
     split="train|test",
     style="cot|plain",
     share="[0-9]+",
@@ -50,12 +54,28 @@ def recipe(stage):
 
 def code(script):
     """The fingerprint of a script and of the modules it imports, so that a change of behaviour reruns its jobs."""
-    return fingerprint(Path(workflow.basedir) / script)
+    path = Path(workflow.basedir) / script
+    bookkeeping.SCRIPTS[fingerprint(path)] = path
+    return fingerprint(path)
+
+
+def text(made):
+    """A params function: the whole text of a file that the configuration alone decides."""
+    return lambda wildcards: made(**wildcards)
 
 
 def flags(named_files):
     """A params function: the optional inputs that a function names, as command-line flags."""
     return lambda wildcards: " ".join(f"--{name} {path}" for name, path in named_files(wildcards).items())
+
+
+def source_files(wildcards):
+    """The files here that a fetch reads, as far as they are still there."""
+    if "model" in wildcards.keys():
+        source = study.models[wildcards.model]
+    else:
+        source = study.benchmarks[wildcards.task].files[wildcards.file.rsplit(".", 1)[0]]
+    return [str(path) for path in source.local_files() if path.exists()]
 
 
 def raw_file(wildcards):
@@ -90,6 +110,21 @@ def demonstrations_for_pairs(wildcards):
             f"recipe {wildcards.recipe!r} draws on a teacher, but {wildcards.start} was instructed by none"
         )
     return {"demonstrations": f"results/demonstrations/{teacher}/{wildcards.task}.jsonl"}
+
+
+def figure_data(wildcards):
+    if wildcards.figure == "training":
+        return {"index": "results/index/training.json"}
+    return {"arms": "results/tables/arms.csv"}
+
+
+def training_logs(wildcards):
+    return INDEX["training"] if wildcards.figure == "training" else []
+
+
+def write_text(path, content):
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def show_summary(path):

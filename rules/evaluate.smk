@@ -12,6 +12,7 @@ rule export_task:
         yaml="results/lm_eval/{task}/{task}.yaml",
         documents="results/lm_eval/{task}/docs.jsonl",
         extraction="results/lm_eval/{task}/answers.py",
+        provenance="results/lm_eval/{task}/provenance.json",
     log:
         "logs/export_task/{task}.log",
     conda:
@@ -24,6 +25,7 @@ rule export_task:
         " --recipe {params.recipe:q}"
         " --items {input.questions}"
         " --yaml {output.yaml}"
+        " --provenance {output.provenance}"
         " &> {log}"
 
 

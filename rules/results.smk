@@ -4,6 +4,7 @@
 localrules:
     index,
     configuration,
+    sources_table,
     tables,
     plot,
     summarise,
@@ -19,19 +20,18 @@ TABLES = [
     "paths",
     "pairs",
     "stages",
-    "sources",
 ]
 
 
 rule index:
     output:
-        "results/tables/index.json",
+        "results/index/{part}.json",
     log:
-        "logs/index.log",
+        "logs/index/{part}.log",
     params:
-        index=lambda wildcards: canonical_json(INDEX),
+        text=text(study.listing),
     run:
-        Path(output[0]).write_text(params.index)
+        write_text(output[0], params.text)
 
 
 rule configuration:
@@ -40,16 +40,33 @@ rule configuration:
     log:
         "logs/configuration.log",
     params:
-        text=lambda wildcards: yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+        text=text(study.yaml),
     run:
-        Path(output[0]).write_text(params.text)
+        write_text(output[0], params.text)
+
+
+rule sources_table:
+    output:
+        report(
+            "results/tables/sources.csv",
+            category="Tables",
+            labels={"table": "sources"},
+            caption="../report/tables.rst",
+        ),
+    log:
+        "logs/sources_table.log",
+    params:
+        text=text(study.sources_csv),
+    run:
+        write_text(output[0], params.text)
 
 
 rule tables:
     input:
         [cell["samples"] for cell in INDEX["cells"]],
-        [INDEX[stage] for stage in ("answers", "demonstrations", "paths", "pairs", "training")],
-        index="results/tables/index.json",
+        INDEX["paths"],
+        INDEX["records"],
+        index="results/index/tables.json",
     output:
         report(
             expand("results/tables/{table}.csv", table=TABLES),
@@ -57,6 +74,7 @@ rule tables:
             labels=lambda wildcards, output: {"table": "all"},
             caption="../report/tables.rst",
         ),
+        provenance="results/tables/provenance.json",
     log:
         "logs/tables.log",
     conda:
@@ -69,14 +87,14 @@ rule tables:
         " --recipe {params.recipe:q}"
         " --index {input.index}"
         " --folder results/tables"
+        " --provenance {output.provenance}"
         " &> {log}"
 
 
 rule plot:
     input:
-        INDEX["training"],
-        index="results/tables/index.json",
-        arms="results/tables/arms.csv",
+        training_logs,
+        unpack(figure_data),
     output:
         svg=report(
             "results/figures/{figure}.svg",
@@ -85,48 +103,54 @@ rule plot:
             caption="../report/figures.rst",
         ),
         png="results/figures/{figure}.png",
+        provenance="results/figures/{figure}.provenance.json",
     log:
         "logs/plot/{figure}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
+        recipe=recipe("plot"),
         code=code("scripts/plot.py"),
+        data=flags(figure_data),
     shell:
         "python scripts/plot.py"
-        " --figure {wildcards.figure}"
-        " --index {input.index}"
-        " --arms {input.arms}"
+        " --recipe {params.recipe:q}"
+        " {params.data}"
         " --svg {output.svg}"
         " --png {output.png}"
+        " --provenance {output.provenance}"
         " &> {log}"
 
 
 rule summarise:
     input:
         expand("results/tables/{table}.csv", table=TABLES),
-        index="results/tables/index.json",
     output:
-        report("results/summary.md", category="Summary", caption="../report/summary.rst"),
+        summary=report("results/summary.md", category="Summary", caption="../report/summary.rst"),
+        provenance="results/summary.provenance.json",
     log:
         "logs/summarise.log",
     conda:
         "../envs/pipeline.yaml"
     params:
+        recipe=recipe("summarise"),
         code=code("scripts/summarise.py"),
     shell:
         "python scripts/summarise.py"
-        " --index {input.index}"
+        " --recipe {params.recipe:q}"
         " --tables results/tables"
-        " --output {output}"
+        " --output {output.summary}"
+        " --provenance {output.provenance}"
         " &> {log}"
 
 
 rule read:
     input:
-        [INDEX[stage] for stage in ("items", "paths", "pairs")],
-        index="results/tables/index.json",
+        [INDEX[kind] for kind in ("items", "paths", "pairs")],
+        index="results/index/reading.json",
     output:
-        report("results/reading.html", category="Paths and pairs", caption="../report/reading.rst"),
+        page=report("results/reading.html", category="Paths and pairs", caption="../report/reading.rst"),
+        provenance="results/reading.provenance.json",
     log:
         "logs/read.log",
     conda:
@@ -134,4 +158,8 @@ rule read:
     params:
         code=code("scripts/read.py"),
     shell:
-        "python scripts/read.py" " --index {input.index}" " --output {output}" " &> {log}"
+        "python scripts/read.py"
+        " --index {input.index}"
+        " --output {output.page}"
+        " --provenance {output.provenance}"
+        " &> {log}"

@@ -9,6 +9,8 @@ localrules:
 
 
 rule fetch:
+    input:
+        source_files,
     output:
         raw="results/benchmarks/{task}/raw/{file}",
         provenance="results/benchmarks/{task}/raw/{file}.provenance.json",
@@ -28,6 +30,8 @@ rule fetch:
 
 
 rule fetch_model:
+    input:
+        source_files,
     output:
         manifest="results/models/{model}/manifest.json",
         provenance="results/models/{model}/provenance.json",
@@ -76,6 +80,7 @@ rule base:
         model=lambda wildcards: f"results/models/{study.students[wildcards.student].model}/manifest.json",
     output:
         manifest="results/checkpoints/{student}/base/manifest.json",
+        provenance="results/checkpoints/{student}/base/provenance.json",
     log:
         "logs/base/{student}.log",
     conda:
@@ -83,4 +88,8 @@ rule base:
     params:
         code=code("scripts/base.py"),
     shell:
-        "python scripts/base.py" " --model {input.model}" " --manifest {output.manifest}" " &> {log}"
+        "python scripts/base.py"
+        " --model {input.model}"
+        " --manifest {output.manifest}"
+        " --provenance {output.provenance}"
+        " &> {log}"

@@ -15,13 +15,18 @@ def arguments() -> argparse.Namespace:
     cli.add_recipe(parser, Keeping)
     parser.add_argument("--answers", required=True, type=Path, help="the teacher's judged answers")
     parser.add_argument("--output", required=True, type=Path, help="one demonstration a line")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    run = Run(__file__, args.recipe.model_dump())
+    with Run(__file__, args.recipe.model_dump(), [args.answers], args.provenance) as run:
+        if not run.made:
+            demonstrate(args, run)
+
+
+def demonstrate(args: argparse.Namespace, run: Run) -> None:
     kept, counts = demonstrations(read_jsonl(args.answers), args.recipe)
     if not kept:
         raise UserError(
@@ -29,7 +34,7 @@ def main() -> None:
             "the teacher's prompt or set `keep_wrong` in `demonstrations`"
         )
     write_jsonl(args.output, kept)
-    run.record(args.provenance, {"answers": args.answers}, [args.output], demonstrations=counts)
+    run.record([args.output], demonstrations=counts)
 
 
 if __name__ == "__main__":

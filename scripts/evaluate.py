@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", required=True, type=Path, help="lm-eval's results")
     parser.add_argument("--samples", required=True, type=Path, help="one judged answer a line")
-    parser.add_argument("--provenance", required=True, type=Path, help="how they came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -29,16 +29,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         # lm-eval loads the documents through `datasets`, which would otherwise fill the user's cache, job by job.
         os.environ["HF_DATASETS_CACHE"] = cache
-        evaluate(arguments())
+        args = arguments()
+        folder = args.task.parent
+        inputs = [args.checkpoint, args.task, folder / "docs.jsonl", folder / "answers.py"]
+        with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+            if not run.made:
+                evaluate(args, run)
+            Journal(args.report).remove()
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace, run: Run) -> None:
     from selfrefine import evaluation
     from selfrefine.engines.local import TransformersEngine
     from selfrefine.models import load_checkpoint, set_threads
 
     recipe = args.recipe
-    run = Run(__file__, recipe.model_dump())
     set_threads(args.threads)
     engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype), recipe.batch_size)
     model = evaluation.EngineModel(engine, args.report, recipe.system)
@@ -49,9 +54,7 @@ def evaluate(args: argparse.Namespace) -> None:
     write_jsonl(args.samples, samples)
     write_json(args.report, report)
     made = sum(row["tokens"] for row in samples)
-    inputs = {"checkpoint": args.checkpoint, "task": args.task, "documents": args.task.parent / "docs.jsonl"}
-    run.record(args.provenance, inputs, [args.report, args.samples], items=len(samples), tokens_made=made)
-    Journal(args.report).remove()
+    run.record([args.report, args.samples], items=len(samples), tokens_made=made)
 
 
 if __name__ == "__main__":

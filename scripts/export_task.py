@@ -6,6 +6,7 @@ from pathlib import Path
 from selfrefine import cli
 from selfrefine.benchmarks import read_items
 from selfrefine.evaluation import TaskRecipe, export_task
+from selfrefine.provenance import Run
 
 
 def arguments() -> argparse.Namespace:
@@ -13,12 +14,17 @@ def arguments() -> argparse.Namespace:
     cli.add_recipe(parser, TaskRecipe)
     parser.add_argument("--items", required=True, type=Path, help="the test items")
     parser.add_argument("--yaml", required=True, type=Path, help="the task; docs.jsonl and answers.py go beside it")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    export_task(read_items(args.items), args.recipe, args.yaml.parent)
+    folder = args.yaml.parent
+    with Run(__file__, args.recipe.model_dump(), [args.items], args.provenance) as run:
+        if not run.made:
+            export_task(read_items(args.items), args.recipe, folder)
+            run.record([args.yaml, folder / "docs.jsonl", folder / "answers.py"])
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, Source)
     parser.add_argument("--output", required=True, type=Path, help="the raw file")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    run = Run(__file__, args.recipe.model_dump())
-    fetch(args.recipe, args.output)
-    run.record(args.provenance, {}, [args.output], bytes=args.output.stat().st_size)
+    with Run(__file__, args.recipe.model_dump(), args.recipe.local_files(), args.provenance) as run:
+        if not run.made:
+            fetch(args.recipe, args.output)
+            run.record([args.output])
 
 
 if __name__ == "__main__":

@@ -22,13 +22,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--manifest", required=True, type=Path, help="the manifest, in the folder that the weights go to"
     )
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    run = Run(__file__, args.recipe.model_dump())
+    with Run(__file__, args.recipe.model_dump(), args.recipe.local_files(), args.provenance) as run:
+        if not run.made:
+            make(args, run)
+
+
+def make(args: argparse.Namespace, run: Run) -> None:
     folder = args.manifest.parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
@@ -55,7 +60,7 @@ def main() -> None:
     write_json(
         args.manifest, {"artifact": "model", "source": args.recipe.model_dump(), "files": describe_files(folder, names)}
     )
-    run.record(args.provenance, {}, [args.manifest])
+    run.record([args.manifest, *(folder / name for name in names)])
 
 
 if __name__ == "__main__":

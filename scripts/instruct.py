@@ -11,7 +11,7 @@ from selfrefine import cli
 from selfrefine.benchmarks import known_item, read_items, subset
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, sha256_of, write_jsonl
+from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
 from selfrefine.prompts import messages
 from selfrefine.provenance import Run
@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
     parser.add_argument("--log", required=True, type=Path, help="loss and learning rate by update, as JSON lines")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -62,8 +62,16 @@ def build_examples(
 
 def main() -> None:
     args = arguments()
+    scratch = args.manifest.parent / "trainer"
+    inputs = [args.start, args.items, args.demonstrations]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
+        if not run.made:
+            instruct(args, scratch, run)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     recipe, settings = args.recipe, args.recipe.training
-    run = Run(__file__, recipe.model_dump(), recipe.seed)
     set_threads(args.threads)
     folder, adapter, _ = open_checkpoint(args.start)
     if adapter:
@@ -77,11 +85,7 @@ def main() -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    inputs = {"start": args.start, "items": args.items, "demonstrations": args.demonstrations}
-    scratch = args.manifest.parent / "trainer"
-    open_scratch(
-        scratch, {"recipe": recipe.model_dump(), "inputs": {name: sha256_of(path) for name, path in inputs.items()}}
-    )
+    open_scratch(scratch, run)
     steps = updates(len(examples), settings.batch_size, settings.epochs)
     config = SFTConfig(
         **common_arguments(settings, scratch, recipe.seed, steps),
@@ -104,15 +108,12 @@ def main() -> None:
     write_jsonl(args.log, log)
     write_manifest(args.manifest, "instruct", folder, names)
     run.record(
-        args.provenance,
-        inputs,
         [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
         demonstrations=counts,
         updates=steps,
         tokens_seen=int(history[-2].get("num_tokens", 0)) if len(history) > 1 else 0,
         final_loss=log[-1]["loss"],
     )
-    shutil.rmtree(scratch)
 
 
 def check_first_batch(trainer, examples: list[dict], tokenizer) -> None:

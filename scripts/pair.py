@@ -16,13 +16,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--paths", required=True, type=Path, help="the sampled paths")
     parser.add_argument("--demonstrations", type=Path, help="the teacher's demonstrations, for recipes that use them")
     parser.add_argument("--output", required=True, type=Path, help="one pair a line")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    run = Run(__file__, args.recipe.model_dump())
+    inputs = [args.paths, *([args.demonstrations] if args.demonstrations else [])]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+        if not run.made:
+            pair(args, run)
+
+
+def pair(args: argparse.Namespace, run: Run) -> None:
     if args.recipe.preference.needs_teacher and args.demonstrations is None:
         raise UserError("the recipe draws on a teacher's demonstrations; name them with --demonstrations")
     demonstrations = read_jsonl(args.demonstrations) if args.demonstrations else []
@@ -33,8 +39,7 @@ def main() -> None:
             f"(dropped: {counts['dropped']}); sample more paths per item or more items, or loosen the recipe"
         )
     write_jsonl(args.output, pairs)
-    inputs = {"paths": args.paths} | ({"demonstrations": args.demonstrations} if args.demonstrations else {})
-    run.record(args.provenance, inputs, [args.output], pairs=counts)
+    run.record([args.output], pairs=counts)
 
 
 if __name__ == "__main__":

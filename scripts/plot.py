@@ -13,9 +13,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine import cli
+from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, whole_file
+from selfrefine.provenance import Run
 
 # Greys and hatches, so that the arms can be told apart in print.
 ARMS = {
@@ -27,13 +30,23 @@ ARMS = {
 }
 
 
+class PlotRecipe(BaseModel):
+    """What the plot stage reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    figure: str = Field(pattern="^(accuracy|matrix|training)$")
+    titles: dict[str, str] = Field({}, description="What the figure calls each benchmark.")
+
+
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--figure", required=True, choices=("accuracy", "matrix", "training"))
-    parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
+    cli.add_recipe(parser, PlotRecipe)
     parser.add_argument("--arms", type=Path, help="arms.csv (accuracy, matrix)")
+    parser.add_argument("--index", type=Path, help="where the training logs lie (training)")
     parser.add_argument("--svg", required=True, type=Path)
     parser.add_argument("--png", required=True, type=Path)
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -192,17 +205,25 @@ def draw_training(logs: list[str]) -> plt.Figure:
 
 def main() -> None:
     args = arguments()
-    index = read_json(args.index)
-    plt.rcParams |= {"svg.hashsalt": "selfrefine", "svg.fonttype": "none", "font.size": 8}
-    if args.figure == "training":
-        figure = draw_training(index["training"])
-    else:
-        draw = draw_accuracy if args.figure == "accuracy" else draw_matrix
-        figure = draw(read_arms(args.arms), index["titles"])
-    with whole_file(args.svg, "wb") as file:
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    with whole_file(args.png, "wb") as file:
-        figure.savefig(file, format="png", dpi=200)
+    kind = args.recipe.figure
+    needed = args.index if kind == "training" else args.arms
+    if needed is None:
+        raise UserError(f"figure {kind}: name its data with {'--index' if kind == 'training' else '--arms'}")
+    logs = read_json(needed)["training"] if kind == "training" else []
+    with Run(__file__, args.recipe.model_dump(), [needed, *map(Path, logs)], args.provenance) as run:
+        if run.made:
+            return
+        plt.rcParams |= {"svg.hashsalt": "selfrefine", "svg.fonttype": "none", "font.size": 8}
+        if kind == "training":
+            figure = draw_training(logs)
+        else:
+            draw = draw_accuracy if kind == "accuracy" else draw_matrix
+            figure = draw(read_arms(args.arms), args.recipe.titles)
+        with whole_file(args.svg, "wb") as file:
+            figure.savefig(file, format="svg", metadata={"Date": None})
+        with whole_file(args.png, "wb") as file:
+            figure.savefig(file, format="png", dpi=200)
+        run.record([args.svg, args.png])
 
 
 if __name__ == "__main__":

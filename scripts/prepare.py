@@ -17,18 +17,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--raw", required=True, type=Path, help="the raw file")
     parser.add_argument("--held-out", type=Path, help="the test split, which a training split must not repeat")
     parser.add_argument("--output", required=True, type=Path, help="one item a line")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    run = Run(__file__, args.recipe.model_dump())
-    held_out = list(benchmarks.read_items(args.held_out).values()) if args.held_out else []
-    items, counts = benchmarks.prepare(args.raw, args.recipe, held_out)
-    write_jsonl(args.output, items)
-    inputs = {"raw": args.raw} | ({"held_out": args.held_out} if args.held_out else {})
-    run.record(args.provenance, inputs, [args.output], **counts)
+    inputs = [args.raw, *([args.held_out] if args.held_out else [])]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+        if not run.made:
+            held_out = list(benchmarks.read_items(args.held_out).values()) if args.held_out else []
+            items, counts = benchmarks.prepare(args.raw, args.recipe, held_out)
+            write_jsonl(args.output, items)
+            run.record([args.output], **counts)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from selfrefine import cli
 from selfrefine.benchmarks import read_items
 from selfrefine.files import read_json, read_jsonl, whole_file
+from selfrefine.provenance import Run
 
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #111; }
@@ -22,9 +23,10 @@ summary { cursor: pointer; }
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
+    parser.add_argument("--index", required=True, type=Path, help="where items, paths and pairs lie")
     parser.add_argument("--most", type=int, default=40, help="items or pairs of each file to show (default: 40)")
     parser.add_argument("--output", required=True, type=Path, help="the page, in HTML")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -93,14 +95,21 @@ def pairs_section(path: str, items: dict[str, dict], most: int) -> str:
 def main() -> None:
     args = arguments()
     index = read_json(args.index)
+    inputs = [args.index, *(Path(path) for kind in ("items", "paths", "pairs") for path in index[kind])]
+    with Run(__file__, {}, inputs, args.provenance) as run:
+        if not run.made:
+            write_page(index, args.most, args.output)
+            run.record([args.output])
+
+
+def write_page(index: dict, most: int, output: Path) -> None:
     items: dict[str, dict] = {}
     for path in index["items"]:
-        if path.endswith("/train.jsonl"):
-            items |= read_items(Path(path))
-    sections = [paths_section(path, items, args.most) for path in index["paths"]]
-    sections += [pairs_section(path, items, args.most) for path in index["pairs"]]
+        items |= read_items(Path(path))
+    sections = [paths_section(path, items, most) for path in index["paths"]]
+    sections += [pairs_section(path, items, most) for path in index["pairs"]]
     body = "".join(sections) or "<p>This study samples no paths.</p>"
-    with whole_file(args.output) as file:
+    with whole_file(output) as file:
         file.write(
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Paths and pairs</title><style>{STYLE}</style>{body}</html>\n"
         )

@@ -11,7 +11,7 @@ from selfrefine import cli
 from selfrefine.benchmarks import known_item, read_items
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, sha256_of, write_jsonl
+from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
 from selfrefine.prompts import messages
 from selfrefine.provenance import Run
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
     parser.add_argument("--log", required=True, type=Path, help="losses and rewards by update, as JSON lines")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -86,8 +86,16 @@ def make_trainer(model, peft_config, config, examples: dict[str, list[dict]], to
 
 def main() -> None:
     args = arguments()
+    scratch = args.manifest.parent / "trainer"
+    inputs = [args.start, args.items, args.pairs]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
+        if not run.made:
+            refine(args, scratch, run)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     recipe, settings = args.recipe, args.recipe.training
-    run = Run(__file__, recipe.model_dump(), recipe.seed)
     set_threads(args.threads)
     folder, adapter, _ = open_checkpoint(args.start)
     tokenizer = load_tokenizer(folder)
@@ -98,11 +106,7 @@ def main() -> None:
     from peft import PeftModel
     from trl import DPOConfig
 
-    inputs = {"start": args.start, "items": args.items, "pairs": args.pairs}
-    scratch = args.manifest.parent / "trainer"
-    open_scratch(
-        scratch, {"recipe": recipe.model_dump(), "inputs": {name: sha256_of(path) for name, path in inputs.items()}}
-    )
+    open_scratch(scratch, run)
     steps = min(settings.max_steps, updates(len(examples["train"]), settings.batch_size, settings.epochs))
     every = min(settings.evaluate_every, steps)
     config = DPOConfig(
@@ -132,8 +136,6 @@ def main() -> None:
     write_manifest(args.manifest, "refine", folder, names)
     losses = {row["step"]: row["loss"] for row in log if row["split"] == "validation"}
     run.record(
-        args.provenance,
-        inputs,
         [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
         pairs=counts,
         updates=steps,
@@ -141,7 +143,6 @@ def main() -> None:
         kept_update=min(losses, key=losses.get),
         tokens_seen=int(trainer.state.num_input_tokens_seen or trainer._total_train_tokens),
     )
-    shutil.rmtree(scratch)
 
 
 def training_row(entry: dict) -> dict:

@@ -26,14 +26,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--items", required=True, type=Path, help="the training items")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", required=True, type=Path, help="one judged path a line")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
+    inputs = [args.checkpoint, args.items]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
+        if not run.made:
+            sample(args, run)
+        Journal(args.output).remove()
+
+
+def sample(args: argparse.Namespace, run: Run) -> None:
     recipe = args.recipe
-    run = Run(__file__, recipe.model_dump(), recipe.seed)
     set_threads(args.threads)
     items = read_items(args.items)
     chosen = subset(list(items), recipe.share, recipe.seed)
@@ -58,9 +65,7 @@ def main() -> None:
     rows = to_rows(requests, completions, items, recipe.extractor)
     write_jsonl(args.output, rows)
     made = sum(row["tokens"] for row in rows)
-    inputs = {"checkpoint": args.checkpoint, "items": args.items}
-    run.record(args.provenance, inputs, [args.output], items=len(items), paths=count(rows), tokens_made=made)
-    Journal(args.output).remove()
+    run.record([args.output], items=len(items), paths=count(rows), tokens_made=made)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,30 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine import cli
-from selfrefine.files import read_json, whole_file
+from selfrefine.files import whole_file
+from selfrefine.provenance import Run
+
+TABLES = ("arms", "accuracy", "comparisons", "demonstrations", "paths", "pairs", "stages")
+
+
+class SummaryRecipe(BaseModel):
+    """What the summarise stage reads beside the tables."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    titles: dict[str, str] = Field(description="What the summary calls each benchmark.")
+    sources: list[dict[str, str]] = Field(description="What the study uses, from where, under which licence.")
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
+    cli.add_recipe(parser, SummaryRecipe)
     parser.add_argument("--tables", required=True, type=Path, help="the folder of the study's tables")
     parser.add_argument("--output", required=True, type=Path, help="the summary, in Markdown")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -112,7 +126,17 @@ def comparison_section(tables: Path, titles: dict[str, str]) -> str:
         "lost",
         "McNemar p",
     ]
-    return "## Differences, paired by item\n\n" + table(header, rows)
+    differing = [
+        f"- {row.arm} − {row.against}, seed {row.seed}: {row.differs}"
+        for row in comparisons.itertuples()
+        if row.differs
+    ]
+    note = (
+        "\n\nVersions or hardware differ between the two sides:\n\n" + "\n".join(dict.fromkeys(differing))
+        if differing
+        else ""
+    )
+    return "## Differences, paired by item\n\n" + table(header, rows) + note
 
 
 def data_section(tables: Path) -> str:
@@ -154,19 +178,26 @@ def cost_section(tables: Path) -> str:
 
 def main() -> None:
     args = arguments()
-    index = read_json(args.index)
-    titles = index["titles"]
-    sources = [[row["role"], row["name"], row["licence"], row["source"]] for row in index["sources"]]
+    inputs = [args.tables / f"{name}.csv" for name in TABLES]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+        if not run.made:
+            summarise(args.recipe, args.tables, args.output)
+            run.record([args.output])
+
+
+def summarise(recipe: SummaryRecipe, tables: Path, output: Path) -> None:
+    titles = recipe.titles
+    sources = [[row["role"], row["name"], row["licence"], row["source"]] for row in recipe.sources]
     sections = [
         "# Summary of the study",
-        accuracy_section(args.tables, titles),
-        comparison_section(args.tables, titles),
-        behaviour_section(args.tables, titles),
-        data_section(args.tables),
-        cost_section(args.tables),
+        accuracy_section(tables, titles),
+        comparison_section(tables, titles),
+        behaviour_section(tables, titles),
+        data_section(tables),
+        cost_section(tables),
         "## Sources and licences\n\n" + table(["role", "name", "licence", "source"], sources),
     ]
-    with whole_file(args.output) as file:
+    with whole_file(output) as file:
         file.write("\n\n".join(section for section in sections if section) + "\n")
 
 

@@ -7,10 +7,10 @@ demonstrations.csv  the teachers' answers: kept, dropped and why
 paths.csv           the students' sampled answers by style: right, committed, chains of thought, cut
 pairs.csv           yield of the preference recipes, and why items were dropped
 stages.csv          wall time, peak memory and tokens per second of each stage
-sources.csv         what the study uses, from where, under which licence
 """
 
 import argparse
+import functools
 import itertools
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from pydantic import BaseModel, ConfigDict
 from selfrefine import cli, statistics
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, whole_file
+from selfrefine.provenance import Run, environment_differences, record_of
 
+STAGES = ("answers", "demonstrations", "training", "paths", "pairs")
 FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
 
 
@@ -40,6 +42,7 @@ def arguments() -> argparse.Namespace:
     cli.add_recipe(parser, TablesRecipe)
     parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
     parser.add_argument("--folder", required=True, type=Path, help="where the tables go")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -111,6 +114,7 @@ def arms_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFr
                 "high": high,
                 "level": level,
                 "interval": method,
+                "samples": " ".join(dict.fromkeys(group.samples)),
             }
         )
     return pd.DataFrame(rows)
@@ -143,8 +147,11 @@ def comparisons_table(answers: pd.DataFrame, level: float, resamples: int) -> pd
                 "high": high,
             }
             | {"gained": gained, "lost": lost, "mcnemar_p": p}
+            | {"differs": differing(checkpoint, start, group.samples.iloc[0], control.samples.iloc[0])}
+            | {"samples": f"{group.samples.iloc[0]} {control.samples.iloc[0]}"}
         )
     columns = [*FACTS, "seed", "against", "evaluation", "n", "difference", "low", "high", "gained", "lost", "mcnemar_p"]
+    columns += ["differs", "samples"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -155,15 +162,19 @@ def start_of(checkpoint: str, student: str) -> str | None:
     return f"{student}/base" if "/instruct/" in checkpoint else None
 
 
+def differing(checkpoint: str, start: str, samples: str, against: str) -> str:
+    """Versions and hardware that differ between two arms: of their evaluations, and of the trainings behind them."""
+    pairs = [(provenance_of(samples), provenance_of(against))]
+    trained = [f"results/checkpoints/{name}/training.jsonl" for name in (checkpoint, start)]
+    if not start.endswith("/base"):
+        pairs.append((provenance_of(trained[0]), provenance_of(trained[1])))
+    return "; ".join(dict.fromkeys(text for pair in pairs for text in environment_differences(*pair)))
+
+
+@functools.cache
 def provenance_of(path: str) -> dict:
-    """The provenance beside an artifact."""
-    file = Path(path)
-    name = (
-        "provenance.json"
-        if file.name == "training.jsonl"
-        else f"{file.name.removesuffix('.jsonl').removesuffix('.samples')}.provenance.json"
-    )
-    return read_json(file.with_name(name))
+    """The record beside an artifact."""
+    return read_json(record_of(path))
 
 
 def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
@@ -199,7 +210,7 @@ def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
 
 def stages_table(index: dict) -> pd.DataFrame:
     """stages.csv: what each artifact cost."""
-    artifacts = [*index["answers"], *index["demonstrations"], *index["training"], *index["paths"], *index["pairs"]]
+    artifacts = [path for stage in STAGES for path in index[stage]]
     rows = []
     for path in itertools.chain(artifacts, (cell["samples"] for cell in index["cells"])):
         record = provenance_of(path)
@@ -217,7 +228,16 @@ def stages_table(index: dict) -> pd.DataFrame:
 
 def main() -> None:
     args = arguments()
-    recipe, index = args.recipe, read_json(args.index)
+    index = read_json(args.index)
+    samples = [cell["samples"] for cell in index["cells"]]
+    inputs = [args.index, *map(Path, [*samples, *index["paths"], *index["records"]])]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+        if not run.made:
+            run.record(write_tables(args.recipe, index, args.folder))
+
+
+def write_tables(recipe: TablesRecipe, index: dict, folder: Path) -> list[Path]:
+    """Writes every table; their files."""
     answers = read_answers(index["cells"], recipe.extractor)
     tables = {
         "accuracy": accuracy_table(answers, recipe.level),
@@ -225,11 +245,11 @@ def main() -> None:
         "comparisons": comparisons_table(answers, recipe.level, recipe.resamples),
         **yield_tables(index),
         "stages": stages_table(index),
-        "sources": pd.DataFrame(index["sources"]),
     }
     for name, table in tables.items():
-        with whole_file(args.folder / f"{name}.csv") as file:
+        with whole_file(folder / f"{name}.csv") as file:
             table.to_csv(file, index=False, float_format="%.6g")
+    return [folder / f"{name}.csv" for name in tables]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--recording", type=Path, help="kept completions (engine recorded)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
-    parser.add_argument("--provenance", required=True, type=Path, help="how it came to be, as JSON")
+    cli.add_provenance(parser)
     return parser.parse_args()
 
 
@@ -48,8 +48,15 @@ def open_engine(args: argparse.Namespace):
 
 def main() -> None:
     args = arguments()
+    inputs = [args.items, *(path for path in (args.model, args.recording) if path)]
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+        if not run.made:
+            teach(args, run)
+        Journal(args.output).remove()
+
+
+def teach(args: argparse.Namespace, run: Run) -> None:
     recipe = args.recipe
-    run = Run(__file__, recipe.model_dump())
     items = read_items(args.items)
     requests = requests_for(
         items, recipe.prompt, recipe.style, 1, recipe.generation, 0, request=recipe.request, system=recipe.system
@@ -59,11 +66,9 @@ def main() -> None:
     rows = to_rows(requests, completions, items, recipe.extractor)
     keys = {request.id: request.key for request in requests}
     write_jsonl(args.output, ({**row, "key": keys[row["id"]]} for row in rows))
-    inputs = {"items": args.items} | {n: p for n, p in (("model", args.model), ("recording", args.recording)) if p}
     made = sum(completion.tokens for completion in completions.values())
     figures = {"tokens_made": made} if recipe.engine != "recorded" else {"tokens_replayed": made}
-    run.record(args.provenance, inputs, [args.output], engine=engine.identity, paths=count(rows), **figures)
-    Journal(args.output).remove()
+    run.record([args.output], engine=engine.identity, paths=count(rows), **figures)
 
 
 if __name__ == "__main__":

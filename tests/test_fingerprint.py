@@ -42,7 +42,11 @@ class Worker:
 @functools.cache
 def work(times):
     """Returns what was done."""
-    return times * RATE
+    return times * RATE * Worker.speed
+
+
+def other():
+    return 7
 ''',
     "selfrefine/b.py": "RATE = 1e-5\n",
     "selfrefine/late.py": "def helper():\n    return 1\n",
@@ -61,7 +65,7 @@ def scripts(tmp_path) -> Path:
 
 
 def fingerprint(scripts: Path, script: str = "x.py") -> str:
-    module._module.cache_clear()
+    module.read_code.cache_clear()
     module.fingerprint.cache_clear()
     return module.fingerprint(scripts / script)
 
@@ -97,6 +101,8 @@ HARMLESS = [
     ("selfrefine/a.py", '"""Works."""\n\nimport', "import"),
     ("selfrefine/a.py", '    """Works."""\n', '    """Works hard."""\n'),
     ("selfrefine/a.py", "    return times * RATE", "    # slow\n    return times * RATE"),
+    ("selfrefine/a.py", "return 7", "return 8"),
+    ("selfrefine/a.py", "def other", "UNUSED = 1\n\n\ndef other"),
     ("selfrefine/b.py", "1e-5", "0.00001"),
     ("selfrefine/__init__.py", "The library", "A library"),
     ("selfrefine/unrelated.py", "42", "43"),
@@ -124,7 +130,11 @@ CHANGES = [
     ("selfrefine/a.py", "speed: float = 1.0", "speed: float = 2.0"),
     ("selfrefine/a.py", "speed: float = 1.0", "speed: int = 1.0"),
     ("selfrefine/b.py", "1e-5", "1e-6"),
-    ("selfrefine/__init__.py", '"""The library."""', "import selfrefine.unrelated"),
+    ("selfrefine/__init__.py", '"""The library."""', "print('loaded')"),
+    ("selfrefine/a.py", "import functools", "import functools\n\nfunctools.spoiled = True"),
+    ("selfrefine/a.py", "import functools", "import elsewhere as functools"),
+    ("selfrefine/a.py", "from selfrefine.b import RATE", "from selfrefine.unrelated import ANSWER as RATE"),
+    ("selfrefine/a.py", "def other", "@Worker\ndef other"),
 ]
 
 
@@ -138,14 +148,18 @@ def test_constants_defaults_decorators_and_imported_modules_count(name, old, new
 @pytest.mark.parametrize(
     "statement",
     [
-        "import selfrefine.late",
-        "from selfrefine import late",
-        "from selfrefine.late import helper",
-        "from selfrefine import b, late as later",
-        "def f():\n    from selfrefine.late import helper",
-        "if LIMIT:\n    import selfrefine.late",
-        "import y, selfrefine.late",
+        "import selfrefine.late\nselfrefine.late.helper()",
+        "import selfrefine.late as late\nlate.helper()",
+        "from selfrefine import late\nlate.helper()",
+        "from selfrefine import late\nprint(late)",
+        "from selfrefine import late\ngetattr(late, 'help' + 'er')()",
+        "from selfrefine.late import helper\nhelper()",
+        "from selfrefine import b, late as later\nlater.helper()",
+        "def f():\n    from selfrefine.late import helper\n    helper()",
+        "if LIMIT:\n    import selfrefine.late\nselfrefine.late.helper()",
+        "import y, selfrefine.late\nprint(selfrefine)",
         "from selfrefine.late import *",
+        "from selfrefine import late\nprint(late.__file__)",
     ],
 )
 def test_every_way_to_import_counts(statement, scripts):
@@ -157,7 +171,7 @@ def test_every_way_to_import_counts(statement, scripts):
 
 @pytest.mark.parametrize("statement", ["from .late import helper", "from . import late"])
 def test_relative_imports_count(statement, scripts):
-    edit(scripts, "selfrefine/b.py", "RATE = 1e-5\n", f"{statement}\n\nRATE = 1e-5\n")
+    edit(scripts, "selfrefine/b.py", "RATE = 1e-5\n", f"{statement}\n\nRATE = [1e-5, {statement.split()[-1]}]\n")
     before = fingerprint(scripts)
     edit(scripts, "selfrefine/late.py", "return 1", "return 2")
     assert fingerprint(scripts) != before
@@ -167,16 +181,16 @@ def test_package_of_an_imported_module_counts(scripts):
     edit(scripts, "x.py", "from selfrefine import a", "import selfrefine.engines.fast as a")
     (scripts / "selfrefine/engines").mkdir()
     (scripts / "selfrefine/engines/fast.py").write_text("def work(times):\n    return times\n")
-    (scripts / "selfrefine/engines/__init__.py").write_text("THREADS = 1\n")
+    (scripts / "selfrefine/engines/__init__.py").write_text("print(1)\n")
     before = fingerprint(scripts)
     edit(scripts, "selfrefine/engines/__init__.py", "1", "2")
     assert fingerprint(scripts) != before
 
 
 def test_modules_that_import_each_other_are_followed_once(scripts):
-    edit(scripts, "selfrefine/b.py", "RATE = 1e-5\n", "from selfrefine import a\n\nRATE = 1e-5\n")
+    edit(scripts, "selfrefine/b.py", "RATE = 1e-5\n", "from selfrefine import a\n\nRATE = 1e-5 * a.other()\n")
     before = fingerprint(scripts)
-    edit(scripts, "selfrefine/a.py", "times * RATE", "times + RATE")
+    edit(scripts, "selfrefine/a.py", "return 7", "return 8")
     assert fingerprint(scripts) != before
 
 
@@ -189,3 +203,19 @@ def test_every_script_of_this_repository_has_a_fingerprint_of_its_own():
     found = {path.name: fingerprint(scripts, path.name) for path in scripts.glob("*.py")}
     assert len(found) > 5
     assert len(set(found.values())) == len(found)
+
+
+def test_data_files_that_a_reached_part_names_count(scripts):
+    edit(scripts, "selfrefine/a.py", "return times", 'open("page.html")\n    return times')
+    (scripts / "selfrefine/page.html").write_text("<p>")
+    before = fingerprint(scripts)
+    (scripts / "selfrefine/page.html").write_text("<b>")
+    assert fingerprint(scripts) != before
+
+
+def test_a_snapshot_holds_the_files_that_the_script_reaches(scripts):
+    module.read_code.cache_clear()
+    kept = module.snapshot(scripts / "x.py")
+    assert kept["script"] == "x.py"
+    assert set(kept["files"]) == {"x.py", "selfrefine/__init__.py", "selfrefine/a.py", "selfrefine/b.py"}
+    assert module.Code(kept["files"]).parts("x.py") == module.read_code(scripts).parts("x.py")

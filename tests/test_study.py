@@ -393,11 +393,12 @@ def test_index_names_the_files_behind_the_cells():
         f"results/checkpoints/{start}/refine/add/cot/100/7/training.jsonl",
     ]
     assert index["demonstrations"] == ["results/demonstrations/owl/add.jsonl"]
-    assert index["items"] == [
-        f"results/benchmarks/{task}/{split}.jsonl" for task in ("add", "pick") for split in ("test", "train")
-    ]
-    assert index["titles"] == {"add": "Sums", "pick": "Picks"}
-    assert [(row["role"], row["name"]) for row in index["sources"]] == [
+    assert index["items"] == ["results/benchmarks/add/train.jsonl"]
+    assert f"results/checkpoints/{start}/provenance.json" not in index["records"]
+    assert f"results/checkpoints/{start}/refine/add/cot/100/7/provenance.json" in index["records"]
+    study = Study.read(config)
+    assert study.titles() == {"add": "Sums", "pick": "Picks"}
+    assert [(row["role"], row["name"]) for row in study.sources()] == [
         ("benchmark", "add"),
         ("benchmark", "pick"),
         ("student", "ant"),

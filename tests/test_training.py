@@ -15,6 +15,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint
 from selfrefine.prompts import Prompt, messages
+from selfrefine.provenance import Run
 from selfrefine.training import (
     InstructRecipe,
     RefineRecipe,
@@ -181,12 +182,23 @@ def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(
         assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
 
 
-def test_a_trainers_folder_of_another_recipe_is_not_used(tmp_path):
-    open_scratch(tmp_path / "trainer", {"recipe": 1})
+@pytest.mark.parametrize("changed", ["recipe", "code", "inputs"])
+def test_a_trainers_folder_of_another_recipe_code_or_input_is_not_used(tmp_path, changed):
+    data = tmp_path / "data.jsonl"
+    data.write_text("1")
+    same, other = (Run(refine.__file__, {"rate": 1}, [data], tmp_path / "provenance.json") for _ in range(2))
+    if changed == "recipe":
+        other.recipe = {"rate": 2}
+    elif changed == "code":
+        other.code = "0" * 16
+    else:
+        data.write_text("2")
+        other = Run(refine.__file__, {"rate": 1}, [data], tmp_path / "provenance.json")
+    open_scratch(tmp_path / "trainer", same)
     (tmp_path / "trainer/checkpoint-2").mkdir()
-    open_scratch(tmp_path / "trainer", {"recipe": 1})
+    open_scratch(tmp_path / "trainer", same)
     assert (tmp_path / "trainer/checkpoint-2").exists()
-    open_scratch(tmp_path / "trainer", {"recipe": 2})
+    open_scratch(tmp_path / "trainer", other)
     assert not (tmp_path / "trainer/checkpoint-2").exists()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
@@ -53,6 +54,13 @@ def add_recipe(arguments: argparse.ArgumentParser, model: type[BaseModel]) -> No
     arguments.epilog = f"keys of --recipe (JSON):\n{keys}"
     arguments.add_argument(
         "--recipe", required=True, type=recipe(model), metavar="JSON", help="the stage's settings; keys below"
+    )
+
+
+def add_provenance(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--provenance`."""
+    arguments.add_argument(
+        "--provenance", required=True, type=Path, help="the record of how the outputs came to be, as JSON; written last"
     )
 
 

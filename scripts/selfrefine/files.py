@@ -1,9 +1,12 @@
 """Reading, hashing and writing the pipeline's files: JSON Lines in UTF-8, written whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,6 +27,55 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """The sha256 of bytes, as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class KnownHashes:
+    """The sha256 of files, taken once for each state of a file; kept in an append-only JSON Lines file.
+
+    A state is size and change time: writing, replacing or copying a file moves its change time, and no program can set it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._known: dict[str, list] = {}
+        lines = 0
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                for line in file:
+                    lines += 1
+                    with contextlib.suppress(ValueError):  # a kill may tear the last line
+                        name, *state = json.loads(line)
+                        self._known[name] = state
+        if lines > 2 * len(self._known) + 1000:
+            with whole_file(self.path) as file:
+                file.writelines(json.dumps([name, *state]) + "\n" for name, state in self._known.items())
+
+    def sha256(self, path: Path) -> str | None:
+        """The file's sha256; None if it is not there."""
+        try:
+            state = os.stat(path)
+        except FileNotFoundError:
+            return None
+        known = self._known.get(str(path))
+        if known and known[:2] == [state.st_size, state.st_ctime_ns]:
+            return known[2]
+        return self.note(path, sha256_of(path))
+
+    def note(self, path: Path, sha256: str) -> str:
+        """Takes over the sha256 of a file, as it stands, from one who has just read or written it."""
+        with contextlib.suppress(FileNotFoundError):
+            state = os.stat(path)
+            entry = [state.st_size, state.st_ctime_ns, sha256]
+            if self._known.get(str(path)) != entry:
+                self._known[str(path)] = entry
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps([str(path), *entry]) + "\n")
+        return sha256
 
 
 @contextlib.contextmanager
@@ -50,6 +102,42 @@ def whole_file(path: Path, mode: str = "w") -> Iterator:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# What a file system that knows no locks answers.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`; waits, and says so, while another process does. The system frees it if a holder dies.
+
+    Two processes that make the same artifact (a stage that outlived its killed driver, and the one started anew) would
+    otherwise write to the same files. Without effect where the file system has no locks.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with _writing(path):
+            handle = open(path, "a")  # noqa: SIM115
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process, which holds {path}", file=sys.stderr, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        # The last holder may have removed the file that was waited for.
+        if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            break
+        handle.close()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        handle.close()
 
 
 @contextlib.contextmanager

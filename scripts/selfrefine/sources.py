@@ -68,6 +68,19 @@ class Source(BaseModel):
             raise ValueError(f"source {self.source!r}: needs its sha256")
         return self
 
+    def local_files(self) -> list[Path]:
+        """The files here that a `file:` source names (a folder's files, all of them); none for other sources."""
+        if not self.source.startswith("file:"):
+            return []
+        name = self.source.removeprefix("file:")
+        parts = [Path(name.format(n=part)) if self.parts > 1 else Path(name) for part in range(1, self.parts + 1)]
+        return [
+            file
+            for part in parts
+            for file in (sorted(part.rglob("*")) if part.is_dir() else [part])
+            if not file.is_dir()
+        ]
+
     @property
     def suffix(self) -> str:
         """The file's ending, which tells its format: ".jsonl", ".gguf", …; generated records are JSON Lines."""

@@ -3,11 +3,15 @@
 Every stage's recipe is cut out here, and nowhere else; `Study.recipe` is the only way from configuration to rules.
 """
 
+import csv
 import difflib
+import io
 import itertools
+import json
 import re
 from typing import Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from selfrefine import benchmarks, preferences
@@ -16,6 +20,7 @@ from selfrefine.engines import Generation
 from selfrefine.errors import UserError
 from selfrefine.files import canonical_json
 from selfrefine.prompts import Prompt
+from selfrefine.provenance import record_of
 from selfrefine.sampling import SampleRecipe, Sampling
 from selfrefine.sources import Source
 from selfrefine.teaching import Keeping, Teaching
@@ -222,10 +227,10 @@ class Study(Strict):
         return canonical_json(recipe.model_dump() if isinstance(recipe, BaseModel) else recipe)
 
     def _fetch(self, task: str, file: str) -> dict:
-        return self.benchmarks[task].files[file.rsplit(".", 1)[0]].model_dump(exclude={"licence"})
+        return self.benchmarks[task].files[file.rsplit(".", 1)[0]].model_copy(update={"licence": ""}).model_dump()
 
     def _fetch_model(self, model: str) -> dict:
-        return self.models[model].model_dump(exclude={"licence"})
+        return self.models[model].model_copy(update={"licence": ""}).model_dump()
 
     def _prepare(self, task: str, split: str) -> benchmarks.Recipe:
         benchmark = self.benchmarks[task]
@@ -304,6 +309,17 @@ class Study(Strict):
     def _tables(self) -> dict:
         return self.statistics.model_dump() | {"extractor": self.extractor}
 
+    def _plot(self, figure: str) -> dict:
+        return {"figure": figure, "titles": {} if figure == "training" else self.titles()}
+
+    def _summarise(self) -> dict:
+        return {"titles": self.titles(), "sources": self.sources()}
+
+    def _read(self) -> dict:
+        return {}
+
+    _base = _read
+
     # What the study needs.
 
     def checkpoints(self) -> list[dict]:
@@ -372,8 +388,7 @@ class Study(Strict):
             if row["teacher"] and self.recipes[row["recipe"]].needs_teacher
         ]
         starts = {row["checkpoint"]: start_of(row["checkpoint"]) for row in refined_ones}
-        used = {*self.study.evaluate, *(task for _, task in taught), *(row["refine_task"] for row in refined_ones)}
-        return {
+        index = {
             "cells": self.cells(),
             "answers": [
                 f"results/completions/{teacher}/{task}/train-cot.jsonl" for teacher, task in sorted({*taught, *needing})
@@ -393,17 +408,47 @@ class Study(Strict):
             ],
             "training": [f"results/checkpoints/{row['checkpoint']}/training.jsonl" for row in trained],
             "items": [
-                f"results/benchmarks/{task}/{split}.jsonl"
-                for task in sorted(used)
-                for split in sorted(self.benchmarks[task].splits)
+                f"results/benchmarks/{task}/train.jsonl"
+                for task in sorted({row["refine_task"] for row in refined_ones})
             ],
-            "titles": {task: self.benchmarks[task].title for task in sorted(used)},
-            "sources": self._sources(sorted(used)),
         }
+        samples = [cell["samples"] for cell in index["cells"]]
+        made = [index[kind] for kind in ("answers", "demonstrations", "training", "paths", "pairs")]
+        return index | {"records": [str(record_of(path)) for path in itertools.chain(samples, *made)]}
 
-    def _sources(self, tasks: list[str]) -> list[dict]:
+    def listing(self, part: str) -> str:
+        """The artifacts that the tables, the training curves or the reading page are made of, as JSON."""
+        kinds = {
+            "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "records"),
+            "training": ("training",),
+            "reading": ("items", "paths", "pairs"),
+        }
+        index = self.index()
+        return json.dumps({kind: index[kind] for kind in kinds[part]}, indent=1) + "\n"
+
+    def sources_csv(self) -> str:
+        """What the study uses, from where, under which licence, as CSV."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ("role", "name", "source", "licence", "sha256"), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.sources())
+        return text.getvalue()
+
+    def yaml(self) -> str:
+        """The whole configuration, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def _used(self) -> list[str]:
+        return sorted({*self.study.tasks, *self.study.evaluate})
+
+    def titles(self) -> dict[str, str]:
+        """What the tables call each benchmark of the study."""
+        return {task: self.benchmarks[task].title for task in self._used()}
+
+    def sources(self) -> list[dict[str, str]]:
+        """What the study uses {role, name, source, licence, sha256}: benchmarks, students, teachers with weights."""
         rows = []
-        for task in tasks:
+        for task in self._used():
             files = {split.file for split in self.benchmarks[task].splits.values()}
             rows += [("benchmark", task, self.benchmarks[task].files[name]) for name in sorted(files)]
         rows += [("student", name, self.models[self.students[name].model]) for name in self.study.students]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, write_json
 from selfrefine.prompts import Prompt
+from selfrefine.provenance import Run
 
 
 class Lora(BaseModel):
@@ -201,9 +202,11 @@ def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: in
     }
 
 
-def open_scratch(scratch: Path, identity: dict) -> None:
-    """Makes the trainer's folder ready; what another recipe or other inputs left there is removed."""
+def open_scratch(scratch: Path, run: Run) -> None:
+    """Makes the trainer's folder ready; what another recipe, other code or other inputs left there is removed."""
     mark = scratch / "identity.json"
+    inputs = {path: state.sha256 for path, state in run.inputs.items()}
+    identity = {"recipe": run.recipe, "code": run.code, "inputs": inputs}
     if not mark.exists() or read_json(mark) != json.loads(json.dumps(identity)):
         shutil.rmtree(scratch, ignore_errors=True)
         write_json(mark, identity)

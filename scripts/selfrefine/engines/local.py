@@ -5,11 +5,14 @@ distribution: a request's seed, not its neighbours in the batch, says what is dr
 share one pass over their prompt, and rows that have ended leave the batch every few tokens.
 """
 
+from pathlib import Path
+
 import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from selfrefine.engines import Completion, Request
 from selfrefine.errors import UserError
+from selfrefine.fingerprint import fingerprint
 
 # Tokens generated between two looks at which rows have ended.
 PIECE = 16
@@ -52,7 +55,7 @@ class TransformersEngine:
     def __init__(self, model, tokenizer, identity: dict, batch_size: int):
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.identity = {"engine": "transformers", **identity}
+        self.identity = {"engine": "transformers", "code": fingerprint(Path(__file__)), **identity}
         self.batch_size = batch_size
         eos = model.generation_config.eos_token_id
         self.stop_ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
