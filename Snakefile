@@ -37,13 +37,9 @@ rule all:
     input:
         "results/summary.md",
         "results/configuration.yaml",
-        "results/tables/accuracy.csv",
-        "results/tables/comparisons.csv",
-        "results/tables/sources.csv",
-        "results/figures/accuracy.svg",
-        "results/figures/matrix.svg",
-        "results/figures/training.svg",
         "results/reading.html",
+        expand("results/tables/{table}.csv", table=[*TABLES, "sources"]),
+        expand("results/figures/{figure}.{format}", figure=["accuracy", "matrix", "training"], format=["svg", "png"]),
 
 
 onstart:

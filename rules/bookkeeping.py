@@ -20,7 +20,6 @@ from pathlib import Path
 
 import snakemake.workflow
 from snakemake.exceptions import WorkflowError
-from snakemake.io import flag
 from snakemake.persistence.file import FilePersistence
 
 from selfrefine.errors import UserError
@@ -52,23 +51,16 @@ class Records(FilePersistence):
         self._records: dict[str, Record | None] = {}
         self._stale: dict = {}
         self._active: dict = {}
-        self._wanted: dict = {}
+        self._mending: dict = {}
+        self._cut: list | None = None
 
     # What Snakemake asks.
 
     def params_changed(self, job, file=None) -> Changes:
         """Why the job must run; empty where it need not."""
-        if not job.output:
-            return Changes()
-        if changes := self.stale(job):
-            return changes
-        if damage := self._damage(job):
-            self._contain(job)
-            return damage
-        missing = self._missing(job)
-        if missing and any(self._is_wanted(other) for other in self.dag.depending[job]):
-            return Changes(f"{path} is missing" for path in missing)
-        return Changes()
+        if self._cut is None:
+            self._contain()
+        return (self.stale(job) or self._mends(job)) if job.output else Changes()
 
     def input_checksums(self, job, input_path) -> set[str]:
         """Says of every newer input that it is unchanged: whether it is, `params_changed` says."""
@@ -110,10 +102,7 @@ class Records(FilePersistence):
         return self._stale[job]
 
     def _compare(self, job):
-        if job.params.get("text") is not None:
-            path = Path(job.output[0])
-            if path.exists() and path.read_text() != job.params.text:
-                yield f"{path}: its text changes"
+        if _text(job) is not None:
             return
         record = self._read(job)
         if record is None:
@@ -134,64 +123,67 @@ class Records(FilePersistence):
     def _content(self, path: str, maker) -> str | None:
         """The sha256 that an input has, or has again once its maker has mended it; None for one that is not there."""
         if maker is not None:
-            if maker.params.get("text") is not None:
-                return sha256_of_bytes(maker.params.text.encode())
+            if _text(maker) is not None:
+                return sha256_of_bytes(_text(maker))
             record = self._read(maker)
             if record and path in record.outputs:
                 return record.outputs[path].sha256
         return self._hashes.sha256(Path(path))
 
-    def _damage(self, job) -> Changes:
-        """Outputs that are there and are not what the job made."""
-        record = self._read(job)
-        found = Changes()
-        for path, state in record.outputs.items() if record else ():
-            try:
-                size = os.stat(path).st_size
-            except FileNotFoundError:
-                continue
-            if size != state.bytes:
-                found.append(f"{path} has {size} bytes, {state.bytes} were made")
-            elif self._hashes.sha256(Path(path)) != state.sha256:
-                found.append(f"{path} is not what was made")
-        return found
+    def _mends(self, job) -> Changes:
+        """Outputs that are not what the job made, or are gone and wanted: made again, they are the same bytes."""
+        if job not in self._mending:
+            damaged, missing = self._look_at_outputs(job)
+            wanted = missing and (self._is_asked_for(job) or any(map(self._runs, self.dag.depending[job])))
+            self._mending[job] = Changes(damaged + (missing if wanted else []))
+        return self._mending[job]
 
-    def _contain(self, job) -> None:
-        """Keeps a job that only makes the same bytes again from pulling in those that read them.
+    def _look_at_outputs(self, job) -> tuple[list[str], list[str]]:
+        record, text = self._read(job), _text(job)
+        states = {path: (state.bytes, state.sha256) for path, state in record.outputs.items()} if record else {}
+        if text is not None:
+            states = {job.output[0]: (len(text), sha256_of_bytes(text))}
+        damaged, missing = [], []
+        for path, (size, sha256) in states.items():
+            if not os.path.exists(path):
+                missing.append(f"{path} is missing")
+            elif (found := os.stat(path).st_size) != size:
+                damaged.append(f"{path} has {found} bytes instead of {size}")
+            elif self._hashes.sha256(Path(path)) != sha256:
+                damaged.append(f"{path} has another content than was made")
+        return damaged, missing
 
-        Unless one of those runs for its own sake: Snakemake would overlook it then.
+    def _contain(self) -> None:
+        """Hides from Snakemake's planning that a job is followed by others where it only makes the same bytes again.
+
+        It would plan all that follows, and overlook there what has a reason of its own. `_restore` undoes it.
         """
-        followers = set(self.dag.bfs(self.dag.depending, job)) - {job}
-        if not any(self.stale(other) or self._missing_target(other) for other in followers if other.output):
-            for paths in self.dag.depending[job].values():
-                for path in paths:
-                    path._file = flag(path._file, "ancient")
+        self._cut = []
+        for job in list(self.dag.jobs):
+            if job.output and not self._is_active(job) and self._mends(job):
+                for other in list(self.dag.depending[job]):
+                    if other.output and not self._runs(other):
+                        self._cut.append((job, other, self.dag.depending[job].pop(other)))
 
-    def _missing(self, job) -> list[str]:
-        record = self._read(job)
-        return [path for path in (record.outputs if record else ()) if not os.path.exists(path)]
+    def _restore(self) -> None:
+        for job, other, paths in self._cut or ():
+            self.dag.depending[job][other] = paths
+        self._cut = []
 
-    def _missing_target(self, job) -> bool:
+    def _is_asked_for(self, job) -> bool:
+        """Whether a target of this invocation, or a rule that only collects files, wants an output that is gone."""
         asked = [path for other, paths in self.dag.depending[job].items() if not other.output for path in paths]
-        return any(not os.path.exists(path) for path in asked or (job.output if job in self.dag.targetjobs else []))
+        return not all(map(os.path.exists, [*asked, *(job.output if job in self.dag.targetjobs else [])]))
+
+    def _runs(self, job) -> bool:
+        """Whether the job will run: it or one before it has changed, its outputs need mending, or the user wants it."""
+        forced = job.rule in self.dag.forcerules or not self.dag.forcefiles.isdisjoint(job.output)
+        return bool(job.output) and (forced or self._is_active(job) or bool(self._mends(job)))
 
     def _is_active(self, job) -> bool:
-        """Whether the job, or one that it depends on, has changed."""
         if job not in self._active:
-            self._active[job] = bool(job.output) and (
-                bool(self.stale(job)) or any(self._is_active(maker) for maker in self.dag.dependencies[job])
-            )
+            self._active[job] = bool(self.stale(job)) or any(map(self._is_active, self.dag.dependencies[job]))
         return self._active[job]
-
-    def _is_wanted(self, job) -> bool:
-        """Whether the job will run, so that what it reads must be whole."""
-        if job not in self._wanted:
-            self._wanted[job] = bool(job.output) and (
-                self._is_active(job)
-                or self._missing_target(job)
-                or (bool(self._missing(job)) and any(self._is_wanted(other) for other in self.dag.depending[job]))
-            )
-        return self._wanted[job]
 
     def _read(self, job) -> Record | None:
         path = job.output.get("provenance")
@@ -206,14 +198,21 @@ class Records(FilePersistence):
 
     def _clear_cache(self) -> None:
         super()._clear_cache()
-        for known in (self._records, self._stale, self._active, self._wanted):
+        for known in (self._records, self._stale, self._active, self._mending):
             known.clear()
 
     # One at a time.
 
     @contextlib.contextmanager
+    def lock_warn_only(self):
+        """What a dry run holds: nothing."""
+        self._restore()
+        yield
+
+    @contextlib.contextmanager
     def lock(self):
         """Refuses to run beside another invocation in this folder; a killed one leaves no lock behind."""
+        self._restore()
         with open(self.path / "running", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,6 +233,12 @@ class Records(FilePersistence):
             print(f"process {os.getpid()} on {socket.gethostname()}, since {now}", file=file, flush=True)
             keep_code()
             yield
+
+
+def _text(job) -> bytes | None:
+    """The content of a file that the configuration alone decides; None for other jobs."""
+    text = job.params.get("text")
+    return None if text is None else text.encode()
 
 
 def keep_code() -> None:

@@ -73,7 +73,7 @@ class Code:
     def _uses(self, module: "_Module", part: str) -> Iterator[tuple[str, str]]:
         if part == LOADED:
             for dotted in module.imports.values():
-                yield from self._through_import(dotted, set(), dotted.endswith(".*"))
+                yield from self._loading(dotted)
         bound = module.imports | module.imports_within(part)
         for name, attributes, alone in module.names(part):
             if name in module.parts and name not in bound:
@@ -92,21 +92,22 @@ class Code:
                 yield data, "(file)"
 
     def _through_import(self, dotted: str, attributes: set[str], alone: bool) -> Iterator[tuple[str, str]]:
-        """What the use of an imported name reaches; loading a module runs its packages and its loose statements."""
-        parts = dotted.removesuffix(".*").split(".")
-        for depth in range(1, len(parts) + 1):
-            if package := self.file_of(".".join(parts[:depth])):
-                yield package, LOADED
-        if dotted.endswith(".*"):
-            if path := self.file_of(".".join(parts)):
-                yield path, WHOLE
-        elif path := self.file_of(dotted):
+        """What the use of an imported name reaches."""
+        yield from self._loading(dotted)
+        if path := self.file_of(dotted):
             for attribute in sorted(attributes):
                 yield from self._symbol(path, dotted, attribute)
             if alone:
                 yield path, WHOLE
         elif path := self.file_of(dotted.rpartition(".")[0]):
-            yield from self._symbol(path, dotted.rpartition(".")[0], parts[-1])
+            yield from self._symbol(path, *dotted.rpartition(".")[::2])
+
+    def _loading(self, dotted: str) -> Iterator[tuple[str, str]]:
+        """What an import alone reaches: loading a module runs its packages and its loose statements."""
+        parts = dotted.removesuffix(".*").split(".")
+        for depth in range(1, len(parts) + 1):
+            if package := self.file_of(".".join(parts[:depth])):
+                yield package, WHOLE if dotted.endswith(".*") and depth == len(parts) else LOADED
 
     def _symbol(self, path: str, dotted: str, name: str) -> Iterator[tuple[str, str]]:
         module = self.module(path)

@@ -435,8 +435,9 @@ class Study(Strict):
         return text.getvalue()
 
     def yaml(self) -> str:
-        """The whole configuration, defaults included."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """The whole configuration, defaults included; the order in which entries stand in the files does not show."""
+        ordered = Study.model_validate_json(canonical_json(self.model_dump(mode="json")))
+        return yaml.safe_dump(ordered.model_dump(mode="json"), sort_keys=False)
 
     def _used(self) -> list[str]:
         return sorted({*self.study.tasks, *self.study.evaluate})

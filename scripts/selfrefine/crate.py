@@ -1,0 +1,279 @@
+"""A study as a Workflow Run RO-Crate: its files and its jobs as JSON-LD (RO-Crate 1.1, Provenance Run Crate 0.5).
+
+Each job's record is an action: its stage's program made the outputs of the inputs and the recipe. Stages are the steps of
+the workflow. Plain dictionaries, because these few kinds of entities need no library and tens of thousands of them are common.
+"""
+
+import ast
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+from selfrefine.files import canonical_json, digest, read_json
+from selfrefine.provenance import FileState, Record
+
+METADATA = "ro-crate-metadata.json"
+CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
+WORKFLOW_CRATE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    WORKFLOW_CRATE: "Workflow RO-Crate",
+}
+LANGUAGE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
+
+MAIN = "Snakefile"
+README = "README.md"
+CONFIGURATION = "configuration.yaml"
+# What `rule all` asks for, below the results.
+FINAL = ("figures/", "reading.html", "summary.md", "tables/")
+
+ENCODINGS = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".md": "text/markdown",
+    ".png": "image/png",
+    ".py": "text/x-python",
+    ".svg": "image/svg+xml",
+    ".yaml": "application/yaml",
+    **dict.fromkeys(("", ".jinja", ".rst", ".smk", ".txt"), "text/plain"),
+}
+# What a recipe's values are called; those with parts of their own are given as JSON.
+KINDS = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
+NESTED = "PropertyValue"
+
+
+def links(entities: Iterable[str]) -> dict | list[dict] | None:
+    """References to entities: one by itself, several as a list, None for none."""
+    found = [{"@id": entity} for entity in entities]
+    return found if len(found) > 1 else next(iter(found), None)
+
+
+def moment(time: datetime.datetime) -> str:
+    return time.astimezone(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def ended(record: Record) -> datetime.datetime:
+    return record.started + datetime.timedelta(seconds=record.wall_seconds)
+
+
+class Crate:
+    """The crate's entities, by identifier. What jobs share (tools, packages, parameters) is there once.
+
+    `payload` are the files in the crate, `records` the jobs; `results` is the results' folder, all relative to `root`.
+    """
+
+    def __init__(self, root: Path, results: str, payload: dict[str, FileState], records: dict[str, Record]):
+        self.root = root
+        self.results = results
+        self.payload = payload
+        self.records = records
+        # These two are told of last and stand first.
+        self.entities: dict[str, dict] = {METADATA: {}, "./": {}}
+        # By stage: its actions, its tools, and the kinds that each of its parameters' values have.
+        self.actions: dict[str, list[str]] = {}
+        self.tools: dict[str, set[str]] = {}
+        self.parameters: dict[str, dict[str, set[str]]] = {}
+
+    def add(self, entity: str, kind: str | list[str], **properties) -> str:
+        """Adds an entity, without the properties that are None; returns its identifier."""
+        kept = {name: value for name, value in properties.items() if value is not None}
+        self.entities[entity] = {"@id": entity, "@type": kind, **kept}
+        return entity
+
+    def describe(self, name: str, description: str, licence: str, authors: list[dict]) -> dict:
+        """The whole crate, as JSON-LD."""
+        for path, record in self.records.items():
+            self._job(path, record)
+        for path, state in self.payload.items():
+            about = "./" if path == README else f"#run/{quote(path)}" if path in self.records else None
+            self._file(quote(path), path, state, about=about and links([about]))
+        self._workflow()
+        self._run()
+        for profile, title in PROFILES.items():
+            self.add(profile, "CreativeWork", name=title, version=profile.rsplit("/", 1)[1])
+        for person in authors:
+            self.entities[person["@id"]] = person
+        self.add(
+            "./",
+            "Dataset",
+            name=name,
+            description=description,
+            datePublished=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            license=links([self._licence(licence)]),
+            author=links(person["@id"] for person in authors),
+            conformsTo=links(PROFILES),
+            mainEntity=links([MAIN]),
+            hasPart=links(map(quote, self.payload)),
+            mentions=links(["#run", *(action for actions in self.actions.values() for action in actions)]),
+        )
+        self.add(
+            METADATA,
+            "CreativeWork",
+            about=links(["./"]),
+            conformsTo=links([CONTEXT[0].removesuffix("/context"), WORKFLOW_CRATE]),
+        )
+        return {"@context": CONTEXT, "@graph": list(self.entities.values())}
+
+    def _licence(self, spdx: str) -> str:
+        return self.add(
+            f"https://spdx.org/licenses/{spdx}",
+            "CreativeWork",
+            name=spdx,
+            description="For what the study made; what it was made from keeps the licences listed in tables/sources.csv.",
+        )
+
+    def _file(self, entity: str, path: str, state: FileState, **properties) -> str:
+        encoding = ENCODINGS.get(Path(path).suffix, "application/octet-stream")
+        size = str(state.bytes)
+        return self.add(entity, "File", encodingFormat=encoding, contentSize=size, sha256=state.sha256, **properties)
+
+    def _seen_file(self, path: str, state: FileState) -> str:
+        """A file as a job saw it: the crate's own, if that has the same content."""
+        if self.payload.get(path) == state:
+            return quote(path)
+        # RO-Crate takes a File whose identifier begins with # for one that is not in the crate.
+        entity = f"#{state.sha256[:16]}/{quote(path)}"
+        return self._file(entity, path, state, alternateName=path, description="Not in the crate.")
+
+    def _job(self, path: str, record: Record) -> None:
+        action = f"#run/{quote(path)}"
+        settings = [
+            self._parameter(record.stage, key, value) for key, value in record.recipe.items() if value is not None
+        ]
+        memory = self.add(
+            f"#memory/{quote(path)}",
+            "PropertyValue",
+            name="peak memory",
+            propertyID="https://en.wikipedia.org/wiki/Resident_set_size",
+            unitCode="https://qudt.org/vocab/unit/MebiBYTE",
+            value=record.peak_memory_mib,
+        )
+        self.add(
+            action,
+            "CreateAction",
+            name=f"{record.stage}: {next(iter(record.outputs))}",
+            description="; ".join(f"{name}: {value}" for name, value in record.machine.items()),
+            instrument=links([self._tool(record)]),
+            object=links([*(self._seen_file(*item) for item in record.inputs.items()), *settings]),
+            result=links(self._seen_file(*item) for item in record.outputs.items()),
+            startTime=moment(record.started),
+            endTime=moment(ended(record)),
+            resourceUsage=links([memory]),
+        )
+        self.actions.setdefault(record.stage, []).append(action)
+
+    def _parameter(self, stage: str, key: str, value) -> str:
+        kind = KINDS.get(type(value), NESTED)
+        self.parameters.setdefault(stage, {}).setdefault(key, set()).add(kind)
+        return self.add(
+            f"#{stage}.{key}/{digest(value)}",
+            "PropertyValue",
+            name=key,
+            value=canonical_json(value) if kind == NESTED else value,
+            exampleOfWork=links([f"#{stage}.{key}"]),
+        )
+
+    def _tool(self, record: Record) -> str:
+        """A stage's program, one for each state of its code and of the packages that it ran with."""
+        tool = f"#tool/{record.stage}/{record.code}/{digest(record.packages)}"
+        self.tools.setdefault(record.stage, set()).add(tool)
+        if tool in self.entities:
+            return tool
+        name, description, source = f"scripts/{record.stage}.py", None, None
+        snapshot = f"{self.results}/code/{record.code}.json"
+        if snapshot in self.payload:
+            kept = read_json(self.root / snapshot)
+            name, source = kept["script"], links([quote(snapshot)])
+            description = ast.get_docstring(ast.parse(kept["files"][name]))
+        return self.add(
+            tool,
+            "SoftwareApplication",
+            name=name,
+            description=description,
+            softwareVersion=record.code,
+            url=source,
+            softwareRequirements=links(self._package(*package) for package in record.packages.items()),
+        )
+
+    def _package(self, name: str, version: str) -> str:
+        page = "https://docs.python.org/release" if name == "python" else f"https://pypi.org/project/{name}"
+        return self.add(
+            f"{page}/{quote(version)}/",
+            "SoftwareApplication",
+            name=name,
+            softwareVersion=version,
+            url=links([f"{page}/"]),
+        )
+
+    def _workflow(self) -> None:
+        for stage, kinds in self.parameters.items():
+            for key, found in kinds.items():
+                kind = sorted(found) if len(found) > 1 else next(iter(found))
+                self.add(f"#{stage}.{key}", "FormalParameter", name=key, additionalType=kind)
+            for tool in self.tools[stage]:
+                self.entities[tool]["input"] = links(f"#{stage}.{key}" for key in kinds)
+        for stage, tools in self.tools.items():
+            self.add(f"#step/{stage}", "HowToStep", name=stage, workExample=links(sorted(tools)))
+        self.add(
+            LANGUAGE,
+            "ComputerLanguage",
+            name="Snakemake",
+            identifier=links(["https://snakemake.github.io"]),
+            url=links(["https://snakemake.github.io"]),
+        )
+        rules = {path: state.sha256 for path, state in self.payload.items() if path.startswith((MAIN, "rules/"))}
+        self.entities[MAIN] |= {
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            "name": "Self-Refine Instruction-Tuning",
+            "description": "The workflow as the crate was made; the code that each job ran is at its tool's url.",
+            "version": digest(rules),
+            **({"url": links([README])} if README in self.payload else {}),
+            "conformsTo": links(["https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"]),
+            "programmingLanguage": links([LANGUAGE]),
+            "hasPart": links(sorted(tool for tools in self.tools.values() for tool in tools)),
+            "step": links(f"#step/{stage}" for stage in self.tools),
+        }
+
+    def _run(self) -> None:
+        records = self.records.values()
+        read = sorted(
+            {(path, state.sha256): state for record in records for path, state in record.inputs.items()}.items()
+        )
+        given = [self._seen_file(path, state) for (path, _), state in read if not path.startswith(f"{self.results}/")]
+        configuration = f"{self.results}/{CONFIGURATION}"
+        final = tuple(f"{self.results}/{name}" for name in FINAL)
+        made = [path for path in self.payload if path.startswith(final) and path not in self.records]
+        self.add(
+            "#run",
+            "CreateAction",
+            name="Run of the workflow",
+            description=f"{len(records)} jobs, in one or more invocations of Snakemake.",
+            instrument=links([MAIN]),
+            object=links([*([configuration] if configuration in self.payload else []), *given]),
+            result=links(map(quote, made)),
+            startTime=moment(min(record.started for record in records)),
+            endTime=moment(max(map(ended, records))),
+        )
+        for stage, actions in self.actions.items():
+            self.add(
+                f"#control/{stage}",
+                "ControlAction",
+                name=f"Jobs of {stage}: {len(actions)}",
+                instrument=links([f"#step/{stage}"]),
+                object=links(actions),
+            )
+        versions = {record.packages["snakemake"] for record in records if "snakemake" in record.packages}
+        engines = [self._package("snakemake", version) for version in sorted(versions)]
+        self.add(
+            "#engine",
+            "OrganizeAction",
+            name="Snakemake",
+            instrument=links(engines or [self.add("#snakemake", "SoftwareApplication", name="snakemake")]),
+            object=links(f"#control/{stage}" for stage in self.actions),
+            result=links(["#run"]),
+        )

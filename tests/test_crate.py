@@ -1,0 +1,337 @@
+import datetime
+import io
+import json
+import shutil
+import zipfile
+from urllib.parse import unquote
+
+import pytest
+from requests.adapters import HTTPAdapter
+from requests_cache import CachedSession
+from rocrate_validator.models import Severity, ValidationSettings
+from rocrate_validator.services import validate
+from urllib3 import HTTPResponse
+
+from conftest import run
+from selfrefine.files import sha256_of, sha256_of_bytes, write_json
+from selfrefine.provenance import Record, record_of, state_of
+
+METADATA = "ro-crate-metadata.json"
+CODE = "0123456789abcdef"
+LATEST = "results/checkpoints/tiny/refine/1/adapter_model.safetensors"
+
+# The terms of the two published contexts that a crate uses, so that nothing is fetched; any other term is refused.
+SCHEMA = """
+    ComputerLanguage ControlAction CreateAction CreativeWork Dataset HowTo HowToStep OrganizeAction Person PropertyValue
+    SoftwareApplication SoftwareSourceCode about additionalType alternateName author contentSize datePublished description
+    encodingFormat endTime exampleOfWork hasPart identifier instrument license mainEntity mentions name object
+    programmingLanguage propertyID result softwareRequirements softwareVersion startTime step unitCode url value version
+    workExample
+"""
+CONTEXTS = {
+    "https://w3id.org/ro/crate/1.1/context": {
+        **{term: f"http://schema.org/{term}" for term in SCHEMA.split()},
+        "File": "http://schema.org/MediaObject",
+        "conformsTo": "http://purl.org/dc/terms/conformsTo",
+        "ComputationalWorkflow": "https://bioschemas.org/ComputationalWorkflow",
+        "FormalParameter": "https://bioschemas.org/FormalParameter",
+        "input": "https://bioschemas.org/ComputationalWorkflow#input",
+    },
+    "https://w3id.org/ro/terms/workflow-run/context": {
+        term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in ("resourceUsage", "sha256")
+    },
+}
+
+
+class Contexts(HTTPAdapter):
+    """Answers for the contexts' addresses."""
+
+    def send(self, request, **options):
+        body = io.BytesIO(json.dumps({"@context": CONTEXTS[request.url]}).encode())
+        headers = {"Content-Type": "application/ld+json"}
+        return self.build_response(request, HTTPResponse(body, headers, 200, preload_content=False))
+
+
+@pytest.fixture(scope="module")
+def issues(tmp_path_factory):
+    """What the public validator, offline, finds against the profile: (severity, message) of each issue."""
+    cache = tmp_path_factory.mktemp("cache") / "http"
+    session = CachedSession(str(cache), expire_after=-1)
+    session.mount("https://", Contexts())
+    for address in CONTEXTS:
+        session.get(address)
+
+    def find(crate) -> set[tuple[str, str]]:
+        settings = ValidationSettings(
+            rocrate_uri=str(crate),
+            profile_identifier="provenance-run-crate-0.5",
+            requirement_severity=Severity.RECOMMENDED,
+            offline=True,
+            cache_path=cache,
+        )
+        return {(issue.severity.name, issue.message) for issue in validate(settings).get_issues()}
+
+    return find
+
+
+def failures(found: set[tuple[str, str]]) -> set[str]:
+    return {message for severity, message in found if severity == "REQUIRED"}
+
+
+def write(root, path: str, content: str):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(content)
+
+
+def job(root, stage: str, inputs: list[str], outputs: list[str], recipe: dict, hour: int) -> None:
+    """Plants the outputs of a job and its record."""
+    for path in outputs:
+        write(root, path, f"{path} by {stage}\n")
+    record = Record(
+        stage=stage,
+        inputs={path: state_of(root / path) for path in inputs},
+        outputs={path: state_of(root / path) for path in outputs},
+        recipe=recipe,
+        seed=recipe.get("seed"),
+        code=CODE,
+        figures={},
+        packages={"python": "3.11.7", "torch": "2.13.0+cpu", "snakemake": "9.27.1"},
+        machine={"system": "Linux", "cores": 2},
+        started=datetime.datetime(2026, 1, 2, hour, tzinfo=datetime.UTC),
+        wall_seconds=90.5,
+        peak_memory_mib=33,
+    )
+    write_json(root / record_of(outputs[0]), record.model_dump(mode="json"))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A small finished study, by hand."""
+    root = tmp_path / "study"
+    for path in ("Snakefile", "README.md", "rules/train.smk", "envs/requirements.txt", "my questions.jsonl"):
+        write(root, path, f"# {path}\n")
+    for path in ("rules/__pycache__/a.pyc", "results/.running.lock", "logs/refine.log", ".snakemake/notes"):
+        write(root, path, "of no interest\n")
+    write(root, "results/configuration.yaml", "study: {}\n")
+    write(root, "results/index/tables.json", "{}\n")
+    kept = {"script": "scripts/refine.py", "files": {"scripts/refine.py": '"""Refines a student.\n\nMore."""\n'}}
+    write_json(root / f"results/code/{CODE}.json", kept)
+    questions = "results/benchmarks/boxes/raw/all.jsonl"
+    job(root, "fetch", ["my questions.jsonl"], [questions], {"source": "file:my questions.jsonl", "parts": 1}, 1)
+    for seed in (0, 1):
+        folder = f"results/checkpoints/tiny/refine/{seed}"
+        outputs = [f"{folder}/manifest.json", f"{folder}/adapter_model.safetensors"]
+        recipe = {"seed": seed, "share": 50.5, "system": None, "quiet": True, "training": {"epochs": 2}}
+        job(root, "refine", [questions], outputs, recipe, 2 + seed)
+    manifest = "results/checkpoints/tiny/refine/1/manifest.json"
+    job(root, "tables", ["results/index/tables.json", manifest], ["results/tables/arms.csv"], {}, 4)
+    return root
+
+
+def crate(root, *options, check=True):
+    command = ["python", "scripts/crate.py", "--results", root / "results", "--license", "CC-BY-4.0"]
+    return run(*command, *options, check=check)
+
+
+def entities(metadata: str) -> dict[str, dict]:
+    found = json.loads(metadata)["@graph"]
+    by_identifier = {entity["@id"]: entity for entity in found}
+    assert len(by_identifier) == len(found)
+    return by_identifier
+
+
+def targets(value) -> list[str]:
+    """The identifiers that a property refers to."""
+    return [entity["@id"] for entity in (value if isinstance(value, list) else [value])]
+
+
+def of_kind(found: dict[str, dict], kind: str) -> dict[str, dict]:
+    return {name: entity for name, entity in found.items() if entity["@type"] == kind}
+
+
+def files_in(root) -> set[str]:
+    paths = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return {
+        path for path in paths if not path.startswith(("logs/", ".")) and "/." not in path and "pycache" not in path
+    }
+
+
+def test_the_crate_conforms_to_the_profile(study, issues):
+    crate(study, "--author", "Ada Example <https://orcid.org/0000-0002-1825-0097>")
+    # No record says who ran a job, and a program of this repository has no address on the web.
+    assert issues(study) == {
+        ("RECOMMENDED", "The Action SHOULD have an agent that is a Person or Organization"),
+        ("RECOMMENDED", "The SoftwareApplication id SHOULD be an absolute URI"),
+        ("RECOMMENDED", "The `publisher` property of a `Root Data Entity` SHOULD be an `Organization`"),
+        ("RECOMMENDED", "The author SHOULD have an organizational affiliation."),
+        (
+            "RECOMMENDED",
+            "The author SHOULD have a Contextual Entity which specifies the organizational `affiliation`.",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "fault"),
+    [
+        ("CreateAction", "instrument", "The Action MUST have an instrument property that references the executed tool"),
+        ("HowToStep", "workExample", "A HowToStep must refer to its corresponding tool via workExample"),
+        ("Dataset", "license", "The Crate (Root Data Entity) must specify a license"),
+    ],
+)
+def test_a_crate_that_lacks_what_the_profile_requires_fails(study, issues, kind, name, fault):
+    crate(study)
+    metadata = json.loads((study / METADATA).read_text())
+    next(entity for entity in metadata["@graph"] if entity["@type"] == kind).pop(name)
+    write_json(study / METADATA, metadata)
+    assert any(message.startswith(fault) for message in failures(issues(study)))
+
+
+def test_a_crate_without_one_of_its_files_fails(study, issues):
+    crate(study)
+    (study / LATEST).unlink()
+    assert failures(issues(study)) == {
+        f"The RO-Crate does not include the Data Entity '{LATEST}' as part of its payload"
+    }
+
+
+def test_every_record_is_an_action_and_every_file_is_listed_once(study):
+    crate(study)
+    found = entities((study / METADATA).read_text())
+    listed = targets(found["./"]["hasPart"])
+    assert len(listed) == len(set(listed))
+    assert {unquote(path) for path in listed} == files_in(study) - {METADATA}
+    actions = of_kind(found, "CreateAction")
+    for path in files_in(study):
+        if path.endswith("provenance.json"):
+            record = Record.model_validate_json((study / path).read_text())
+            action = actions.pop(found[path]["about"]["@id"])
+            assert {unquote(name) for name in targets(action["result"])} == set(record.outputs)
+            assert set(record.inputs) <= {unquote(name) for name in targets(action["object"])}
+            assert action["startTime"] == f"{record.started:%Y-%m-%dT%H:%M:%S}.000+00:00"
+            assert action["endTime"] == f"{record.started:%Y-%m-%dT%H}:01:30.500+00:00"
+            assert action["@id"] in targets(found["./"]["mentions"])
+    (workflow,) = actions.values()
+    assert workflow["instrument"] == {"@id": "Snakefile"}
+    assert targets(workflow["object"]) == ["results/configuration.yaml", "my%20questions.jsonl"]
+    assert targets(workflow["result"]) == ["results/tables/arms.csv"]
+    assert (workflow["startTime"][11:13], workflow["endTime"][11:13]) == ("01", "04")
+
+
+def test_jobs_share_their_program_and_their_settings(study):
+    crate(study)
+    found = entities((study / METADATA).read_text())
+    first, second = (action for action in of_kind(found, "CreateAction").values() if "refine" in action["name"])
+    assert first["instrument"] == second["instrument"]
+    program = found[first["instrument"]["@id"]]
+    assert (program["name"], program["softwareVersion"]) == ("scripts/refine.py", CODE)
+    assert program["url"] == {"@id": f"results/code/{CODE}.json"}
+    needs = {found[name]["name"]: found[name]["softwareVersion"] for name in targets(program["softwareRequirements"])}
+    assert needs == {"python": "3.11.7", "torch": "2.13.0+cpu", "snakemake": "9.27.1"}
+
+    def settings(action):
+        values = [found[name] for name in targets(action["object"]) if found[name]["@type"] == "PropertyValue"]
+        return {
+            value["name"]: (value["value"], found[value["exampleOfWork"]["@id"]]["additionalType"]) for value in values
+        }
+
+    shared = {
+        "share": (50.5, "Float"),
+        "quiet": (True, "Boolean"),
+        "training": ('{"epochs":2}', "PropertyValue"),
+    }
+    assert settings(first) == shared | {"seed": (0, "Integer")}
+    assert settings(second) == shared | {"seed": (1, "Integer")}
+    assert len(of_kind(found, "PropertyValue")) == 2 + 3 + 2 + 4  # fetch; refine, shared and not; memory
+
+
+def test_an_archive_holds_the_tree_and_can_be_checked_anywhere(study, issues, tmp_path):
+    crate(study, "--archive", tmp_path / "study.zip")
+    before = {path: sha256_of(study / path) for path in files_in(study)}
+    assert METADATA not in before
+    with zipfile.ZipFile(tmp_path / "study.zip") as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        found = entities(archive.read(METADATA).decode())
+        held = {name: archive.read(name) for name in archive.namelist() if name != METADATA}
+        archive.extractall(tmp_path / "elsewhere")
+    assert {name: sha256_of_bytes(content) for name, content in held.items()} == before
+    said = {unquote(name): entity for name, entity in found.items() if "File" in entity["@type"]}
+    assert {name: entity["sha256"] for name, entity in said.items()} == before
+    assert {name: entity["contentSize"] for name, entity in said.items()} == {
+        name: str(len(content)) for name, content in held.items()
+    }
+    shutil.rmtree(study)
+    assert not failures(issues(tmp_path / "elsewhere"))
+    again = crate(tmp_path / "elsewhere")
+    assert "0 more by size and sha256 alone" in again.stdout
+
+
+def test_weights_left_out_are_still_told_of(study, issues, tmp_path):
+    crate(study, "--archive", tmp_path / "study.zip", "--without-weights")
+    with zipfile.ZipFile(tmp_path / "study.zip") as archive:
+        assert set(archive.namelist()) == {METADATA} | {
+            path for path in files_in(study) if not path.endswith(".safetensors")
+        }
+        found = entities(archive.read(METADATA).decode())
+    absent = {entity["alternateName"]: entity for entity in found.values() if "alternateName" in entity}
+    assert {path.rsplit("/", 1)[1] for path in absent} == {"adapter_model.safetensors"} and len(absent) == 2
+    weights = absent[LATEST]
+    assert (weights["sha256"], weights["contentSize"]) == (
+        sha256_of(study / LATEST),
+        str((study / LATEST).stat().st_size),
+    )
+    assert weights["@id"].startswith("#") and weights["@id"] not in targets(found["./"]["hasPart"])
+    assert any(weights["@id"] in targets(action["result"]) for action in of_kind(found, "CreateAction").values())
+    assert not failures(issues(tmp_path / "study.zip"))
+
+
+def test_a_file_that_has_changed_since_a_job_read_it_is_not_taken_for_what_was_read(study):
+    read = state_of(study / "my questions.jsonl")
+    write(study, "my questions.jsonl", "others\n")
+    assert "1 more by size and sha256 alone" in crate(study).stdout
+    found = entities((study / METADATA).read_text())
+    (fetched,) = (action for action in of_kind(found, "CreateAction").values() if action["name"].startswith("fetch"))
+    (source,) = (found[name] for name in targets(fetched["object"]) if found[name]["@type"] == "File")
+    assert (source["alternateName"], source["sha256"]) == ("my questions.jsonl", read.sha256)
+    assert found["my%20questions.jsonl"]["sha256"] != read.sha256
+
+
+def unrecorded(root):
+    for path in root.rglob("*provenance.json"):
+        path.unlink()
+
+
+def cut_short(root):
+    (root / LATEST).write_text("cut")
+
+
+def alone(root):
+    (root / "Snakefile").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "said"),
+    [
+        (unrecorded, [], "holds no record of a job; run snakemake first"),
+        (cut_short, [], f"{LATEST} has 3 bytes, its record says"),
+        (alone, [], "holds no Snakefile; --results names"),
+        (lambda root: None, ["--results", "nowhere"], "holds no record of a job"),
+        (lambda root: None, ["--license", "free for all"], "'free for all' is no SPDX identifier"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_one_line(study, spoil, options, said):
+    spoil(study)
+    outcome = crate(study, *options, check=False)
+    assert outcome.returncode and said in outcome.stderr and "Traceback" not in outcome.stderr
+    assert not (study / METADATA).exists()
+
+
+def test_an_archive_is_not_written_into_what_it_holds(study):
+    outcome = crate(study, "--archive", study / "results/study.zip", check=False)
+    assert outcome.returncode and "write it elsewhere" in outcome.stderr
+
+
+def test_results_under_another_name_are_refused(study):
+    (study / "results").rename(study / "renamed")
+    outcome = crate(study, "--results", study / "renamed", check=False)
+    assert outcome.returncode and "give the folder that name back" in outcome.stderr

@@ -1,0 +1,668 @@
+"""Planted results, small enough to follow by hand: two seeds of one arm, its baseline and its teacher on four items."""
+
+import contextlib
+import csv
+import datetime
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY, run
+from selfrefine import tracing
+from selfrefine.checkpoints import write_manifest
+from selfrefine.errors import UserError
+from selfrefine.files import read_json, read_jsonl, sha256_of, write_json, write_jsonl
+from selfrefine.provenance import Record, describe_files, state_of
+from selfrefine.tracing import Results, check_all, trace
+
+ITEMS = ("a", "b", "c", "d")
+SEEDS = ("0", "1")
+SAMPLES = {name: f"results/reports/tiny/{name}/boxes.samples.jsonl" for name in ("base", "instruct/0", "instruct/1")}
+TEACHER = "results/completions/oracle/boxes/test-cot.jsonl"
+TRAIN = "results/benchmarks/boxes/train.jsonl"
+TABLES = "results/tables/provenance.json"
+ADAPTER = "results/checkpoints/tiny/instruct/0/adapter_model.safetensors"
+WEIGHTS = "results/models/tiny/model.safetensors"
+
+
+def write(name: str, content) -> str:
+    """Text, JSON Lines (a list) or CSV (a list of lists) in a file; its name."""
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content)
+    elif isinstance(content[0], dict):
+        write_jsonl(path, content)
+    else:
+        with open(path, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(content)
+    return name
+
+
+def record(name: str, stage: str, inputs: list[str], outputs: list[str], **known) -> None:
+    """The record of files as they are."""
+    facts = {"recipe": {}, "seed": None, "figures": {}} | known
+    made = Record(
+        stage=stage,
+        inputs={path: state_of(Path(path)) for path in sorted(inputs)},
+        outputs={path: state_of(Path(path)) for path in outputs},
+        code="0" * 16,
+        packages={},
+        machine={},
+        started=datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC),
+        wall_seconds=1.5,
+        peak_memory_mib=10,
+        **facts,
+    )
+    write_json(Path(name), made.model_dump(mode="json"))
+
+
+def judged(key: str, right: str) -> list[dict]:
+    return [{key: item, "strict": float(mark == "+"), "legacy": 0.0} for item, mark in zip(ITEMS, right, strict=True)]
+
+
+def seal(name: str, *inputs: str) -> None:
+    """Makes a record say of its outputs, and of these inputs, what they are now."""
+    content = read_json(Path(name))
+    for kind, paths in (("outputs", content["outputs"]), ("inputs", inputs)):
+        content[kind] |= {path: state_of(Path(path)).model_dump() for path in paths}
+    write_json(Path(name), content)
+
+
+def edit(name: str, old: str, new: str) -> None:
+    text = Path(name).read_text()
+    assert text.count(old) == 1, (old, text)
+    Path(name).write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def study(planted, tmp_path, monkeypatch) -> Path:
+    """A copy of the folder that the planted study ran in, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(planted, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    with contextlib.chdir(folder):
+        plant()
+    return folder
+
+
+def plant() -> None:
+    """The study's sources, artifacts, tables and figures, and their records, below the working directory."""
+    source = {"source": "file:boxes.jsonl", "sha256": None}
+    raw = write("results/benchmarks/boxes/raw/all.jsonl", Path(write("boxes.jsonl", "raw\n")).read_text())
+    record(f"{raw}.provenance.json", "fetch", ["boxes.jsonl"], [raw], recipe=source)
+    test = write("results/benchmarks/boxes/test.jsonl", [{"id": item} for item in ITEMS])
+    record("results/benchmarks/boxes/test.provenance.json", "prepare", [raw], [test], figures={"items": 4})
+    write(TRAIN, [{"id": "t"}])
+    record("results/benchmarks/boxes/train.provenance.json", "prepare", [raw, test], [TRAIN], figures={"items": 1})
+    write("oracle.jsonl", "recording\n")
+    for split, questions, rows in (("test", test, judged("item", "++++")), ("train", TRAIN, [{"item": "t"}])):
+        answers = write(f"results/completions/oracle/boxes/{split}-cot.jsonl", rows)
+        record(answers.replace(".jsonl", ".provenance.json"), "teach", [questions, "oracle.jsonl"], [answers])
+    kept = write("results/demonstrations/oracle/boxes.jsonl", [{"id": "t"}])
+    figures = {"demonstrations": {"answers": 1, "kept": 1, "dropped": {"wrong": 0}}}
+    record("results/demonstrations/oracle/boxes.provenance.json", "demonstrate", [answers], [kept], figures=figures)
+    exported = [write(f"results/lm_eval/boxes/{name}", name) for name in ("answers.py", "boxes.yaml", "docs.jsonl")]
+    record("results/lm_eval/boxes/provenance.json", "export_task", [test], exported)
+
+    weights = [write(WEIGHTS, "weights"), "results/models/tiny/manifest.json"]
+    files = describe_files(Path("results/models/tiny"), ["model.safetensors"])
+    write_json(Path(weights[1]), {"artifact": "model", "source": {}, "files": files})
+    source = {"source": "hf-model:of/tiny@main", "sha256": None}
+    record("results/models/tiny/provenance.json", "fetch_model", [], weights[::-1], recipe=source)
+    base = "results/checkpoints/tiny/base/manifest.json"
+    write_manifest(Path(base), "base", Path("results/models/tiny"), [])
+    record("results/checkpoints/tiny/base/provenance.json", "base", [weights[1]], [base])
+    checkpoints, logs = {"base": base}, []
+    for seed in SEEDS:
+        folder = f"results/checkpoints/tiny/instruct/{seed}"
+        outputs = [f"{folder}/manifest.json", write(f"{folder}/adapter_model.safetensors", f"adapter {seed}")]
+        logs.append(write(f"{folder}/training.jsonl", [{"step": 1, "loss": 1.0}]))
+        write_manifest(Path(outputs[0]), "instruct", Path("results/models/tiny"), ["adapter_model.safetensors"])
+        facts = {"seed": int(seed), "figures": {"updates": 9, "tokens_seen": 50}}
+        record(f"{folder}/provenance.json", "instruct", [base, TRAIN, kept], [*outputs, logs[-1]], **facts)
+        checkpoints[f"instruct/{seed}"] = outputs[0]
+    for (name, samples), right in zip(SAMPLES.items(), ("+---", "+++-", "+--+"), strict=True):
+        write(samples, judged("id", right)[::-1])
+        record(
+            samples.replace("samples.jsonl", "provenance.json"), "evaluate", [checkpoints[name], *exported], [samples]
+        )
+    paths = write("results/paths/tiny/0.jsonl", [{"style": "cot", "correct": mark == "+"} for mark in "+-+"])
+    counts = {"paths": 3, "correct": 2, "cut": 1}
+    reads = [checkpoints["instruct/0"], TRAIN]
+    record("results/paths/tiny/0.provenance.json", "sample", reads, [paths], seed=0, figures={"paths": {"cot": counts}})
+    pairs = write("results/pairs/tiny/0.jsonl", [{"id": "t"}])
+    counts = {"items": 1, "pairs": 1, "dropped": {"same_text": 0}}
+    record("results/pairs/tiny/0.provenance.json", "pair", [paths], [pairs], figures={"pairs": counts})
+    plant_tables(kept, paths, pairs, logs)
+
+
+def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
+    cells = [{"arm": "baseline", "seed": "", "checkpoint": "tiny/base", "samples": SAMPLES["base"]}]
+    for seed in SEEDS:
+        name = f"instruct/{seed}"
+        cells.append({"arm": "instruct", "seed": int(seed), "checkpoint": f"tiny/{name}", "samples": SAMPLES[name]})
+    cells.append({"arm": "teacher", "seed": "", "checkpoint": "", "samples": TEACHER})
+    cells = [cell | {"share": 100 if cell["arm"] == "instruct" else "", "evaluation": "boxes"} for cell in cells]
+    write_json(Path("results/index/tables.json"), {"cells": cells})
+    write_json(Path("results/index/training.json"), {"training": logs})
+    numbers = [[4, 1, 0.25], [4, 3, 0.75], [4, 2, 0.5], [4, 4, 1]]
+    rows = [
+        [cell["arm"], cell["share"], cell["seed"], "boxes", *row, cell["checkpoint"], cell["samples"]]
+        for cell, row in zip(cells, numbers, strict=True)
+    ]
+    head = ["arm", "share", "seed", "evaluation", "n", "correct", "accuracy", "checkpoint", "samples"]
+    both = f"{SAMPLES['instruct/0']} {SAMPLES['instruct/1']}"
+    against = [SAMPLES["base"], SAMPLES["instruct/0"], SAMPLES["instruct/1"]]
+    tables = {
+        "accuracy": [head, *rows],
+        "arms": [
+            ["arm", "share", "evaluation", "seeds", "n", "accuracy", "samples"],
+            ["baseline", "", "boxes", 1, 4, 0.25, SAMPLES["base"]],
+            ["instruct", 100, "boxes", 2, 4, 0.625, both],
+            ["teacher", "", "boxes", 1, 4, 1, TEACHER],
+        ],
+        "comparisons": [
+            ["arm", "share", "seed", "against", "evaluation", "n", "difference", "gained", "lost", "samples"],
+            ["instruct", 100, 0, "baseline", "boxes", 4, 0.5, 2, 0, f"{against[1]} {against[0]}"],
+            ["instruct", 100, 1, "baseline", "boxes", 4, 0.25, 1, 0, f"{against[2]} {against[0]}"],
+        ],
+        "demonstrations": [["demonstrations", "answers", "kept", "wrong"], [kept, 1, 1, 0]],
+        "paths": [["sampled", "style", "paths", "correct", "cut"], [paths, "cot", 3, 2, 1]],
+        "pairs": [["sampled", "dropped_same_text", "items", "pairs"], [pairs, 0, 1, 1]],
+        "stages": [
+            ["stage", "artifact", "wall_seconds", "tokens", "peak_memory_mib"],
+            ["instruct", logs[0], 1.5, 50, 10],
+        ],
+    }
+    outputs = [write(f"results/tables/{name}.csv", content) for name, content in tables.items()]
+    records = [path.replace(".samples", "").replace(".jsonl", ".provenance.json") for path in (*against, TEACHER)]
+    records += [path.replace(".jsonl", ".provenance.json") for path in (kept, paths, pairs)]
+    records += [log.replace("training.jsonl", "provenance.json") for log in logs]
+    inputs = ["results/index/tables.json", *against, TEACHER, paths, *records]
+    record(TABLES, "tables", inputs, outputs, recipe={"extractor": "strict"})
+    reads = dict.fromkeys(("accuracy", "matrix"), outputs[1:2])
+    for figure, inputs in (reads | {"training": [*logs, "results/index/training.json"]}).items():
+        drawn = [write(f"results/figures/{figure}.{suffix}", suffix) for suffix in ("svg", "png")]
+        record(f"results/figures/{figure}.provenance.json", "plot", inputs, drawn, recipe={"figure": figure})
+    write("results/tables/sources.csv", "role,name,source,licence,sha256\nstudent,tiny,hf-model:of/tiny@main,,\n")
+
+
+def faults(folder: str = "results") -> list[str]:
+    """What is broken in the whole results."""
+    results = Results(Path(folder))
+    check_all(results)
+    return list(results.faults)
+
+
+def traced(path: str, folder: str = "results", **wanted: str) -> tuple[list[str], list[str]]:
+    """A trace's lines, and the faults on its way."""
+    results = Results(Path(folder))
+    lines = trace(results, path, wanted)
+    return lines, list(results.faults)
+
+
+def test_whole_results_have_no_fault_and_every_file_is_hashed_once(study, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(tracing, "state_of", lambda path: hashed.append(path) or state_of(path))
+    results = Results(Path("results"))
+    check_all(results)
+    assert list(results.faults) == []
+    records = len(list(study.rglob("*provenance.json")))
+    assert results.checked().startswith(f"records: {records}, files: {len(hashed)}, ")
+    assert len(hashed) == len(set(hashed))
+    files = {path for path in study.rglob("*") if path.is_file()}
+    # All but the records that no table reads, and a table that no record names.
+    unread = {path.relative_to(study).as_posix() for path in files - {*hashed}}
+    assert {name for name in unread if not name.endswith("provenance.json")} == {"results/tables/sources.csv"}
+
+
+def test_the_chain_behind_a_row(study):
+    lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="1")
+    assert broken == []
+    short = {path: sha256_of(Path(path))[:12] for path in (TRAIN, SAMPLES["instruct/1"])}
+    assert f"      prepare 2026-03-01  {short[TRAIN]} {TRAIN} (items 1)" in [line[2:] for line in lines]
+    assert lines[1] == "  row  arm=instruct share=100 seed=1 evaluation=boxes n=4 correct=2 accuracy=0.5"
+    assert lines[2] == f"    2 of 4 right in {SAMPLES['instruct/1']}"
+    assert lines[3] == f"    evaluate 2026-03-01  {short[SAMPLES['instruct/1']]} {SAMPLES['instruct/1']}"
+    shape = [(len(line) - len(line.lstrip())) // 2 for line in lines]
+    stages = [line.split()[0] + (" above" if line.endswith("(above)") else "") for line in lines]
+    assert list(zip(shape, stages, strict=True)) == [
+        (0, "tables"),
+        (1, "row"),
+        (2, "2"),
+        (2, "evaluate"),
+        (3, "instruct"),
+        (4, "prepare"),
+        (5, "fetch"),
+        (6, "file"),
+        (5, "prepare"),
+        (6, "fetch above"),
+        (4, "base"),
+        (5, "fetch_model"),
+        (4, "demonstrate"),
+        (5, "teach"),
+        (6, "file"),
+        (6, "prepare above"),
+        (3, "export_task"),
+        (4, "prepare above"),
+    ]
+    assert "(from hf-model:of/tiny@main, its sha256 not pinned)" in lines[11]
+    assert "(seed 1, updates 9)" in lines[4]
+
+
+def test_the_chain_behind_an_artifact_names_each_once(study):
+    lines, broken = traced("results/pairs/tiny/0.jsonl")
+    assert broken == []
+    assert [line.split()[0] for line in lines[:3]] == ["pair", "sample", "prepare"]
+    named = [re.search(r" (results/\S+)", line)[1] for line in lines if "(above)" not in line and " results/" in line]
+    assert TRAIN in named and len(named) == len(set(named))
+    assert "cot paths 3, cot correct 2" in lines[1]
+
+
+def test_a_row_of_an_arm_counts_every_seed(study):
+    lines, broken = traced("results/tables/arms.csv", arm="instruct")
+    assert broken == []
+    assert [line.strip() for line in lines if "right in" in line] == [
+        f"3 of 4 right in {SAMPLES['instruct/0']}",
+        f"2 of 4 right in {SAMPLES['instruct/1']}",
+    ]
+    assert sum(line.lstrip().startswith("instruct 2026") for line in lines) == 2
+
+
+def test_a_teachers_answers_are_counted_by_item(study):
+    lines, broken = traced("results/tables/accuracy.csv", arm="teacher", evaluation="boxes")
+    assert broken == []
+    assert f"    4 of 4 right in {TEACHER}" in lines
+
+
+def test_a_bar_of_a_figure_leads_through_the_table_it_was_drawn_from(study):
+    for suffix in ("svg", "png"):
+        lines, broken = traced(f"results/figures/accuracy.{suffix}", arm="baseline", evaluation="boxes")
+        assert broken == []
+        assert [line.split()[0] for line in lines[:5]] == ["plot", "tables", "row", "1", "evaluate"]
+    edit("results/tables/arms.csv", "baseline,,boxes,1,4,0.25", "baseline,,boxes,1,4,0.50")
+    lines, broken = traced("results/figures/accuracy.svg", arm="baseline")
+    assert [fault.split(" expected")[0] for fault in broken] == [
+        "results/tables/arms.csv:",
+        "results/tables/arms.csv:2:",
+    ]
+    assert lines[1].endswith("BROKEN") and lines[2].endswith("BROKEN") and not lines[0].endswith("BROKEN")
+
+
+def test_a_figure_drawn_from_another_table_is_a_broken_link(study):
+    write("results/tables/arms.csv", Path("results/tables/arms.csv").read_text().replace("instruct", "refine"))
+    seal(TABLES)
+    _, (fault,) = traced("results/figures/accuracy.svg", arm="baseline")
+    assert fault.startswith("results/tables/arms.csv: expected ")
+    assert "results/figures/accuracy.svg was made from another one: `snakemake results/figures/accuracy.svg`" in fault
+
+
+def test_figure_accuracy_has_no_bar_of_a_part_of_the_demonstrations(study):
+    edit("results/tables/arms.csv", "instruct,100", "instruct,50")
+    with pytest.raises(UserError, match=r"accuracy\.svg: no share=50; there is ''$"):
+        traced("results/figures/accuracy.svg", share="50")
+    assert "share=50" in traced("results/figures/matrix.svg", share="50")[0][2]
+
+
+def test_curves_are_named_by_a_part_of_their_logs_path(study):
+    lines, broken = traced("results/figures/training.svg", checkpoint="instruct/1")
+    assert broken == []
+    assert [line.split()[0] for line in lines[:2]] == ["plot", "instruct"]
+    assert "results/checkpoints/tiny/instruct/1/training.jsonl" in lines[1]
+    assert not any("instruct/0" in line for line in lines)
+    for wanted in ({"checkpoint": "refine"}, {"arm": "instruct"}, {"checkpoint": "instruct", "arm": "instruct"}):
+        with pytest.raises(UserError, match=r"checkpoint= and a part of one of these: results/.*0/training\.jsonl, "):
+            traced("results/figures/training.svg", **wanted)
+
+
+def test_a_row_of_the_sources_leads_to_what_was_fetched(study):
+    lines, broken = traced("results/tables/sources.csv", role="student")
+    assert broken == []
+    assert lines[2].split()[0] == "fetch_model"
+    edit("results/tables/sources.csv", "@main", "@other")
+    _, (fault,) = traced("results/tables/sources.csv", role="student")
+    assert fault.startswith("results/tables/sources.csv:2: expected a record below results/models/ of that source")
+
+
+def tamper_size() -> None:
+    path = Path(TRAIN)
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+FAULTS = {
+    "edited, of the same size": (
+        lambda: edit(SAMPLES["instruct/0"], '"id": "b", "strict": 1.0', '"id": "b", "strict": 0.0'),
+        f"{SAMPLES['instruct/0']}: expected ",
+        "it was changed after it was made: `snakemake results/reports/",
+    ),
+    "cut off": (tamper_size, f"{TRAIN}: expected 12 bytes, sha256 ", "found 9 bytes, sha256 "),
+    "missing": (
+        lambda: Path(TRAIN).unlink(),
+        f"{TRAIN}: expected 12 bytes, sha256 ",
+        f"it is missing; `snakemake {TRAIN}` makes it again",
+    ),
+    "record not JSON": (
+        lambda: Path("results/lm_eval/boxes/provenance.json").write_text('{"stage"'),
+        "results/lm_eval/boxes/provenance.json: expected a record of provenance, found none: ",
+        "delete it, and `snakemake` makes its artifact again",
+    ),
+    "record not of the schema": (
+        lambda: edit("results/lm_eval/boxes/provenance.json", '"wall_seconds": 1.5', '"wall_seconds": -1'),
+        "results/lm_eval/boxes/provenance.json: expected a record of provenance, found none: wall_seconds: ",
+        "delete it",
+    ),
+    "record gone": (
+        lambda: Path("results/checkpoints/tiny/base/provenance.json").unlink(),
+        "results/checkpoints/tiny/base/manifest.json: expected a record of how it was made, found none",
+        "`snakemake results/checkpoints/tiny/base/manifest.json` makes it again",
+    ),
+    "input of a record edited": (
+        lambda: edit("results/figures/accuracy.provenance.json", sha256_of(Path("results/tables/arms.csv")), "0" * 64),
+        "results/tables/arms.csv: expected ",
+        "sha256 000000000000 (read, says results/figures/accuracy.provenance.json), found ",
+    ),
+    "made anew, but not what was made from it": (
+        lambda: (
+            edit("results/lm_eval/boxes/docs.jsonl", "docs", "DOCS"),
+            seal("results/lm_eval/boxes/provenance.json"),
+        ),
+        "results/lm_eval/boxes/docs.jsonl: expected ",
+        "was made from another one: `snakemake results/reports/tiny/",
+    ),
+    "index edited": (
+        lambda: edit("results/index/training.json", "instruct/1", "instruct/2"),
+        "results/index/training.json: expected ",
+        "`snakemake results/figures/training.svg` makes it again",
+    ),
+    "index missing": (
+        lambda: Path("results/index/tables.json").unlink(),
+        "results/index/tables.json: expected ",
+        "it is missing; `snakemake results/index/tables.json` makes it again",
+    ),
+    "adapter edited": (lambda: edit(ADAPTER, "0", "9"), f"{ADAPTER}: expected 9 bytes, sha256 ", "found 9 bytes"),
+    "weights edited": (
+        lambda: edit(WEIGHTS, "w", "W"),
+        f"{WEIGHTS}: expected 7 bytes, sha256 ",
+        "delete results/models/tiny/manifest.json, and `snakemake results/models/tiny/manifest.json` makes it again",
+    ),
+    "weights missing": (lambda: Path(WEIGHTS).unlink(), f"{WEIGHTS}: expected 7 bytes, ", "it is missing; delete "),
+    "source edited": (
+        lambda: write("oracle.jsonl", "RECORDING\n"),
+        "oracle.jsonl: expected 10 bytes, sha256 ",
+        "`snakemake results/completions/oracle/boxes/",
+    ),
+}
+
+
+@pytest.mark.parametrize("tamper, begins, says", FAULTS.values(), ids=FAULTS)
+def test_every_kind_of_fault_is_found(study, tamper, begins, says):
+    tamper()
+    found = faults()
+    assert found and len({fault.split(": expected")[0] for fault in found}) == 1
+    assert all(fault.startswith(begins) for fault in found)
+    assert any(says in fault for fault in found)
+
+
+@pytest.mark.parametrize("kind", ["edited, of the same size", "cut off", "missing", "record gone", "adapter edited"])
+def test_a_chain_finds_the_faults_behind_it_and_only_those(study, kind):
+    tamper, begins, _ = FAULTS[kind]
+    tamper()
+    lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="0")
+    assert [fault.startswith(begins) for fault in broken] == [True]
+    assert sum(line.endswith("BROKEN") for line in lines) == 1
+    if kind in ("edited, of the same size", "adapter edited"):
+        lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="1")
+        assert broken == [] and not any("BROKEN" in line for line in lines)
+
+
+def test_a_changed_adapter_is_found_though_its_own_record_agrees_with_it(study):
+    edit(ADAPTER, "0", "9")
+    seal("results/checkpoints/tiny/instruct/0/provenance.json")
+    seal(TABLES, "results/checkpoints/tiny/instruct/0/provenance.json")
+    (fault,) = faults()
+    assert fault.startswith(f"{ADAPTER}: expected 9 bytes")
+    assert "(says results/checkpoints/tiny/instruct/0/manifest.json)" in fault
+
+
+def test_changed_weights_are_found_though_their_own_manifest_agrees_with_them(study):
+    edit(WEIGHTS, "w", "W")
+    manifest = Path("results/models/tiny/manifest.json")
+    files = describe_files(manifest.parent, ["model.safetensors"])
+    write_json(manifest, {"artifact": "model", "source": {}, "files": files})
+    seal("results/models/tiny/provenance.json")
+    seal("results/checkpoints/tiny/base/provenance.json", str(manifest))
+    (fault,) = faults()
+    assert fault.startswith(f"{manifest}: expected sha256 ")
+    assert "/manifest.json), found " in fault and "the checkpoint is not of these weights" in fault
+
+
+def test_a_manifest_that_is_none_is_a_fault(study):
+    base = Path("results/checkpoints/tiny/base/manifest.json")
+    base.write_text('{"artifact": "checkpoint", "files": []}')
+    seal("results/checkpoints/tiny/base/provenance.json")
+    assert any(fault.startswith(f"{base}: expected a manifest of files, bytes and sha256") for fault in faults())
+
+
+def test_a_fetched_file_must_be_the_pinned_one(study):
+    name = "results/benchmarks/boxes/raw/all.jsonl.provenance.json"
+    edit(name, '"sha256": null', f'"sha256": "{"1" * 64}"')
+    (fault,) = faults()
+    assert fault.startswith(
+        "results/benchmarks/boxes/raw/all.jsonl: expected sha256 111111111111, which the recipe in "
+    )
+
+
+ROWS = {
+    "accuracy": (
+        "instruct,100,0,boxes,4,3,0.75",
+        "instruct,100,0,boxes,4,4,1",
+        "accuracy 0.75, correct 3",
+        "1, 4",
+    ),
+    "arms": ("boxes,2,4,0.625", "boxes,2,4,0.626", "accuracy 0.625", "0.626"),
+    "comparisons": ("4,0.25,1,0", "4,0.25,2,1", "gained 1, lost 0", "2, 1"),
+    "demonstrations": (",1,1,0", ",2,2,0", "answers 1, kept 1", "2, 2"),
+    "paths": ("cot,3,2,1", "cot,3,3,0", "correct 2, cut 1", "3, 0"),
+    "pairs": (",0,1,1", ",1,1,2", "pairs 1, dropped_same_text 0", "2, 1"),
+    "stages": ("1.5,50", "0.5,5", "wall_seconds 1.5, tokens 50", "0.5, 5"),
+    "not a number": (
+        "baseline,,,boxes,4,1,0.25",
+        "baseline,,,boxes,4,,none",
+        "accuracy 0.25, correct 1",
+        "none, nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, table):
+    old, new, expected, found = ROWS[table]
+    name = f"results/tables/{table if table != 'not a number' else 'accuracy'}.csv"
+    edit(name, old, new)
+    seal(TABLES)
+    if table == "arms":
+        seal("results/figures/accuracy.provenance.json", name)
+        seal("results/figures/matrix.provenance.json", name)
+    (fault,) = faults()
+    assert fault.startswith(f"{name}:") and f"expected {expected} (counted in results/" in fault
+    assert f", found {found}; the table was changed after it was made: delete it, and `snakemake {name}`" in fault
+
+
+@pytest.mark.parametrize(
+    "table, old, new, expected",
+    [
+        (
+            "accuracy",
+            f"4,1,0.25,tiny/base,{SAMPLES['base']}",
+            f"4,3,0.75,tiny/base,{SAMPLES['instruct/0']}",
+            "of its arm",
+        ),
+        ("accuracy", "tiny/instruct/0,", "tiny/instruct/7,", "of its arm (there are none)"),
+        ("accuracy", f"tiny/base,{SAMPLES['base']}", "tiny/base,results/x.jsonl", "files that the table was made from"),
+        ("accuracy", f"tiny/base,{SAMPLES['base']}", "tiny/base,", "files that the table was made from"),
+        ("arms", f"2,4,0.625,{SAMPLES['instruct/0']} ", "1,4,0.5,", "of its arm"),
+        ("comparisons", "0,baseline", "0,teacher", "of an arm teacher to compare with"),
+    ],
+)
+def test_a_row_must_name_the_samples_of_its_arm(study, table, old, new, expected):
+    name = f"results/tables/{table}.csv"
+    edit(name, old, new)
+    seal(TABLES)
+    if table == "arms":
+        seal("results/figures/accuracy.provenance.json", name)
+        seal("results/figures/matrix.provenance.json", name)
+    (wrong, *_) = [fault for fault in faults() if fault.startswith(f"{name}:")]
+    assert expected in wrong
+
+
+def test_a_row_that_was_taken_out_is_missed(study):
+    content = Path("results/tables/accuracy.csv").read_text().splitlines(keepends=True)
+    write("results/tables/accuracy.csv", "".join(content[:2] + content[3:]))
+    seal(TABLES)
+    (fault,) = faults()
+    assert fault.startswith(f"results/tables/accuracy.csv: expected a row of {SAMPLES['instruct/0']}, found none")
+
+
+def test_answers_that_cannot_be_counted_are_a_fault(study):
+    rows = [{"id": row["id"], "lenient": 1.0} for row in read_jsonl(Path(SAMPLES["base"]))]
+    write(SAMPLES["base"], rows)
+    own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
+    seal(own)
+    seal(TABLES, own, SAMPLES["base"])
+    assert all("what cannot be counted (KeyError: 'strict')" in fault for fault in faults()) and faults()
+
+
+def test_other_items_in_one_seed_than_in_another_are_a_fault(study):
+    own = SAMPLES["instruct/1"].replace("samples.jsonl", "provenance.json")
+    edit(SAMPLES["instruct/1"], '"id": "d"', '"id": "e"')
+    seal(own)
+    seal(TABLES, own, SAMPLES["instruct/1"])
+    found = faults()
+    assert [fault.split(": expected")[0] for fault in found] == [
+        "results/tables/arms.csv:3",
+        "results/tables/comparisons.csv:3",
+    ]
+    assert all("the files are of different items" in fault for fault in found)
+
+
+def test_results_are_checked_wherever_they_lie(study, monkeypatch):
+    archive = study / "far" / "archived"
+    shutil.copytree("results", archive)
+    shutil.rmtree("results")
+    assert faults(str(archive)) == []
+    for path in ("results/pairs/tiny/0.jsonl", str(archive / "pairs/tiny/0.jsonl")):
+        lines, broken = traced(path, str(archive))
+        assert broken == []
+        assert sum(line.endswith("boxes.jsonl (outside the results, not here: not checked)") for line in lines) == 1
+    monkeypatch.chdir(archive)
+    assert traced("pairs/tiny/0.jsonl", ".")[0] == lines
+    (archive / "lm_eval/boxes/docs.jsonl").unlink()
+    (fault,) = faults(str(archive))
+    name = "results/lm_eval/boxes/docs.jsonl"
+    assert fault.startswith(f"{name}: ")
+    assert fault.endswith(f"`snakemake {name}` makes it again where the study ran; copy it from there")
+
+
+def test_sources_beside_moved_results_are_checked(study):
+    shutil.copytree("results", "far/archived")
+    results = Results(Path("far/archived"))
+    check_all(results)
+    assert results.outside == {"boxes.jsonl", "oracle.jsonl"}
+    write("far/boxes.jsonl", "raw\n")
+    write("far/oracle.jsonl", "other\n")
+    found = faults("far/archived")
+    assert len(found) == 2 and all(fault.startswith("oracle.jsonl: expected 10 bytes") for fault in found)
+
+
+@pytest.mark.parametrize(
+    "path, wanted, message",
+    [
+        ("results/tables/accuracy.csv", {"arn": "refine"}, r"no column 'arn'; there are arm, share, seed, evaluation"),
+        (
+            "results/tables/accuracy.csv",
+            {"arm": "refine"},
+            r"no arm=refine; there is 'baseline', 'instruct', 'teacher'$",
+        ),
+        (
+            "results/tables/accuracy.csv",
+            {"arm": "instruct", "seed": "2"},
+            r"no seed=2 in the rows that match so far; there is '0', '1'$",
+        ),
+        (
+            "results/demonstrations/oracle/boxes.jsonl",
+            {"arm": "x"},
+            "neither a table nor a figure: name it without arm=…",
+        ),
+        ("results/index/tables.json", {"arm": "x"}, "neither a table nor a figure"),
+        ("results/nothing.jsonl", {}, "results/nothing.jsonl: no such artifact"),
+        ("results/pairs", {}, "results/pairs: no such artifact"),
+        (
+            "boxes.jsonl",
+            {},
+            "boxes.jsonl: not in .*results; name a file of the results, or their folder with --results",
+        ),
+    ],
+)
+def test_what_cannot_be_traced_is_said(study, path, wanted, message):
+    with pytest.raises(UserError, match=message):
+        traced(path, **wanted)
+
+
+def test_a_folder_that_is_no_results_is_refused(study):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        Results(Path("nowhere"))
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match="no record below it"):
+        faults("empty")
+
+
+def test_a_missing_artifact_is_traced_by_its_record(study):
+    Path(TRAIN).unlink()
+    lines, broken = traced(TRAIN)
+    assert lines[0] == f"prepare 2026-03-01  missing {TRAIN} (items 1)  BROKEN"
+    assert f"it is missing; `snakemake {TRAIN}` makes it again" in broken[0]
+
+
+def test_an_artifact_without_a_record_is_a_fault(study):
+    write("results/pairs/tiny/9.jsonl", "{}\n")
+    lines, (fault,) = traced("results/pairs/tiny/9.jsonl")
+    assert lines[0].startswith("?  ") and lines[0].endswith("BROKEN")
+    assert fault.startswith("results/pairs/tiny/9.jsonl: expected a record of how it was made, found none")
+
+
+BARE = """
+import runpy, sys
+for name in ("torch", "numpy", "pandas", "scipy", "yaml", "matplotlib", "snakemake", "transformers", "datasets"):
+    sys.modules[name] = None
+sys.argv[:] = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rsplit("/", 1)[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_program_needs_nothing_but_pydantic_and_says_by_its_status_whether_all_holds(study):
+    program = [sys.executable, "-c", BARE, REPOSITORY / "scripts/trace.py"]
+    whole = run(*program, "--all", cwd=study)
+    assert whole.stdout.startswith("records: ") and whole.stdout.endswith(": every link holds\n")
+    assert whole.stdout.count("\n") == 1 and whole.stderr == ""
+    row = run(*program, "results/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study)
+    assert f"3 of 4 right in {SAMPLES['instruct/0']}\n" in row.stdout
+    Path(TRAIN).unlink()
+    broken = run(*program, "results/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study, check=False)
+    assert broken.returncode == 1
+    assert broken.stdout.endswith(": 1 broken\n")
+    assert broken.stderr.startswith(f"broken: {TRAIN}: expected ") and broken.stderr.count("\n") == 1
+    for arguments in (["results/tables/accuracy.csv", "arm"], ["results/tables/accuracy.csv", "a=1", "a=2"], []):
+        refused = run(*program, *arguments, cwd=study, check=False)
+        assert refused.returncode == 1 and refused.stderr.startswith("error: ")
+    shutil.move("results", "moved")
+    moved = run(*program, "--results", "moved", "--all", cwd=study, check=False)
+    assert moved.returncode == 1 and moved.stderr.startswith(f"broken: {TRAIN}: ")
