@@ -25,7 +25,7 @@ from snakemake.persistence.file import FilePersistence
 from selfrefine.errors import UserError
 from selfrefine.files import NO_LOCKS, KnownHashes, sha256_of_bytes, write_json
 from selfrefine.fingerprint import snapshot
-from selfrefine.provenance import Record, differences, read_record
+from selfrefine.provenance import Record, clear_scratch, differences, read_record
 
 # By fingerprint, the scripts that the rules run.
 SCRIPTS: dict[str, Path] = {}
@@ -86,12 +86,17 @@ class Records(FilePersistence):
         return []
 
     async def finished(self, job) -> None:
-        """Keeps the hashes that the job itself has taken, so that the next plan need not."""
+        """Clears up after a job, and keeps the hashes that it has taken, so that the next plan need not."""
         await super().finished(job)
+        clear_scratch(job.output)
         record = self._read(job)
         if record:
             for path, state in {**record.inputs, **record.outputs}.items():
                 self._hashes.note(Path(path), state.sha256)
+
+    def script_of(self, job) -> Path:
+        """The script that a job runs."""
+        return SCRIPTS[job.params.code]
 
     # Comparing.
 
@@ -172,8 +177,10 @@ class Records(FilePersistence):
 
     def _is_asked_for(self, job) -> bool:
         """Whether a target of this invocation, or a rule that only collects files, wants an output that is gone."""
+        if job in self.dag.targetjobs:
+            return True
         asked = [path for other, paths in self.dag.depending[job].items() if not other.output for path in paths]
-        return not all(map(os.path.exists, [*asked, *(job.output if job in self.dag.targetjobs else [])]))
+        return not all(map(os.path.exists, asked))
 
     def _runs(self, job) -> bool:
         """Whether the job will run: it or one before it has changed, its outputs need mending, or the user wants it."""
@@ -228,11 +235,17 @@ class Records(FilePersistence):
                 with super().lock():
                     yield
                 return
+            file.seek(0)
+            if file.read():  # the last invocation was killed, maybe between a job's end and its clearing up
+                for job in self.dag.jobs:
+                    if not self.dag.needrun(job):
+                        clear_scratch(job.output)
             file.truncate(0)
             now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
             print(f"process {os.getpid()} on {socket.gethostname()}, since {now}", file=file, flush=True)
             keep_code()
             yield
+            file.truncate(0)
 
 
 def _text(job) -> bytes | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.errors import UserError
-from selfrefine.files import Journal, read_jsonl, write_json, write_jsonl
+from selfrefine.files import read_jsonl, write_json, write_jsonl
 from selfrefine.provenance import Run
 
 
@@ -35,7 +35,6 @@ def main() -> None:
         with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
             if not run.made:
                 evaluate(args, run)
-            Journal(args.report).remove()
 
 
 def evaluate(args: argparse.Namespace, run: Run) -> None:

@@ -4,7 +4,6 @@ The loss is on the answer's tokens and the stop token. An interrupted run goes o
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from selfrefine import cli
@@ -14,7 +13,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
 from selfrefine.prompts import messages
-from selfrefine.provenance import Run
+from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
     InstructRecipe,
     check_example,
@@ -62,12 +61,11 @@ def build_examples(
 
 def main() -> None:
     args = arguments()
-    scratch = args.manifest.parent / "trainer"
+    scratch = args.manifest.parent / TRAINER
     inputs = [args.start, args.items, args.demonstrations]
     with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
         if not run.made:
             instruct(args, scratch, run)
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:

@@ -4,7 +4,6 @@ Keeps the weights of lowest validation loss. An interrupted run goes on from its
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from selfrefine import cli
@@ -14,7 +13,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
 from selfrefine.prompts import messages
-from selfrefine.provenance import Run
+from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
     RefineRecipe,
     common_arguments,
@@ -86,12 +85,11 @@ def make_trainer(model, peft_config, config, examples: dict[str, list[dict]], to
 
 def main() -> None:
     args = arguments()
-    scratch = args.manifest.parent / "trainer"
+    scratch = args.manifest.parent / TRAINER
     inputs = [args.start, args.items, args.pairs]
     with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
         if not run.made:
             refine(args, scratch, run)
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:

@@ -11,7 +11,7 @@ from selfrefine.benchmarks import read_items, subset
 from selfrefine.engines import complete
 from selfrefine.engines.local import TransformersEngine
 from selfrefine.errors import UserError
-from selfrefine.files import Journal, write_jsonl
+from selfrefine.files import write_jsonl
 from selfrefine.models import load_checkpoint, set_threads
 from selfrefine.paths import count, requests_for, to_rows
 from selfrefine.prompts import STYLES
@@ -36,7 +36,6 @@ def main() -> None:
     with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
         if not run.made:
             sample(args, run)
-        Journal(args.output).remove()
 
 
 def sample(args: argparse.Namespace, run: Run) -> None:

@@ -7,7 +7,7 @@ from selfrefine import cli
 from selfrefine.benchmarks import read_items
 from selfrefine.engines import complete
 from selfrefine.errors import UserError
-from selfrefine.files import Journal, write_jsonl
+from selfrefine.files import write_jsonl
 from selfrefine.paths import count, requests_for, to_rows
 from selfrefine.provenance import Run
 from selfrefine.teaching import Teaching
@@ -52,7 +52,6 @@ def main() -> None:
     with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
         if not run.made:
             teach(args, run)
-        Journal(args.output).remove()
 
 
 def teach(args: argparse.Namespace, run: Run) -> None:

@@ -212,3 +212,37 @@ def make_study(folder: Path, model: Path) -> tuple[Path, dict]:
     path = folder / "config" / "tiny.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path, config
+
+
+def snakemake(folder: Path, *arguments, check: bool = True) -> subprocess.CompletedProcess:
+    """Runs the tiny study's workflow in a folder that `make_study` made."""
+    return run("snakemake", *arguments, "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder, check=check)
+
+
+def assert_same_results(folder: Path, other: Path) -> None:
+    """Compares two finished studies file by file; what tells of the time that they took may differ."""
+    timed = ("provenance.json", "stages.csv", "summary.md")
+
+    def contents(place: Path) -> dict[str, bytes]:
+        files = (path for path in place.glob("results/**/*") if path.is_file() and not path.name.endswith(timed))
+        return {str(path.relative_to(place)): path.read_bytes() for path in files}
+
+    expected, found = contents(folder), contents(other)
+    assert sorted(found) == sorted(expected)
+    assert len(expected) > 40
+    assert [name for name in expected if expected[name] != found[name]] == []
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, tiny_model) -> tuple[Path, subprocess.CompletedProcess]:
+    """The finished tiny study, and what Snakemake said."""
+    folder = tmp_path_factory.mktemp("study")
+    make_study(folder, tiny_model)
+    return folder, snakemake(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path, tiny_model) -> tuple[Path, Path, dict]:
+    """The tiny study before its first run: folder, configuration file, configuration."""
+    path, config = make_study(tmp_path, tiny_model)
+    return tmp_path, path, config

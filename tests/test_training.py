@@ -15,7 +15,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint
 from selfrefine.prompts import Prompt, messages
-from selfrefine.provenance import Run
+from selfrefine.provenance import Run, clear_scratch
 from selfrefine.training import (
     InstructRecipe,
     RefineRecipe,
@@ -144,7 +144,6 @@ def test_instruct_learns_and_leaves_a_whole_checkpoint(instructed):
     folder, adapter, manifest = open_checkpoint(instructed / "out/manifest.json")
     assert adapter == instructed / "out"
     assert sorted(manifest["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
-    assert not (instructed / "out/trainer").exists()
     tensors = load_file(adapter / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
 
@@ -153,6 +152,26 @@ def test_instruct_gives_the_same_bytes_twice(instructed, base_checkpoint, tmp_pa
     run(*instruct_command(tmp_path, base_checkpoint))
     for name in ("adapter_model.safetensors", "manifest.json", "training.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+
+
+def test_a_training_asked_to_end_once_more_only_writes_its_adapter(instructed, base_checkpoint, tmp_path):
+    folder = tmp_path / "study"
+    run(*instruct_command(folder, base_checkpoint))
+    for name in ("adapter_model.safetensors", "adapter_config.json", "manifest.json", "provenance.json"):
+        (folder / "out" / name).unlink()
+    outcome = run(*instruct_command(folder, base_checkpoint))
+    assert "going on from checkpoint-6" in outcome.stdout
+    for name in ("adapter_model.safetensors", "manifest.json", "training.jsonl"):
+        assert (folder / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+    clear_scratch([str(folder / "out/adapter_model.safetensors")])
+    assert not (folder / "out/trainer").exists()
+
+
+def test_what_is_made_already_is_not_made_again(instructed, base_checkpoint):
+    before = (instructed / "out/adapter_model.safetensors").stat()
+    outcome = run(*instruct_command(instructed, base_checkpoint))
+    assert "made already" in outcome.stdout
+    assert (instructed / "out/adapter_model.safetensors").stat().st_ctime_ns == before.st_ctime_ns
 
 
 def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(

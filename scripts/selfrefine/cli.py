@@ -72,9 +72,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     except Exception as error:
         # Libraries wrap a full disk in errors of their own; its text is the system's.
-        if os.strerror(errno.ENOSPC) not in str(error):
+        if not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
             raise
-        sys.exit(f"error: the disk is full ({error}); free space and run again, finished work is kept")
+        sys.exit(f"error: could not be written: {error}; free space and run again, finished work is kept")
     except KeyboardInterrupt:
         print("interrupted; run again to go on from here", file=sys.stderr)
         sys.exit(130)

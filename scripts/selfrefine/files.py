@@ -73,7 +73,8 @@ class KnownHashes:
             entry = [state.st_size, state.st_ctime_ns, sha256]
             if self._known.get(str(path)) != entry:
                 self._known[str(path)] = entry
-                with open(self.path, "a", encoding="utf-8") as file:
+                # Only a memory: on a full disk the file is hashed again next time.
+                with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
                     file.write(json.dumps([str(path), *entry]) + "\n")
         return sha256
 

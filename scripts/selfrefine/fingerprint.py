@@ -4,7 +4,8 @@ A part is a function, a class, an assignment or an import at the top of a module
 docstrings: comments and formatting do not change a fingerprint, a changed default, constant or decorator does. Which parts are
 reached is read from names: what a reached part names is reached, in its own module or where it was imported from; a module that
 is handed on as a whole counts whole, and so do statements that run when it is loaded, and data files that a reached part names.
-A part that only `getattr` with a computed name would find is not seen. Equal under every Python that can read the code.
+A part that only `getattr` with a computed name would find is not seen. What reads the command line and keeps the records does
+not count: no artifact's content depends on it. Equal under every Python that can read the code.
 """
 
 import ast
@@ -17,6 +18,12 @@ from pathlib import Path
 UNSEEN = ("ctx", "kind", "type_comment", "type_ignores")
 # Decorators that leave no trace elsewhere; a function under another one may be registered somewhere, and counts as reached.
 PURE = ("functools", "contextlib", "dataclasses", "staticmethod", "classmethod", "property", "torch")
+# By file, the parts that do not count; what only they reach does not either.
+UNCOUNTED = {
+    "selfrefine/cli.py": None,
+    "selfrefine/fingerprint.py": None,
+    "selfrefine/provenance.py": {"Run", "Record", "read_record"},
+}
 WHOLE = "*"
 LOADED = "(statements)"
 
@@ -55,7 +62,7 @@ class Code:
             if WHOLE in wanted:
                 wanted |= set(module.parts)
             for part in wanted & module.parts.keys():
-                if (path, part) not in reached:
+                if (path, part) not in reached and not self._is_uncounted(path, part):
                     reached[path, part] = module.text(part)
                     for target, name in self.uses(path, part):
                         if target.endswith(".py"):
@@ -63,6 +70,9 @@ class Code:
                         else:
                             reached[target, name] = self.texts[target]
         return reached
+
+    def _is_uncounted(self, path: str, part: str) -> bool:
+        return path in UNCOUNTED and (UNCOUNTED[path] is None or part in UNCOUNTED[path])
 
     def uses(self, path: str, part: str) -> list[tuple[str, str]]:
         """What a part names directly, as (file, part)."""
@@ -124,6 +134,7 @@ class Code:
 class _Module:
     def __init__(self, path: str, text: str):
         self.path = path
+        self.lines = text.splitlines()
         self.parts: dict[str, list[ast.stmt]] = {}
         self.always: set[str] = {LOADED}
         self.imports: dict[str, str] = {}
@@ -174,9 +185,9 @@ class _Module:
             self._texts[part] = "\n".join([*map(_dump, self.parts[part]), *bound])
         return self._texts[part]
 
-    def source(self, part: str) -> str:
-        """A part as source text, without comments and docstrings."""
-        return "\n".join(map(ast.unparse, self.parts[part]))
+    def source(self, part: str) -> list[str]:
+        """A part's lines as they stand in the file."""
+        return [line for node in self.parts[part] for line in self.lines[node.lineno - 1 : node.end_lineno]]
 
     def names(self, part: str) -> Iterator[tuple[str, set[str], bool]]:
         """The names that a part uses: (name, attributes read of it, whether it also stands alone)."""
@@ -265,7 +276,12 @@ def fingerprint(script: Path) -> str:
     """16 hex digits that change when the behaviour of a script, or of what it reaches, may have changed."""
     script = Path(script).resolve()
     folder = scripts_folder(script)
-    parts = read_code(folder).parts(script.relative_to(folder).as_posix())
+    return fingerprint_of(read_code(folder), script.relative_to(folder).as_posix())
+
+
+def fingerprint_of(code: Code, script: str) -> str:
+    """The fingerprint of a script in code that need not be this repository's: a snapshot's, say."""
+    parts = code.parts(script)
     text = "\n".join(f"{path}:{name}:{part}" for (path, name), part in sorted(parts.items()))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfrefine.errors import UserError
-from selfrefine.files import held, read_json, sha256_of, write_json
+from selfrefine.files import Journal, held, read_json, sha256_of, write_json
 from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
@@ -26,6 +27,8 @@ PACKAGES = (
     *("numpy", "pandas", "scipy", "matplotlib", "snakemake"),
 )
 RECORD = "provenance.json"
+# The trainer's folder beside an adapter.
+TRAINER = "trainer"
 SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -71,10 +74,10 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(read_json(path))
     except ValidationError as error:
         fault = error.errors()[0]
-        raise UserError(
-            f"{path}: not a record of provenance: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; delete it, and "
-            "its artifact is made again"
-        ) from None
+        reason = f"{path}: not a record of provenance: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    except UserError as error:
+        reason = str(error)
+    raise UserError(f"{reason}; run snakemake again, it makes what has no readable record")
 
 
 def state_of(path: Path) -> FileState:
@@ -144,6 +147,18 @@ class Run:
             peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         )
         write_json(self.path, record.model_dump(mode="json"))
+
+
+def clear_scratch(outputs: list[str]) -> None:
+    """Removes what a stage keeps beside its outputs to go on from after a kill: journals, trainers' folders.
+
+    A stage leaves it there when it ends: a workflow that was killed before it took note makes the outputs once more, and
+    that shall cost nothing.
+    """
+    for path in map(Path, outputs):
+        Journal(path).remove()
+        if path.name == "adapter_model.safetensors":
+            shutil.rmtree(path.with_name(TRAINER), ignore_errors=True)
 
 
 def differences(recorded: Any, wanted: Any, key: str = "") -> list[str]:

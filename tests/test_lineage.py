@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, run
-from selfrefine import tracing
+from selfrefine import lineage
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, sha256_of, write_json, write_jsonl
+from selfrefine.lineage import Results, check_all, trace
 from selfrefine.provenance import Record, describe_files, state_of
-from selfrefine.tracing import Results, check_all, trace
 
 ITEMS = ("a", "b", "c", "d")
 SEEDS = ("0", "1")
@@ -115,8 +115,9 @@ def plant() -> None:
     weights = [write(WEIGHTS, "weights"), "results/models/tiny/manifest.json"]
     files = describe_files(Path("results/models/tiny"), ["model.safetensors"])
     write_json(Path(weights[1]), {"artifact": "model", "source": {}, "files": files})
-    source = {"source": "hf-model:of/tiny@main", "sha256": None}
-    record("results/models/tiny/provenance.json", "fetch_model", [], weights[::-1], recipe=source)
+    source = {"source": "file:published", "sha256": None}
+    given = [write(f"published/{name}", name) for name in ("model.safetensors", "notes.txt")]
+    record("results/models/tiny/provenance.json", "fetch_model", given, weights[::-1], recipe=source)
     base = "results/checkpoints/tiny/base/manifest.json"
     write_manifest(Path(base), "base", Path("results/models/tiny"), [])
     record("results/checkpoints/tiny/base/provenance.json", "base", [weights[1]], [base])
@@ -130,7 +131,7 @@ def plant() -> None:
         record(f"{folder}/provenance.json", "instruct", [base, TRAIN, kept], [*outputs, logs[-1]], **facts)
         checkpoints[f"instruct/{seed}"] = outputs[0]
     for (name, samples), right in zip(SAMPLES.items(), ("+---", "+++-", "+--+"), strict=True):
-        write(samples, judged("id", right)[::-1])
+        write(samples, judged("id", right)[:: -1 if name == "base" else 1])
         record(
             samples.replace("samples.jsonl", "provenance.json"), "evaluate", [checkpoints[name], *exported], [samples]
         )
@@ -192,7 +193,7 @@ def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
     for figure, inputs in (reads | {"training": [*logs, "results/index/training.json"]}).items():
         drawn = [write(f"results/figures/{figure}.{suffix}", suffix) for suffix in ("svg", "png")]
         record(f"results/figures/{figure}.provenance.json", "plot", inputs, drawn, recipe={"figure": figure})
-    write("results/tables/sources.csv", "role,name,source,licence,sha256\nstudent,tiny,hf-model:of/tiny@main,,\n")
+    write("results/tables/sources.csv", "role,name,source,licence,sha256\nstudent,tiny,file:published,,\n")
 
 
 def faults(folder: str = "results") -> list[str]:
@@ -211,7 +212,7 @@ def traced(path: str, folder: str = "results", **wanted: str) -> tuple[list[str]
 
 def test_whole_results_have_no_fault_and_every_file_is_hashed_once(study, monkeypatch):
     hashed = []
-    monkeypatch.setattr(tracing, "state_of", lambda path: hashed.append(path) or state_of(path))
+    monkeypatch.setattr(lineage, "state_of", lambda path: hashed.append(path) or state_of(path))
     results = Results(Path("results"))
     check_all(results)
     assert list(results.faults) == []
@@ -247,6 +248,7 @@ def test_the_chain_behind_a_row(study):
         (6, "fetch above"),
         (4, "base"),
         (5, "fetch_model"),
+        (6, "file"),
         (4, "demonstrate"),
         (5, "teach"),
         (6, "file"),
@@ -254,7 +256,8 @@ def test_the_chain_behind_a_row(study):
         (3, "export_task"),
         (4, "prepare above"),
     ]
-    assert "(from hf-model:of/tiny@main, its sha256 not pinned)" in lines[11]
+    assert lines[11].endswith("(from file:published, its sha256 not pinned)")
+    assert lines[12].endswith("file  published/: 2 files (outside the results)")
     assert "(seed 1, updates 9)" in lines[4]
 
 
@@ -327,7 +330,7 @@ def test_a_row_of_the_sources_leads_to_what_was_fetched(study):
     lines, broken = traced("results/tables/sources.csv", role="student")
     assert broken == []
     assert lines[2].split()[0] == "fetch_model"
-    edit("results/tables/sources.csv", "@main", "@other")
+    edit("results/tables/sources.csv", "published", "other")
     _, (fault,) = traced("results/tables/sources.csv", role="student")
     assert fault.startswith("results/tables/sources.csv:2: expected a record below results/models/ of that source")
 
@@ -357,6 +360,11 @@ FAULTS = {
     "record not of the schema": (
         lambda: edit("results/lm_eval/boxes/provenance.json", '"wall_seconds": 1.5', '"wall_seconds": -1'),
         "results/lm_eval/boxes/provenance.json: expected a record of provenance, found none: wall_seconds: ",
+        "delete it",
+    ),
+    "record that nothing reads": (
+        lambda: Path("results/figures/training.provenance.json").write_text("{}"),
+        "results/figures/training.provenance.json: expected a record of provenance, found none: stage: ",
         "delete it",
     ),
     "record gone": (
@@ -411,13 +419,15 @@ def test_every_kind_of_fault_is_found(study, tamper, begins, says):
     assert any(says in fault for fault in found)
 
 
-@pytest.mark.parametrize("kind", ["edited, of the same size", "cut off", "missing", "record gone", "adapter edited"])
+@pytest.mark.parametrize(
+    "kind", ["edited, of the same size", "cut off", "missing", "record not JSON", "record gone", "adapter edited"]
+)
 def test_a_chain_finds_the_faults_behind_it_and_only_those(study, kind):
     tamper, begins, _ = FAULTS[kind]
     tamper()
     lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="0")
     assert [fault.startswith(begins) for fault in broken] == [True]
-    assert sum(line.endswith("BROKEN") for line in lines) == 1
+    assert sum(line.endswith("BROKEN") for line in lines) == (3 if kind == "record not JSON" else 1)
     if kind in ("edited, of the same size", "adapter edited"):
         lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="1")
         assert broken == [] and not any("BROKEN" in line for line in lines)
@@ -444,6 +454,16 @@ def test_changed_weights_are_found_though_their_own_manifest_agrees_with_them(st
     assert "/manifest.json), found " in fault and "the checkpoint is not of these weights" in fault
 
 
+def test_the_weights_are_those_of_the_folder_that_a_checkpoint_names(study):
+    shutil.copytree("results/models/tiny", "results/models/other")
+    edit("results/models/other/model.safetensors", "w", "W")
+    Path("results/models/other/provenance.json").unlink()
+    edit("results/checkpoints/tiny/base/manifest.json", "results/models/tiny", "results/models/other")
+    seal("results/checkpoints/tiny/base/provenance.json")
+    _, (fault,) = traced("results/checkpoints/tiny/base/manifest.json")
+    assert fault.startswith("results/models/other/model.safetensors: expected 7 bytes")
+
+
 def test_a_manifest_that_is_none_is_a_fault(study):
     base = Path("results/checkpoints/tiny/base/manifest.json")
     base.write_text('{"artifact": "checkpoint", "files": []}')
@@ -460,32 +480,23 @@ def test_a_fetched_file_must_be_the_pinned_one(study):
     )
 
 
-ROWS = {
-    "accuracy": (
-        "instruct,100,0,boxes,4,3,0.75",
-        "instruct,100,0,boxes,4,4,1",
-        "accuracy 0.75, correct 3",
-        "1, 4",
-    ),
-    "arms": ("boxes,2,4,0.625", "boxes,2,4,0.626", "accuracy 0.625", "0.626"),
-    "comparisons": ("4,0.25,1,0", "4,0.25,2,1", "gained 1, lost 0", "2, 1"),
-    "demonstrations": (",1,1,0", ",2,2,0", "answers 1, kept 1", "2, 2"),
-    "paths": ("cot,3,2,1", "cot,3,3,0", "correct 2, cut 1", "3, 0"),
-    "pairs": (",0,1,1", ",1,1,2", "pairs 1, dropped_same_text 0", "2, 1"),
-    "stages": ("1.5,50", "0.5,5", "wall_seconds 1.5, tokens 50", "0.5, 5"),
-    "not a number": (
-        "baseline,,,boxes,4,1,0.25",
-        "baseline,,,boxes,4,,none",
-        "accuracy 0.25, correct 1",
-        "none, nothing",
-    ),
-}
+ROWS = [
+    ("accuracy", "instruct,100,0,boxes,4,3,0.75", "instruct,100,0,boxes,4,4,1", "accuracy 0.75, correct 3", "1, 4"),
+    ("accuracy", "baseline,,,boxes,4,1,0.25", "baseline,,,boxes,4,,none", "accuracy 0.25, correct 1", "none, nothing"),
+    ("arms", "boxes,2,4,0.625", "boxes,2,4,0.626", "accuracy 0.625", "0.626"),
+    ("arms", "boxes,2,4,0.625", "boxes,5,4,0.625", "seeds 2", "5"),
+    ("comparisons", "4,0.25,1,0", "4,0.25,2,1", "gained 1, lost 0", "2, 1"),
+    ("comparisons", "4,0.25,1,0", "4,0.5,1,0", "difference 0.25", "0.5"),
+    ("demonstrations", ",1,1,0", ",2,2,0", "answers 1, kept 1", "2, 2"),
+    ("paths", "cot,3,2,1", "cot,3,3,0", "correct 2, cut 1", "3, 0"),
+    ("pairs", ",0,1,1", ",1,1,2", "pairs 1, dropped_same_text 0", "2, 1"),
+    ("stages", "1.5,50", "0.5,5", "wall_seconds 1.5, tokens 50", "0.5, 5"),
+]
 
 
-@pytest.mark.parametrize("table", ROWS)
-def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, table):
-    old, new, expected, found = ROWS[table]
-    name = f"results/tables/{table if table != 'not a number' else 'accuracy'}.csv"
+@pytest.mark.parametrize("table, old, new, expected, found", ROWS)
+def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, table, old, new, expected, found):
+    name = f"results/tables/{table}.csv"
     edit(name, old, new)
     seal(TABLES)
     if table == "arms":
@@ -494,6 +505,42 @@ def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, t
     (fault,) = faults()
     assert fault.startswith(f"{name}:") and f"expected {expected} (counted in results/" in fault
     assert f", found {found}; the table was changed after it was made: delete it, and `snakemake {name}`" in fault
+    assert traced(name)[1] == [fault]
+
+
+@pytest.mark.parametrize(
+    "artifact, more, expected",
+    [
+        ("demonstrations/oracle/boxes", {"id": "u"}, "demonstrations.csv:2: expected kept 2 "),
+        ("paths/tiny/0", {"style": "cot", "correct": True}, "paths.csv:2: expected paths 4, correct 3 "),
+        ("pairs/tiny/0", {"id": "u"}, "pairs.csv:2: expected pairs 2 "),
+    ],
+)
+def test_what_a_table_says_of_a_file_is_counted_in_the_file(study, artifact, more, expected):
+    name, own = f"results/{artifact}.jsonl", f"results/{artifact}.provenance.json"
+    write(name, [*read_jsonl(Path(name)), more])
+    seal(own)
+    seal(TABLES, own, *([name] if "paths" in name else []))
+    assert any(fault.startswith(f"results/tables/{expected}") for fault in faults())
+
+
+def test_a_row_of_a_table_that_was_made_from_other_answers_is_a_broken_link(study):
+    edit(SAMPLES["base"], '"id": "d", "strict": 0.0, "legacy": 0.0', '"id": "d", "strict": 0.0, "legacy": 1.0')
+    own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
+    seal(own)
+    _, broken = traced("results/tables/accuracy.csv", arm="baseline")
+    assert [fault.split(": expected")[0] for fault in broken] == [own, SAMPLES["base"]]
+    assert all("results/tables/accuracy.csv was made from another one" in fault for fault in broken)
+    assert traced("results/tables/accuracy.csv", arm="teacher")[1] == []
+
+
+def test_a_row_whose_answers_and_their_record_are_gone_is_not_counted(study):
+    own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
+    Path(SAMPLES["base"]).unlink()
+    Path(own).unlink()
+    lines, broken = traced("results/tables/accuracy.csv", arm="baseline")
+    assert "    not counted again: what it was counted from is not what was made" in lines
+    assert [fault.split(": expected a record")[0] for fault in broken] == [SAMPLES["base"]]
 
 
 @pytest.mark.parametrize(
@@ -575,7 +622,13 @@ def test_sources_beside_moved_results_are_checked(study):
     shutil.copytree("results", "far/archived")
     results = Results(Path("far/archived"))
     check_all(results)
-    assert results.outside == {"boxes.jsonl", "oracle.jsonl"}
+    assert results.outside == {"boxes.jsonl", "oracle.jsonl", "published/model.safetensors", "published/notes.txt"}
+    write("far/published/notes.txt", "notes.txt")
+    lines, _ = traced("results/models/tiny/manifest.json", "far/archived")
+    assert [line.split(" ", 5)[-1] for line in lines[1:]] == [
+        "published/model.safetensors (outside the results, not here: not checked)",
+        "published/notes.txt (outside the results)",
+    ]
     write("far/boxes.jsonl", "raw\n")
     write("far/oracle.jsonl", "other\n")
     found = faults("far/archived")
@@ -631,6 +684,23 @@ def test_a_missing_artifact_is_traced_by_its_record(study):
     assert f"it is missing; `snakemake {TRAIN}` makes it again" in broken[0]
 
 
+def test_a_missing_artifact_with_a_record_that_is_none_is_a_fault(study):
+    name = "results/lm_eval/boxes/provenance.json"
+    Path("results/lm_eval/boxes/docs.jsonl").unlink()
+    Path(name).write_text("")
+    _, (fault,) = traced("results/lm_eval/boxes/docs.jsonl")
+    assert fault.startswith(f"{name}: expected a record of provenance, found none: ")
+
+
+def test_a_missing_record_that_a_table_was_made_from_is_a_fault(study):
+    own = "results/demonstrations/oracle/boxes.provenance.json"
+    Path(own).unlink()
+    assert sorted(fault.split(", found")[0] for fault in faults()) == [
+        "results/demonstrations/oracle/boxes.jsonl: expected a record of how it was made",
+        f"{own}: expected a record of how it was made",
+    ]
+
+
 def test_an_artifact_without_a_record_is_a_fault(study):
     write("results/pairs/tiny/9.jsonl", "{}\n")
     lines, (fault,) = traced("results/pairs/tiny/9.jsonl")
@@ -649,7 +719,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_the_program_needs_nothing_but_pydantic_and_says_by_its_status_whether_all_holds(study):
-    program = [sys.executable, "-c", BARE, REPOSITORY / "scripts/trace.py"]
+    program = [sys.executable, "-c", BARE, REPOSITORY / "scripts/lineage.py"]
     whole = run(*program, "--all", cwd=study)
     assert whole.stdout.startswith("records: ") and whole.stdout.endswith(": every link holds\n")
     assert whole.stdout.count("\n") == 1 and whole.stderr == ""

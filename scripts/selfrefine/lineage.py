@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from selfrefine.cli import describe
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl
+from selfrefine.fingerprint import Code, fingerprint_of
 from selfrefine.provenance import RECORD, FileState, Record, state_of
 
 # What the configuration alone writes: no record says how it was made.
@@ -133,6 +134,7 @@ class Results:
         if not self._first("outputs", record_name):
             return
         record = self.record(record_name)
+        self._check_code(record.code)
         for name, state in record.outputs.items():
             self._check_file(name, state, record_name)
             if PurePosixPath(name).name == "manifest.json":
@@ -191,6 +193,15 @@ class Results:
             manifest = next((f"{folder}/manifest.json" for folder in _above(name) if folder.count("/") == 2), name)
             return f"delete {manifest}, and {self.again(manifest)}"
         return f"`snakemake {name}` makes it again{self._elsewhere()}"
+
+    def _check_code(self, code: str) -> None:
+        """Whether the text kept of the code that ran, where it was kept, has the fingerprint that it is kept under."""
+        name = f"results/code/{code}.json"
+        if self._first("code", name) and self.state(name):
+            kept = read_json(self.locate(name))
+            found = fingerprint_of(Code(kept["files"]), kept["script"])
+            if found != code:
+                self.fault(name, f"code of fingerprint {code}", found, "it was changed after it was kept: delete it")
 
     def _check_file(self, name: str, expected: FileState, claimant: str) -> None:
         if not self._first("file", name, expected.sha256):
@@ -258,7 +269,6 @@ class Tables:
         self._items: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._index: list[dict] | None = None
         self._by: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
-        self._checked: set[str] = set()
 
     def rows(self, table: str) -> list[Row]:
         """A table's rows; `UserError` if it is not there."""
@@ -271,9 +281,8 @@ class Tables:
 
     def check(self, table: str) -> None:
         """Counts a table's rows again, and whether every cell of the study has one."""
-        if table in self._checked or self.results.state(table) is None:
+        if self.results.state(table) is None:
             return
-        self._checked.add(table)
         rows = self.rows(table)
         for row in rows:
             self.check_row(table, row)

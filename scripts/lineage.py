@@ -4,11 +4,11 @@ Prints the chain: each file's stage, sha256, day and counts, then what it was ma
 Counts the rows of tables again from the files behind them (not their intervals). Each broken link is a line on stderr;
 the exit status is then 1.
 
-  trace.py results/tables/accuracy.csv arm=refine evaluation=boxes     the rows with these values
-  trace.py results/figures/accuracy.svg arm=refine evaluation=boxes    a bar, through the table it was drawn from
-  trace.py results/figures/training.svg checkpoint=instruct/oracle     curves, by a part of their logs' paths
-  trace.py results/pairs/…/0.jsonl                                     any other artifact
-  trace.py --all                                                       every record and link; prints counts and faults
+  lineage.py results/tables/accuracy.csv arm=refine evaluation=boxes     the rows with these values
+  lineage.py results/figures/accuracy.svg arm=refine evaluation=boxes    a bar, through the table it was drawn from
+  lineage.py results/figures/training.svg checkpoint=instruct/oracle     curves, by a part of their logs' paths
+  lineage.py results/pairs/…/0.jsonl                                     any other artifact
+  lineage.py --all                                                       every record and link; prints counts and faults
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.errors import UserError
-from selfrefine.tracing import Results, check_all, trace
+from selfrefine.lineage import Results, check_all, trace
 
 
 def arguments() -> argparse.Namespace:

@@ -1,0 +1,205 @@
+"""Kills, full disks, vanished and torn files: the same command finishes the study, with the bytes of an undisturbed run.
+
+`pytest tests/test_survival.py -s -k random` prints how often it killed what. KILLS in the environment sets how often.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conftest import assert_same_results, make_study, run, snakemake
+from selfrefine.files import held
+
+KILLS = int(os.environ.get("KILLS", "100"))
+INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
+COMMAND = ["snakemake", "--cores", "2", "--configfile", "config/tiny.yaml"]
+
+
+def start(folder: Path) -> subprocess.Popen:
+    """The workflow in a session of its own, so that all its processes can be found."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    return subprocess.Popen(COMMAND, cwd=folder, stdout=-3, stderr=-3, env=environment, start_new_session=True)
+
+
+def processes(session: int) -> list[tuple[int, str]]:
+    """(process id, command line) of each living process of a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    found.append((int(entry.name), (entry / "cmdline").read_text().replace("\0", " ")))
+            except (OSError, IndexError):
+                continue
+    return found
+
+
+def kill(process: subprocess.Popen, victim: str, chance: random.Random) -> bool:
+    """Kills the driver, one stage, or everything; False if there was no such process."""
+    living = processes(process.pid)
+    stages = [pid for pid, command in living if " scripts/" in command and "python" in command]
+    if victim == "driver":
+        targets = [process.pid]
+    elif victim == "stage":
+        targets = [chance.choice(stages)] if stages else []
+    else:
+        targets = [pid for pid, _ in living]
+    for pid in targets:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return bool(targets)
+
+
+def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, tiny_model):
+    chance = random.Random(2024)
+    done, studies, orphans = Counter(), 0, []
+    while sum(done.values()) < KILLS:
+        studies += 1
+        folder = tmp_path / f"study{studies}"
+        folder.mkdir()
+        make_study(folder, tiny_model)
+        ended = False
+        while not ended and sum(done.values()) < KILLS:
+            process = start(folder)
+            victim = chance.choice(["driver", "stage", "everything"])
+            try:
+                process.wait(timeout=chance.uniform(0.5, 9))
+                ended = process.returncode == 0
+            except subprocess.TimeoutExpired:
+                done[victim] += kill(process, victim, chance)
+                if victim == "driver":
+                    orphans.append(process.pid)  # its stages live on, beside those of the next invocation
+                elif victim == "stage":
+                    process.wait(timeout=120)  # the driver ends by itself, and says which job failed
+            process.wait(timeout=120)
+        snakemake(folder)
+        assert_same_results(finished[0], folder)
+    print(
+        f"\n{sum(done.values())} kills ({dict(done)}) over {studies} studies; every one ended like an undisturbed run"
+    )
+    assert not [command for session in orphans for _, command in processes(session)]
+
+
+def test_a_second_invocation_is_refused_at_once_and_harms_nothing(finished, fresh):
+    folder, _, _ = fresh
+    first = start(folder)
+    while not (folder / "logs").exists():
+        time.sleep(0.1)
+    begun = time.time()
+    second = snakemake(folder, check=False)
+    assert time.time() - begun < 15
+    assert second.returncode == 1
+    assert f"another snakemake runs in {folder} (process {first.pid} on" in second.stdout + second.stderr
+    assert "Job stats" in snakemake(folder, "-n").stdout + snakemake(folder, "-n").stderr
+    assert first.wait(timeout=300) == 0
+    assert_same_results(finished[0], folder)
+
+
+def test_a_stage_waits_for_another_that_makes_the_same_and_takes_its_result(finished, fresh):
+    folder, _, _ = fresh
+    target = "results/benchmarks/boxes/test.jsonl"
+    snakemake(folder, target)
+    record = folder / "results/benchmarks/boxes/test.provenance.json"
+    recipe = json.dumps(json.loads(record.read_text())["recipe"])
+    command = ["python", "scripts/prepare.py", "--recipe", recipe, "--raw", "results/benchmarks/boxes/raw/all.jsonl"]
+    command += ["--output", target, "--provenance", record.relative_to(folder)]
+    with held(record.with_name(f".{record.name}.lock")):
+        stage = subprocess.Popen(
+            [sys.executable, *map(str, command[1:])], cwd=folder, stdout=-1, stderr=subprocess.STDOUT, text=True
+        )
+        time.sleep(3)
+        assert stage.poll() is None
+    text, _ = stage.communicate(timeout=60)
+    assert "waiting for another process" in text
+    assert "made already" in text
+
+
+def test_a_full_disk_costs_nothing_that_was_made(finished, fresh):
+    folder, _, _ = fresh
+    limit = 150_000
+    full = subprocess.run(
+        [*COMMAND, "--keep-going"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert full.returncode == 1
+    assert "could not be written" in full.stdout + full.stderr
+    kept = {path: path.stat().st_ctime_ns for path in folder.glob("results/benchmarks/**/*.jsonl")}
+    assert kept
+    snakemake(folder)
+    assert {path: path.stat().st_ctime_ns for path in kept} == kept
+    assert_same_results(finished[0], folder)
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A finished study to spoil."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    return folder
+
+
+def test_torn_half_written_and_vanished_files_are_made_again(finished, copy):
+    torn = {
+        f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl": lambda text: text[: len(text) // 2],
+        f"results/paths/{INSTRUCTED}/boxes/100/0.provenance.json": lambda text: text[:100],
+        f"results/checkpoints/{INSTRUCTED}/adapter_model.safetensors": lambda text: text[:-1],
+        "results/models/tiny/model.safetensors": lambda text: b"",
+        "results/index/tables.json": lambda text: text + b"x",
+    }
+    for name, tear in torn.items():
+        (copy / name).write_bytes(tear((copy / name).read_bytes()))
+    (copy / "results/benchmarks/boxes/train.jsonl").unlink()
+    (copy / f"results/checkpoints/{INSTRUCTED}/trainer/checkpoint-6").mkdir(parents=True)
+    (copy / f"results/checkpoints/{INSTRUCTED}/trainer/checkpoint-6/optimizer.pt").write_bytes(b"half")
+    (copy / f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl.partial").write_text('[{"id": "torn')
+    (copy / "results/figures/.accuracy.svg.4242").write_bytes(b"a whole file that never came to be")
+    (copy / "results/figures/.accuracy.svg.4242").unlink()
+    snakemake(copy)
+    assert_same_results(finished[0], copy)
+
+
+def test_a_result_with_the_same_bytes_stops_the_cascade(copy):
+    manifest = f"results/checkpoints/{INSTRUCTED}/manifest.json"
+    for name in ("manifest.json", "adapter_model.safetensors", "provenance.json"):
+        (copy / f"results/checkpoints/{INSTRUCTED}" / name).unlink()
+    snakemake(copy, manifest)
+    planned = snakemake(copy, "-n").stdout
+    # The table of costs reads the new record; nothing else has changed.
+    rules = {line.split()[0] for line in planned.split("Job stats:")[1].splitlines()[3:] if line and line[0] != "["}
+    assert {rule for rule in rules if rule[0] != "-"} <= {"tables", "plot", "summarise", "all", "total"}, planned
+
+
+def test_a_stage_that_is_killed_says_so(copy):
+    run("rm", "-r", f"results/paths/{INSTRUCTED}", cwd=copy)
+    process = start(copy)
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        victims = [
+            pid for pid, command in processes(process.pid) if " scripts/sample.py" in command and "bash" not in command
+        ]
+        if victims:
+            os.kill(victims[0], signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    assert process.wait(timeout=60) == 1
+    assert "Nothing to be done" not in snakemake(copy, "-n").stdout
+    snakemake(copy)
+    assert "Nothing to be done" in snakemake(copy, "-n").stdout + snakemake(copy, "-n").stderr
