@@ -9,6 +9,7 @@ of both are timed in turn; the table shows medians and their ratio.
 
 import argparse
 import datetime
+import json
 import os
 import re
 import shutil
@@ -64,7 +65,7 @@ def make_record(job, record: str) -> Record:
         stage=job.rule.name,
         inputs={str(path): state_of(path) for path in job.input},
         outputs={str(path): state_of(path) for path in job.output if path != record},
-        recipe=yaml.safe_load(job.params.get("recipe", "{}")),
+        recipe=json.loads(job.params.get("recipe", "{}")),
         seed=None,
         code=job.params.code,
         figures={},

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfrefine.errors import UserError
-from selfrefine.files import Journal, held, read_json, sha256_of, write_json
+from selfrefine.files import Journal, canonical_json, held, read_json, sha256_of, write_json
 from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
@@ -29,6 +29,7 @@ PACKAGES = (
 RECORD = "provenance.json"
 # The trainer's folder beside an adapter.
 TRAINER = "trainer"
+ABSENT = object()
 SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -167,9 +168,12 @@ def differences(recorded: Any, wanted: Any, key: str = "") -> list[str]:
         found = []
         for name in sorted({*recorded, *wanted}):
             inner = f"{key}.{name}" if key else name
-            found += differences(recorded.get(name, "(not there)"), wanted.get(name, "(not there)"), inner)
+            found += differences(recorded.get(name, ABSENT), wanted.get(name, ABSENT), inner)
         return found
-    return [] if recorded == wanted else [f"{key}: {_shown(recorded)} → {_shown(wanted)}"]
+    if recorded == wanted:
+        return []
+    old, new = ("not there" if value is ABSENT else _shown(canonical_json(value)) for value in (recorded, wanted))
+    return [f"{key}: {old} → {new}"]
 
 
 def environment_differences(treated: dict, control: dict) -> list[str]:
