@@ -1,16 +1,10 @@
 import datetime
-import io
 import json
 import shutil
 import zipfile
 from urllib.parse import unquote
 
 import pytest
-from requests.adapters import HTTPAdapter
-from requests_cache import CachedSession
-from rocrate_validator.models import Severity, ValidationSettings
-from rocrate_validator.services import validate
-from urllib3 import HTTPResponse
 
 from conftest import run
 from selfrefine.files import sha256_of, sha256_of_bytes, write_json
@@ -19,59 +13,6 @@ from selfrefine.provenance import Record, record_of, state_of
 METADATA = "ro-crate-metadata.json"
 CODE = "0123456789abcdef"
 LATEST = "results/checkpoints/tiny/refine/1/adapter_model.safetensors"
-
-# The terms of the two published contexts that a crate uses, so that nothing is fetched; any other term is refused.
-SCHEMA = """
-    ComputerLanguage ControlAction CreateAction CreativeWork Dataset HowTo HowToStep OrganizeAction Person PropertyValue
-    SoftwareApplication SoftwareSourceCode about additionalType alternateName author contentSize datePublished description
-    encodingFormat endTime exampleOfWork hasPart identifier instrument license mainEntity mentions name object
-    programmingLanguage propertyID result softwareRequirements softwareVersion startTime step unitCode url value version
-    workExample
-"""
-CONTEXTS = {
-    "https://w3id.org/ro/crate/1.1/context": {
-        **{term: f"http://schema.org/{term}" for term in SCHEMA.split()},
-        "File": "http://schema.org/MediaObject",
-        "conformsTo": "http://purl.org/dc/terms/conformsTo",
-        "ComputationalWorkflow": "https://bioschemas.org/ComputationalWorkflow",
-        "FormalParameter": "https://bioschemas.org/FormalParameter",
-        "input": "https://bioschemas.org/ComputationalWorkflow#input",
-    },
-    "https://w3id.org/ro/terms/workflow-run/context": {
-        term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in ("resourceUsage", "sha256")
-    },
-}
-
-
-class Contexts(HTTPAdapter):
-    """Answers for the contexts' addresses."""
-
-    def send(self, request, **options):
-        body = io.BytesIO(json.dumps({"@context": CONTEXTS[request.url]}).encode())
-        headers = {"Content-Type": "application/ld+json"}
-        return self.build_response(request, HTTPResponse(body, headers, 200, preload_content=False))
-
-
-@pytest.fixture(scope="module")
-def issues(tmp_path_factory):
-    """What the public validator, offline, finds against the profile: (severity, message) of each issue."""
-    cache = tmp_path_factory.mktemp("cache") / "http"
-    session = CachedSession(str(cache), expire_after=-1)
-    session.mount("https://", Contexts())
-    for address in CONTEXTS:
-        session.get(address)
-
-    def find(crate) -> set[tuple[str, str]]:
-        settings = ValidationSettings(
-            rocrate_uri=str(crate),
-            profile_identifier="provenance-run-crate-0.5",
-            requirement_severity=Severity.RECOMMENDED,
-            offline=True,
-            cache_path=cache,
-        )
-        return {(issue.severity.name, issue.message) for issue in validate(settings).get_issues()}
-
-    return find
 
 
 def failures(found: set[tuple[str, str]]) -> set[str]:
@@ -156,10 +97,10 @@ def files_in(root) -> set[str]:
     }
 
 
-def test_the_crate_conforms_to_the_profile(study, issues):
+def test_the_crate_conforms_to_the_profile(study, profile_issues):
     crate(study, "--author", "Ada Example <https://orcid.org/0000-0002-1825-0097>")
     # No record says who ran a job, and a program of this repository has no address on the web.
-    assert issues(study) == {
+    assert profile_issues(study) == {
         ("RECOMMENDED", "The Action SHOULD have an agent that is a Person or Organization"),
         ("RECOMMENDED", "The SoftwareApplication id SHOULD be an absolute URI"),
         ("RECOMMENDED", "The `publisher` property of a `Root Data Entity` SHOULD be an `Organization`"),
@@ -179,18 +120,18 @@ def test_the_crate_conforms_to_the_profile(study, issues):
         ("Dataset", "license", "The Crate (Root Data Entity) must specify a license"),
     ],
 )
-def test_a_crate_that_lacks_what_the_profile_requires_fails(study, issues, kind, name, fault):
+def test_a_crate_that_lacks_what_the_profile_requires_fails(study, profile_issues, kind, name, fault):
     crate(study)
     metadata = json.loads((study / METADATA).read_text())
     next(entity for entity in metadata["@graph"] if entity["@type"] == kind).pop(name)
     write_json(study / METADATA, metadata)
-    assert any(message.startswith(fault) for message in failures(issues(study)))
+    assert any(message.startswith(fault) for message in failures(profile_issues(study)))
 
 
-def test_a_crate_without_one_of_its_files_fails(study, issues):
+def test_a_crate_without_one_of_its_files_fails(study, profile_issues):
     crate(study)
     (study / LATEST).unlink()
-    assert failures(issues(study)) == {
+    assert failures(profile_issues(study)) == {
         f"The RO-Crate does not include the Data Entity '{LATEST}' as part of its payload"
     }
 
@@ -245,7 +186,7 @@ def test_jobs_share_their_program_and_their_settings(study):
     assert len(of_kind(found, "PropertyValue")) == 2 + 3 + 2 + 4  # fetch; refine, shared and not; memory
 
 
-def test_an_archive_holds_the_tree_and_can_be_checked_anywhere(study, issues, tmp_path):
+def test_an_archive_holds_the_tree_and_can_be_checked_anywhere(study, profile_issues, tmp_path):
     crate(study, "--archive", tmp_path / "study.zip")
     before = {path: sha256_of(study / path) for path in files_in(study)}
     assert METADATA not in before
@@ -261,12 +202,12 @@ def test_an_archive_holds_the_tree_and_can_be_checked_anywhere(study, issues, tm
         name: str(len(content)) for name, content in held.items()
     }
     shutil.rmtree(study)
-    assert not failures(issues(tmp_path / "elsewhere"))
+    assert not failures(profile_issues(tmp_path / "elsewhere"))
     again = crate(tmp_path / "elsewhere")
     assert "0 more by size and sha256 alone" in again.stdout
 
 
-def test_weights_left_out_are_still_told_of(study, issues, tmp_path):
+def test_weights_left_out_are_still_told_of(study, profile_issues, tmp_path):
     crate(study, "--archive", tmp_path / "study.zip", "--without-weights")
     with zipfile.ZipFile(tmp_path / "study.zip") as archive:
         assert set(archive.namelist()) == {METADATA} | {
@@ -282,7 +223,7 @@ def test_weights_left_out_are_still_told_of(study, issues, tmp_path):
     )
     assert weights["@id"].startswith("#") and weights["@id"] not in targets(found["./"]["hasPart"])
     assert any(weights["@id"] in targets(action["result"]) for action in of_kind(found, "CreateAction").values())
-    assert not failures(issues(tmp_path / "study.zip"))
+    assert not failures(profile_issues(tmp_path / "study.zip"))
 
 
 def test_a_file_that_has_changed_since_a_job_read_it_is_not_taken_for_what_was_read(study):

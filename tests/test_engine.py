@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from selfrefine.engines import Generation, Request, complete, seed_for
+from selfrefine.engines import Completion, Generation, Request, complete, seed_for
 from selfrefine.engines.local import SeededSampler, TransformersEngine
 from selfrefine.engines.recorded import RecordedEngine
 from selfrefine.errors import UserError
@@ -141,6 +141,22 @@ def test_a_journal_of_other_weights_or_another_request_is_not_used(parts, tmp_pa
     changed = Counting(*parts, {"weights": "others"}, 4)
     complete(changed, requests(temperature=0.5), output, "test")
     assert changed.made == len(requests())
+
+
+def test_a_completion_that_never_came_is_named(tmp_path):
+    class Forgetful:
+        identity = {"engine": "forgetful"}
+
+        def batches(self, requests):
+            return [requests[1:]]
+
+        def generate(self, batch):
+            return [Completion("text", "stop", 1, 1) for _ in batch]
+
+    requests = [Request(f"item{i}", [{"role": "user", "content": str(i)}], Generation()) for i in range(3)]
+    with pytest.raises(UserError, match=r"1 of 3 completions are missing, item0 first; run again"):
+        complete(Forgetful(), requests, tmp_path / "out.jsonl", "test")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_recorded_replays_and_names_what_it_lacks(tmp_path):

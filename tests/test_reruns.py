@@ -669,3 +669,28 @@ def test_precision_and_recall_over_the_matrix_are_one(plans):
     )
     assert len(MATRIX) >= 60
     assert (right / planned_jobs, right / needed) == (1, 1)
+
+
+def test_why_names_the_setting_the_function_and_the_input(study, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    for change in (
+        put("students/tiny/refine", {"beta": 0.2}),
+        replace("scripts/pair.py", "or loosen the recipe", "or another recipe"),
+        replace("boxes.jsonl", "today", "tonight"),
+        corrupt(f"{REFINED}/adapter_model.safetensors"),
+    ):
+        change(folder)
+    command = ("python", "scripts/why.py", "results/summary.md", "--configfile", "config/tiny.yaml")
+    told = run(*command, cwd=folder).stdout
+    assert re.search(
+        r"fetch, for results/benchmarks/.* and 1 more\n  input boxes.jsonl: [0-9a-f]{12} → [0-9a-f]{12}\n", told
+    )
+    assert "  recipe: training.beta: 0.1 → 0.2\n" in told
+    assert re.search(
+        r"pair, for .* and 1 more\n  code: pair in scripts/pair.py\n    -.*loosen.*\n    \+.*another", told
+    )
+    assert "instruct" not in [line.split(",")[0] for line in told.splitlines() if ", for " in line]
+    assert len(told.splitlines()) < 40
+    assert "is up to date" in run(*command[:2], "results/models/tiny/manifest.json", *command[3:], cwd=folder).stdout
+    assert "No rule to produce" in run(*command[:2], "results/x", *command[3:], cwd=folder, check=False).stderr

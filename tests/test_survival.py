@@ -77,7 +77,7 @@ def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, ti
             process = start(folder)
             victim = chance.choice(["driver", "stage", "everything"])
             try:
-                process.wait(timeout=chance.uniform(0.5, 9))
+                process.wait(timeout=chance.uniform(0.3, 7))
                 ended = process.returncode == 0
             except subprocess.TimeoutExpired:
                 done[victim] += kill(process, victim, chance)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -199,6 +200,24 @@ def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(
     assert "going on from checkpoint-2" in outcome.stdout
     for name in ("adapter_model.safetensors", "manifest.json"):
         assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+
+
+def test_a_training_that_stops_early_is_not_taken_for_finished(base_checkpoint, tmp_path):
+    command = instruct_command(tmp_path, base_checkpoint)
+    program = tmp_path / "stopping.py"
+    program.write_text(
+        "import sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\n"
+        "from selfrefine import cli\nimport instruct\n"
+        "step = Trainer.training_step\n"
+        "def stopping(self, *a, **k):\n"
+        "    self.control.should_training_stop = self.state.global_step == 3\n"
+        "    return step(self, *a, **k)\n"
+        "Trainer.training_step = stopping\ncli.run(instruct.main)\n"
+    )
+    stopped = run("python", program, *command[2:], check=False)
+    assert stopped.returncode == 1
+    assert re.search(r"error: training stopped at update \d of 6; run again", stopped.stderr)
+    assert not (tmp_path / "out/manifest.json").exists() and not (tmp_path / "out/provenance.json").exists()
 
 
 @pytest.mark.parametrize("changed", ["recipe", "code", "inputs"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +70,47 @@ def test_a_finished_study_has_nothing_to_do(finished):
 def test_a_second_run_gives_the_same_bytes(finished, fresh):
     snakemake(fresh[0])
     assert_same_results(finished[0], fresh[0])
+
+
+def test_every_number_can_be_traced_and_an_edited_file_is_found(finished, tmp_path):
+    folder, _ = finished
+    assert "every link holds" in run("python", "scripts/lineage.py", "--all", cwd=folder).stdout
+    cell = ("results/figures/accuracy.svg", "arm=refine", "evaluation=boxes")
+    chain = run("python", "scripts/lineage.py", *cell, cwd=folder).stdout
+    stages = ("evaluate", "refine", "pair", "sample", "instruct", "demonstrate", "teach", "prepare", "fetch")
+    assert [stage for stage in stages if f" {stage} " not in chain] == []
+    shutil.copytree(folder / "results", tmp_path / "copy")
+    pairs = tmp_path / "copy/pairs" / INSTRUCTED / "boxes/cot/100/0.jsonl"
+    pairs.write_text(pairs.read_text().replace("answer", "Answer", 1))
+    outcome = run("python", "scripts/lineage.py", *cell, "--results", tmp_path / "copy", cwd=folder, check=False)
+    assert outcome.returncode == 1
+    assert f"results/pairs/{INSTRUCTED}/boxes/cot/100/0.jsonl" in outcome.stderr
+
+
+def test_an_archive_passes_the_public_validator_and_is_checked_elsewhere(finished, tmp_path, profile_issues):
+    folder, _ = finished
+    archive = tmp_path / "study.zip"
+    run("python", "scripts/crate.py", "--license", "CC-BY-4.0", "--archive", archive, cwd=folder)
+    assert {message for severity, message in profile_issues(archive) if severity == "REQUIRED"} == set()
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "elsewhere")
+    results = tmp_path / "elsewhere/results"
+    assert "every link holds" in run("python", "scripts/lineage.py", "--all", "--results", results).stdout
+
+
+def test_arms_made_with_other_versions_are_told_apart(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    record = folder / f"results/reports/{REFINED}/boxes.provenance.json"
+    text = record.read_text()
+    version = json.loads(text)["packages"]["transformers"]
+    record.write_text(text.replace(f'"transformers": "{version}"', '"transformers": "4.0.0"'))
+    snakemake(folder)
+    comparisons = pd.read_csv(folder / "results/tables/comparisons.csv", keep_default_na=False)
+    told = comparisons.set_index(["arm", "evaluation"]).differs.to_dict()
+    assert told[("refine", "boxes")] == f"transformers: 4.0.0 against {version}"
+    assert told[("refine", "far")] == told[("instruct", "boxes")] == ""
+    assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/summary.md").read_text()
 
 
 def test_the_report_is_one_file(finished):

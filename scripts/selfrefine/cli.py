@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,8 +72,9 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except Exception as error:
-        # Libraries wrap a full disk in errors of their own; its text is the system's.
-        if not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+        # Libraries wrap a full disk in errors of their own: its text may be the system's, or nothing that tells.
+        told = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+        if not told and shutil.disk_usage(".").free > 1 << 20:
             raise
         sys.exit(f"error: could not be written: {error}; free space and run again, finished work is kept")
     except KeyboardInterrupt:
