@@ -21,6 +21,7 @@ from pathlib import Path
 import snakemake.workflow
 from snakemake.exceptions import WorkflowError
 from snakemake.persistence.file import FilePersistence
+from snakemake_interface_executor_plugins.settings import ExecMode
 
 from selfrefine.errors import UserError
 from selfrefine.files import NO_LOCKS, KnownHashes, sha256_of_bytes, write_json
@@ -86,12 +87,14 @@ class Records(FilePersistence):
         return []
 
     async def finished(self, job) -> None:
-        """Clears up after a job, and keeps the hashes that it has taken, so that the next plan need not."""
+        """Clears up after a job, and keeps the hashes of what it made, so that the next plan need not take them."""
         await super().finished(job)
-        clear_scratch(job.output)
+        # On a cluster node the job may be another invocation's; only the driver knows that it will not be asked for again.
+        if self.dag.workflow.exec_mode == ExecMode.DEFAULT:
+            clear_scratch(job.output)
         record = self._read(job)
         if record:
-            for path, state in {**record.inputs, **record.outputs}.items():
+            for path, state in record.outputs.items():
                 self._hashes.note(Path(path), state.sha256)
 
     def script_of(self, job) -> Path:

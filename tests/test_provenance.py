@@ -74,6 +74,8 @@ def test_a_record_that_does_not_fit_the_schema_is_refused(made, spoil, message):
     with pytest.raises(UserError, match=message):
         read_record(path)
     path.write_text('{"stage": ')
+    assert make({})
+    path.write_text('{"stage": ')
     with pytest.raises(UserError, match="not valid JSON.*run snakemake again"):
         read_record(path)
 

@@ -118,9 +118,10 @@ class Run:
 
         So it is where this run had to wait for another that made it.
         """
-        if not self.path.exists():
+        try:
+            record = read_record(self.path)
+        except UserError:
             return False
-        record = read_record(self.path)
         same = (record.recipe, record.code, record.inputs) == (self.recipe, self.code, self.inputs)
         whole = same and all(Path(p).exists() and state_of(p) == state for p, state in record.outputs.items())
         if whole:
