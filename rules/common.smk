@@ -13,7 +13,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
 from selfrefine.progress import watch
-from selfrefine.study import Study, student_of, teacher_of
+from selfrefine.study import Study, origin_of, student_of, teacher_of
 
 # Jobs run with this interpreter's `python`, also where the virtual environment is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -125,6 +125,12 @@ def training_logs(wildcards):
 def write_text(path, content):
     with whole_file(path) as file:
         file.write(content)
+
+
+def refinement_start(wildcards):
+    """Where a refinement's weights start: from what wrote the paths, or from where its first round started."""
+    restarts = study.recipes[wildcards.recipe].objective.restart
+    return f"results/checkpoints/{origin_of(wildcards.start) if restarts else wildcards.start}/manifest.json"
 
 
 def show_summary(path):

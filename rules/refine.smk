@@ -54,7 +54,7 @@ rule pair:
 
 rule refine:
     input:
-        start="results/checkpoints/{start}/manifest.json",
+        start=refinement_start,
         questions="results/benchmarks/{task}/train.jsonl",
         pairs="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.jsonl",
     output:

@@ -24,6 +24,7 @@ from selfrefine.training import (
     open_scratch,
     run_to_the_end,
     save_adapter,
+    tokens_seen,
     updates,
 )
 
@@ -109,7 +110,7 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
         demonstrations=counts,
         updates=steps,
-        tokens_seen=int(history[-2].get("num_tokens", 0)) if len(history) > 1 else 0,
+        tokens_seen=tokens_seen(history),
         final_loss=log[-1]["loss"],
     )
 

@@ -84,6 +84,7 @@ def pairs_section(path: str, items: dict[str, dict], most: int) -> str:
         sides = "".join(
             f"<div><b>{side}</b>{text_block(row[side]['text'], row[side]['correct'], row[side]['source'])}</div>"
             for side in ("chosen", "rejected")
+            if row[side]
         )
         item = items[row["item"]]
         parts.append(

@@ -23,6 +23,7 @@ from selfrefine.training import (
     open_scratch,
     run_to_the_end,
     save_adapter,
+    tokens_seen,
     updates,
 )
 
@@ -45,42 +46,72 @@ def arguments() -> argparse.Namespace:
 def build_examples(
     pairs: list[dict], items: dict[str, dict], recipe: RefineRecipe, tokenizer
 ) -> tuple[dict[str, list[dict]], dict]:
-    """Tokenised pairs {prompt_ids, chosen_ids, rejected_ids} by split, and how many were used and dropped as too long."""
+    """Tokenised pairs by split, and how many were used and dropped as too long.
+
+    {prompt_ids, chosen_ids, rejected_ids}; where the chosen text alone is learned, {input_ids, completion_mask}.
+    """
     examples: dict[str, list[dict]] = {"train": [], "validation": []}
     too_long = 0
     for pair in sorted(pairs, key=lambda pair: pair["id"]):
         chat = messages(known_item(items, pair), recipe.prompt, pair["prompt"], system=recipe.system)
         prompt = encode_prompt(tokenizer, chat)
-        chosen, rejected = (
-            encode_completion(tokenizer, chat, pair[s]["text"], pair[s]["finished"]) for s in ("chosen", "rejected")
-        )
-        if len(prompt) + max(len(chosen), len(rejected)) > recipe.training.max_length:
+        sides = ("chosen",) if recipe.objective.loss == "sft" else ("chosen", "rejected")
+        texts = {s: encode_completion(tokenizer, chat, pair[s]["text"], pair[s]["finished"]) for s in sides}
+        if len(prompt) + max(map(len, texts.values())) > recipe.training.max_length:
             too_long += 1
             continue
+        chosen = texts["chosen"]
         if chosen[-1] != tokenizer.eos_token_id:
             raise UserError(f"pair {pair['id']}: the chosen answer does not end with the stop token")
-        examples[pair["split"]].append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+        if recipe.objective.loss == "sft":
+            row = {"input_ids": prompt + chosen, "completion_mask": [0] * len(prompt) + [1] * len(chosen)}
+        else:
+            row = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": texts["rejected"]}
+        examples[pair["split"]].append(row)
     counts = {split: len(rows) for split, rows in examples.items()} | {"too_long": too_long}
     return examples, counts
 
 
-def make_trainer(model, peft_config, config, examples: dict[str, list[dict]], tokenizer):
-    """A DPOTrainer over pairs that are tokenised already, exactly as they were sampled."""
+def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, examples: dict, tokenizer):
+    """TRL's trainer for the recipe's objective, over texts that are tokenised already, exactly as they were sampled.
+
+    `adapter`: whether the model comes with one to train on; otherwise a new one is made.
+    """
     from datasets import Dataset
-    from trl import DPOTrainer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    objective, settings = recipe.objective, recipe.training
+    data = {
+        "train_dataset": Dataset.from_list(examples["train"]),
+        "eval_dataset": Dataset.from_list(examples["validation"]),
+        "processing_class": tokenizer,
+        "peft_config": None if adapter else lora_config(settings.lora),
+    }
+    if objective.loss == "sft":
+        return SFTTrainer(model=model, args=SFTConfig(**arguments, completion_only_loss=True), **data)
+    beta = objective.beta or settings.beta
 
     class PairTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset
 
-    return PairTrainer(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list(examples["train"]),
-        eval_dataset=Dataset.from_list(examples["validation"]),
-        processing_class=tokenizer,
-        peft_config=peft_config,
+        def _precompute_ref_logps(self, dataset, name, batch_size):
+            if objective.reference == "start":
+                return super()._precompute_ref_logps(dataset, name, batch_size)
+            # Without a reference the log-likelihoods themselves count. Planted here, the margin is subtracted from the
+            # length-normalised difference: log-sigmoid(beta * difference - margin), as SimPO has it (arXiv 2405.14734).
+            planted = [objective.margin / beta * len(row["chosen_ids"]) for row in dataset]
+            dataset = dataset.add_column("ref_chosen_logps", planted)
+            return dataset.add_column("ref_rejected_logps", [0.0] * len(dataset))
+
+    config = DPOConfig(
+        **arguments,
+        beta=beta,
+        loss_type=[objective.loss, *(["sft"] if objective.nll else [])],
+        loss_weights=[1.0, objective.nll] if objective.nll else None,
+        precompute_ref_log_probs=True,
     )
+    return PairTrainer(model=model, args=config, **data)
 
 
 def main() -> None:
@@ -102,31 +133,26 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         raise UserError(f"{args.pairs}: too few pairs are left ({counts}); raise `max_length` or sample more")
 
     from peft import PeftModel
-    from trl import DPOConfig
 
     open_scratch(scratch, run)
     steps = min(settings.max_steps, updates(len(examples["train"]), settings.batch_size, settings.epochs))
     every = min(settings.evaluate_every, steps)
-    config = DPOConfig(
-        **common_arguments(settings, scratch, recipe.seed, steps),
-        per_device_eval_batch_size=settings.micro_batch_size,
-        warmup_steps=settings.warmup_steps,
-        beta=settings.beta,
-        loss_type=[settings.loss],
-        precompute_ref_log_probs=True,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_steps=every,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-    )
+    arguments = common_arguments(settings, scratch, recipe.seed, steps) | {
+        "per_device_eval_batch_size": settings.micro_batch_size,
+        "warmup_steps": settings.warmup_steps,
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
     model = load_model(folder, recipe.dtype)
     if adapter:
         # A PeftModel without a peft_config makes the trainer keep a frozen copy of the adapter as the reference; with a
         # peft_config the reference would be the base model.
         model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    trainer = make_trainer(model, None if adapter else lora_config(settings.lora), config, examples, tokenizer)
+    trainer = make_trainer(model, bool(adapter), arguments, recipe, examples, tokenizer)
     history = run_to_the_end(trainer, scratch, steps)
     names = save_adapter(trainer.model, args.manifest.parent)
     log = [training_row(entry) for entry in history if "loss" in entry or "eval_loss" in entry]
@@ -139,19 +165,19 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         updates=steps,
         validation_loss=losses,
         kept_update=min(losses, key=losses.get),
-        tokens_seen=int(trainer.state.num_input_tokens_seen or trainer._total_train_tokens),
+        tokens_seen=tokens_seen(history),
     )
 
 
 def training_row(entry: dict) -> dict:
-    """One line of the training log: loss, reward margin (chosen - rejected, in nats times beta) and accuracy, by split."""
+    """One line of the training log: loss and, of pairs, reward margin (chosen - rejected, in nats times beta) and accuracy."""
     prefix, split = ("eval_", "validation") if "eval_loss" in entry else ("", "train")
     return {
         "step": entry["step"],
         "split": split,
         "loss": entry[f"{prefix}loss"],
-        "margin": entry[f"{prefix}rewards/margins"],
-        "accuracy": entry[f"{prefix}rewards/accuracies"],
+        "margin": entry.get(f"{prefix}rewards/margins"),
+        "accuracy": entry.get(f"{prefix}rewards/accuracies"),
     }
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.benchmarks import read_items, subset
-from selfrefine.engines import complete
+from selfrefine.engines import Request, complete
 from selfrefine.engines.local import TransformersEngine
 from selfrefine.errors import UserError
 from selfrefine.files import write_jsonl
 from selfrefine.models import load_checkpoint, set_threads
 from selfrefine.paths import count, requests_for, to_rows
-from selfrefine.prompts import STYLES
 from selfrefine.provenance import Run
 from selfrefine.sampling import SampleRecipe
 
@@ -44,24 +43,30 @@ def sample(args: argparse.Namespace, run: Run) -> None:
     items = read_items(args.items)
     chosen = subset(list(items), recipe.share, recipe.seed)
     items = {item_id: item for item_id, item in items.items() if item_id in chosen}
-    requests = [
-        request
-        for style in STYLES
-        for request in requests_for(
+    sampling = recipe.sampling
+
+    def ask(items: dict[str, dict], style: str, samples: int) -> list[Request]:
+        return requests_for(
             items,
             recipe.prompt,
             style,
-            getattr(recipe.sampling, style),
-            recipe.sampling.generation,
+            samples,
+            sampling.generation,
             recipe.seed,
+            request=sampling.hint if style == "rationale" else "",
             system=recipe.system,
         )
-    ]
+
+    requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]
     if not requests:
         raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
     engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype), recipe.batch_size)
-    completions = complete(engine, requests, args.output, "sample paths")
-    rows = to_rows(requests, completions, items, recipe.extractor)
+    rows = to_rows(requests, complete(engine, requests, args.output, "sample paths"), items, recipe.extractor)
+    solved = {row["item"] for row in rows if row["style"] == "cot" and row["correct"]}
+    unsolved = {item_id: item for item_id, item in items.items() if item_id not in solved}
+    if hinted := ask(unsolved, "rationale", sampling.rationales):
+        rows += to_rows(hinted, complete(engine, hinted, args.output, "sample rationales"), items, recipe.extractor)
+    rows.sort(key=lambda row: row["id"])
     write_jsonl(args.output, rows)
     made = sum(row["tokens"] for row in rows)
     run.record([args.output], items=len(items), paths=count(rows), tokens_made=made)

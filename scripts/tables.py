@@ -158,7 +158,7 @@ def comparisons_table(answers: pd.DataFrame, level: float, resamples: int) -> pd
 def start_of(checkpoint: str, student: str) -> str | None:
     """The checkpoint that one was trained from; None for a base model."""
     if "/refine/" in checkpoint:
-        return checkpoint.rsplit("/refine/", 1)[0]
+        return checkpoint.split("/refine/", 1)[0]
     return f"{student}/base" if "/instruct/" in checkpoint else None
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfrefine.preferences import PairRecipe, Recipe, make_pairs, validation_items
+from selfrefine.preferences import PairRecipe, Recipe, Schedule, Selection, make_pairs, validation_items
 from selfrefine.teaching import Keeping, demonstrations
 
 REPOSITORY = Path(__file__).parent.parent
-RECIPES = yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())["recipes"]
+CATALOGUE = yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())
+RECIPES = CATALOGUE["recipes"]
 
 
 def path(item: str, style: str, sample: int, text: str, correct: bool, finish_reason: str = "stop") -> dict:
@@ -48,36 +49,90 @@ TAUGHT = [demonstration("item", "taught")]
 
 
 def made(paths: list[dict], taught=(), preference=None, **settings) -> tuple[list[dict], dict]:
-    return make_pairs(paths, list(taught), PairRecipe(preference=preference or RECIPES["cot"], **settings))
+    whole = preference or RECIPES["cot"]
+    selection = {name: value for name, value in whole.items() if name in Selection.model_fields}
+    return make_pairs(paths, list(taught), PairRecipe(preference=selection, **settings))
 
 
 def texts(pairs: list[dict]) -> list[tuple[str, str]]:
-    return [(pair["chosen"]["text"], pair["rejected"]["text"]) for pair in pairs]
+    return [(pair["chosen"]["text"], pair["rejected"] and pair["rejected"]["text"]) for pair in pairs]
+
+
+PLAIN = {"plain right", "plain wrong", "plain right cut", "plain wrong cut"}
+WRONG = {"cot wrong", "cot wrong cut"}
 
 
 @pytest.mark.parametrize(
     ("name", "chosen", "rejected"),
     [
-        ("cot", {"cot right"}, {"plain right", "plain wrong", "plain right cut", "plain wrong cut"}),
+        ("cot", {"cot right"}, PLAIN),
         ("answer", {"taught"}, {"plain wrong", "plain wrong cut"}),
-        ("correctness", {"cot right"}, {"cot wrong", "cot wrong cut"}),
+        ("correctness", {"cot right"}, WRONG),
+        ("ipo", {"cot right"}, PLAIN),
+        ("simpo", {"cot right"}, PLAIN),
+        ("rft", {"cot right"}, {None}),
+        ("rest-em-round", {"cot right"}, {None}),
+        ("star-round", {"cot right"}, {None}),
+        ("irpo-round", {"cot right"}, WRONG),
+        ("spin-round", {"taught"}, WRONG | {"cot right", "cot right cut"}),
     ],
 )
 def test_shipped_recipes_draw_on_these_texts_and_no_others(name, chosen, rejected):
-    assert set(RECIPES) == {"cot", "answer", "correctness"}
     seen_chosen, seen_rejected = set(), set()
     for i in range(40):
         rows = [row | {"id": f"{i}-{row['id']}"} for row in PATHS]
         pairs, _ = made(rows, TAUGHT, RECIPES[name])
         assert len(pairs) == 1
         seen_chosen.add(pairs[0]["chosen"]["text"])
-        seen_rejected.add(pairs[0]["rejected"]["text"])
+        seen_rejected.add(texts(pairs)[0][1])
     assert (seen_chosen, seen_rejected) == (chosen, rejected)
 
 
-@pytest.mark.parametrize(("name", "needs"), [("cot", False), ("answer", True), ("correctness", False)])
-def test_shipped_recipes_say_whether_they_need_a_teacher(name, needs):
-    assert Recipe(**RECIPES[name]).needs_teacher is needs
+def test_every_shipped_recipe_is_tested_and_names_its_source():
+    tested = next(mark for mark in test_shipped_recipes_draw_on_these_texts_and_no_others.pytestmark).args[1]
+    assert {name for name, _, _ in tested} == set(RECIPES)
+    assert all(Recipe(**recipe).cited for recipe in RECIPES.values())
+    for schedule in CATALOGUE["schedules"].values():
+        assert set(Schedule(**schedule).steps) <= set(RECIPES) and schedule["cited"]
+
+
+def test_star_takes_a_rationale_only_where_no_chain_is_right():
+    given = [
+        path("item", "rationale", i, text, right)
+        for i, (text, right) in enumerate([("made up", False), ("told", True)])
+    ]
+    assert texts(made([*PATHS, *given], [], RECIPES["star-round"])[0]) == [("cot right", None)]
+    assert texts(made([PATHS[1], *given], [], RECIPES["star-round"])[0]) == [("told", None)]
+    assert made(given, [], RECIPES["star-round"] | {"chosen": {}, "fallback": None})[1]["dropped"]["no_chosen"] == 1
+
+
+def test_supervised_recipes_take_each_distinct_right_chain_once():
+    rows = [path("item", "cot", i, f"chain {i % 3}", i != 2) for i in range(8)] + [path("item", "plain", 0, "A", True)]
+    pairs, counts = made(rows, [], RECIPES["rft"])
+    assert sorted(texts(pairs)) == [("chain 0", None), ("chain 1", None), ("chain 2", None)]
+    assert (counts["pairs"], counts["rejected_correct"], counts["dropped"]["no_rejected"]) == (3, 0, 0)
+    assert len(made(rows, [], RECIPES["rft"] | {"per_item": 2})[0]) == 2
+    assert made([path("item", "cot", 0, "chain", False)], [], RECIPES["rft"])[1]["dropped"]["no_chosen"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rejected": None}, "name the `rejected` side"),
+        ({"objective": {"margin": 1}}, "margin needs `reference: none`"),
+        ({"objective": {"loss": "sft", "nll": 1}}, "loss sft has neither"),
+        ({"objective": {"loss": "dpo"}}, "Input should be 'sigmoid'"),
+        ({"objective": {"gamma": 1}}, "Extra inputs"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**RECIPES["cot"] | change)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_recipes_say_whether_they_need_a_teacher(name):
+    assert Recipe(**RECIPES[name]).needs_teacher is (name in ("answer", "spin-round"))
     assert Recipe(**RECIPES[name] | {"fallback": {"source": "teacher"}}).needs_teacher
 
 

@@ -282,7 +282,7 @@ CONFIGURATION = {
     "instruct.lora.alpha": (put("instruct/lora/alpha", 8), from_instruct()),
     "instruct.save_every": (put("instruct/save_every", 7), from_instruct()),
     "refine.learning_rate": (put("refine/learning_rate", 0.002), from_refine()),
-    "refine.loss": (put("refine/loss", "ipo"), from_refine()),
+    "recipes.objective": (put("recipes/cot/objective", {"loss": "ipo"}), from_refine()),
     "evaluation.max_tokens": (put("evaluation/max_tokens", 10), FROM_EXPORT),
     "evaluation.style": (put("evaluation/style", "plain"), FROM_EXPORT),
     "extractor": (put("extractor", "legacy"), FROM_TEACH_TRAIN | TEACH_TESTS | from_sample()),

@@ -7,7 +7,7 @@ import yaml
 from snakemake.utils import update_config
 
 from selfrefine.errors import UserError
-from selfrefine.study import Study, start_of, student_of, teacher_of
+from selfrefine.study import Study, origin_of, refinements_of, student_of, teacher_of
 
 CONFIG = Path(__file__).parent.parent / "config"
 
@@ -102,9 +102,16 @@ def test_shipped_catalogues_can_be_used_whole():
     config = read_yaml("benchmarks.yaml", "hub.yaml", "recipes.yaml", "config.yaml")
     both = [name for name, entry in config["benchmarks"].items() if set(entry["splits"]) == {"train", "test"}]
     assert len(both) == 11
-    design = {"tasks": both, "evaluate": list(config["benchmarks"]), "recipes": list(config["recipes"])}
+    design = {
+        "tasks": both,
+        "evaluate": list(config["benchmarks"]),
+        "recipes": [*config["recipes"], *config["schedules"]],
+    }
     config["study"] |= design | {"arms": ["baseline", "instruct", "refine", "cross"]}
-    assert len(Study.read(config).checkpoints()) == 1 + 11 + 11 * 11 * 3
+    with pytest.raises(UserError, match="sampling.rationales: is 0, but recipe 'star-round' draws on rationales"):
+        Study.read(config)
+    config["sampling"]["rationales"] = 1
+    assert len(Study.read(config).checkpoints()) == 1 + 11 + 11 * 11 * (10 + 5)
 
 
 UNKNOWN_KEYS = [
@@ -359,8 +366,12 @@ def test_checkpoints_carry_their_facts():
 
 def test_paths_say_what_a_checkpoint_is():
     checkpoint = "ant/instruct/owl/add/50/7/refine/pick/cot/50/7"
-    assert start_of(checkpoint) == "ant/instruct/owl/add/50/7"
-    assert start_of("ant/base/refine/add/cot/50/7") == "ant/base"
+    (step,) = refinements_of(checkpoint)
+    assert step == ("ant/instruct/owl/add/50/7", *checkpoint.split("/refine/")[1].split("/"))
+    second = f"{checkpoint}/refine/add/answer/50/7"
+    assert refinements_of(second) == [step, (checkpoint, "add", "answer", "50", "7")]
+    assert origin_of(second) == "ant/instruct/owl/add/50/7"
+    assert refinements_of("ant/base") == []
     assert student_of(checkpoint) == "ant"
     assert teacher_of(checkpoint) == "owl"
     assert teacher_of("ant/base/refine/add/cot/50/7") is None
@@ -547,3 +558,37 @@ def test_share_and_seed_are_in_the_recipes_they_shape():
     assert (found["instruct"]["share"], found["instruct"]["seed"]) == (50, 7)
     assert (found["sample"]["share"], found["sample"]["seed"]) == (50, 7)
     assert found["refine"]["seed"] == 7
+
+
+SCHEDULED = changed(SMALL, "study/recipes", ["twice"])
+SCHEDULED["recipes"] = SMALL["recipes"] | {
+    "again": {"chosen": {}, "rejected": {}, "objective": {"restart": True}},
+}
+SCHEDULED["schedules"] = {"twice": {"steps": ["cot", "again"], "rounds": 2}}
+SCHEDULED["study"] |= {"shares": [100], "seeds": [7], "tasks": ["add"], "arms": ["refine"]}
+
+
+def test_a_schedule_makes_each_checkpoint_from_the_last_one():
+    study = Study.read(SCHEDULED)
+    (row,) = [row for row in study.checkpoints() if row["arm"] == "refine"]
+    start = "ant/instruct/owl/add/100/7"
+    steps = [f"refine/add/{recipe}/100/7" for recipe in ("cot", "again", "cot", "again")]
+    chain = ["/".join([start, *steps[:number]]) for number in range(5)]
+    assert (row["checkpoint"], row["recipe"]) == (chain[4], "twice")
+    index = study.index()
+    assert sorted(index["paths"]) == sorted(f"results/paths/{name}/add/100/7.jsonl" for name in chain[:4])
+    assert index["training"] == [f"results/checkpoints/{name}/training.jsonl" for name in chain[1:]]
+    assert index["pairs"][2] == f"results/pairs/{chain[2]}/add/cot/100/7.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("schedules", "message"),
+    [
+        ({"twice": {"steps": ["cott"]}}, "schedules.twice.steps: 'cott' is not defined; did you mean 'cot'"),
+        ({"cot": {"steps": ["cot"]}, "twice": {"steps": ["cot"]}}, "schedules.cot: a recipe has that name too"),
+        ({"twice": {"steps": []}}, "schedules.twice.steps: List should have at least 1 item"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(schedules, message):
+    with pytest.raises(UserError, match=message):
+        Study.read(SCHEDULED | {"schedules": schedules})

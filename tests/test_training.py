@@ -276,7 +276,7 @@ def pairs():
     return made
 
 
-def refine_recipe(**training):
+def refine_recipe(objective=None, **training):
     settings = {
         "epochs": 2,
         "batch_size": 4,
@@ -285,7 +285,7 @@ def refine_recipe(**training):
         "warmup_steps": 0,
         "evaluate_every": 2,
     }
-    return {"prompt": PROMPT, "dtype": "float32", "training": settings | training}
+    return {"prompt": PROMPT, "dtype": "float32", "objective": objective or {}, "training": settings | training}
 
 
 def test_pairs_are_tokenised_as_they_were_sampled(tokenizer):
@@ -345,6 +345,47 @@ def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instr
     assert validation["margin"] > 0
     assert validation["margin"] == pytest.approx(margin(reference), rel=1e-3)
     assert validation["margin"] != pytest.approx(margin(base), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"nll": 0.5},
+        {"loss": "ipo"},
+        {"loss": "sigmoid_norm", "reference": "none", "beta": 2.0, "margin": 1.0},
+        {"loss": "sigmoid", "reference": "none", "beta": 0.3},
+        {"loss": "sft"},
+    ],
+    ids=str,
+)
+def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer, tmp_path):
+    """Recomputes the validation loss after one update by hand, from the trained adapter's log-probabilities."""
+    settings = {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 0.001}
+    run(*refine_command(tmp_path, instructed / "out/manifest.json", objective=objective, **settings))
+    (validation,) = [row for row in read_jsonl(tmp_path / "out/training.jsonl") if row["split"] == "validation"]
+    policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
+    start = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
+    beta, norm = objective.get("beta", 0.1), objective.get("loss") in ("ipo", "sigmoid_norm")
+    losses, likelihood, tokens = [], 0.0, 0
+    for pair in pairs()[:4]:
+        scores = []
+        for side in ("chosen", "rejected"):
+            score = own = log_probability(policy, tokenizer, pair, side)
+            if objective.get("reference") != "none":
+                score -= log_probability(start, tokenizer, pair, side)
+            length = len(encode_completion(tokenizer, chat(ITEMS[0]), pair[side]["text"], pair[side]["finished"]))
+            scores.append(score / length if norm else score)
+            if side == "chosen":
+                likelihood, tokens = likelihood - own, tokens + length
+        gap = scores[0] - scores[1]
+        if objective.get("loss") == "ipo":
+            losses.append((gap - 1 / (2 * beta)) ** 2)
+        else:
+            losses.append(math.log1p(math.exp(-(beta * gap - objective.get("margin", 0)))))
+    expected = sum(losses) / 4 + objective.get("nll", 0) * likelihood / tokens
+    if objective.get("loss") == "sft":
+        expected = likelihood / tokens
+    assert validation["loss"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path):

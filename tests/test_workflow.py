@@ -113,6 +113,44 @@ def test_arms_made_with_other_versions_are_told_apart(finished, tmp_path):
     assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/summary.md").read_text()
 
 
+def test_every_shipped_recipe_and_schedule_runs(fresh):
+    folder, path, config = fresh
+    catalogue = yaml.safe_load((folder / "config/recipes.yaml").read_text())
+    names = [*(name for name in catalogue["recipes"] if not name.endswith("-round")), *catalogue["schedules"]]
+    rounds = {name: {"rounds": 2 if name == "rest-em" else 1} for name in catalogue["schedules"]}
+    design = {"arms": ["instruct", "refine"], "recipes": names, "evaluate": ["boxes"]}
+    path.write_text(
+        yaml.safe_dump(
+            config
+            | {
+                "study": config["study"] | design,
+                "schedules": rounds,
+                "sampling": config["sampling"] | {"rationales": 2},
+            }
+        )
+    )
+    snakemake(folder)
+    accuracy = pd.read_csv(folder / "results/tables/accuracy.csv", keep_default_na=False)
+    assert sorted(accuracy.recipe[accuracy.arm == "refine"]) == sorted(names)
+    comparisons = pd.read_csv(folder / "results/tables/comparisons.csv", keep_default_na=False)
+    assert set(comparisons.against) == {"instruct"} and len(comparisons) == len(names)
+    second = folder / f"results/checkpoints/{INSTRUCTED}" / "/".join(["refine/boxes/rest-em-round/100/0"] * 2)
+    inputs = json.loads((second / "provenance.json").read_text())["inputs"]
+    assert f"results/checkpoints/{INSTRUCTED}/manifest.json" in inputs
+    assert f"results/pairs/{INSTRUCTED}/refine/boxes/rest-em-round/100/0/boxes/rest-em-round/100/0.jsonl" in inputs
+    sampled = read_jsonl(folder / f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl")
+    solved = {row["item"] for row in sampled if row["style"] == "cot" and row["correct"]}
+    given = [row for row in sampled if row["style"] == "rationale"]
+    assert {row["item"] for row in given} == {row["item"] for row in sampled} - solved and len(given) >= 2
+    losses = {
+        name: json.loads((record.parent / "provenance.json").read_text())["recipe"]["objective"]["loss"]
+        for name in names
+        for record in folder.glob(f"results/checkpoints/{INSTRUCTED}/refine/boxes/{name}/100/0/manifest.json")
+    }
+    assert losses["rft"] == "sft" and losses["simpo"] == "sigmoid_norm" and losses["cot"] == "sigmoid"
+    assert "every link holds" in run("python", "scripts/lineage.py", "--all", cwd=folder).stdout
+
+
 def test_the_report_is_one_file(finished):
     folder, _ = finished
     snakemake(folder, "--report", "report.html")

@@ -19,11 +19,20 @@ def requests_for(
     request: str = "",
     system: str | None = None,
 ) -> list[Request]:
-    """`samples` requests per item in one style; ids are `{item}-{style}-{sample}`."""
+    """`samples` requests per item in one style; ids are `{item}-{style}-{sample}`.
+
+    A rationale is asked for like a chain of thought, the right answer given: `{answer}` in `request`.
+    """
+    given = style == "rationale"
+
+    def chat(item: dict) -> list[dict[str, str]]:
+        line = request.replace("{answer}", item["answer"]) if given else request
+        return messages(item, prompt, "cot" if given else style, line, system)
+
     return [
         Request(
             id=f"{item_id}-{style}-{sample}",
-            messages=messages(item, prompt, style, request, system),
+            messages=chat(item),
             generation=generation,
             seed=seed_for(item_id, seed, style, sample),
         )

@@ -7,7 +7,7 @@ import collections
 import hashlib
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 REASONS = ("no_chosen", "no_rejected", "same_text")
 
@@ -20,30 +20,86 @@ class Side(BaseModel):
     source: Literal["student", "teacher"] = Field(
         "student", description="Sampled paths, or the teacher's demonstrations."
     )
-    style: Literal["cot", "plain", "any"] = "any"
+    style: Literal["cot", "plain", "rationale", "any"] = Field(
+        "any", description="How the student was asked; any leaves out rationales, which were given the answer."
+    )
     verdict: Literal["correct", "wrong", "any"] = "any"
 
 
-class Recipe(BaseModel):
+class Objective(BaseModel):
+    """What the student is trained to do with the pairs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "sft"] = Field(
+        "sigmoid", description="TRL's loss_type; sigmoid is DPO's [P], sft learns the chosen texts alone."
+    )
+    beta: float | None = Field(None, gt=0, description="None: the refine section's.")
+    nll: float = Field(
+        0, ge=0, description="Weight of the chosen tokens' mean negative log-likelihood beside the loss."
+    )
+    reference: Literal["start", "none"] = Field(
+        "start", description="Frozen copy of where training starts, or none: the log-likelihoods themselves count."
+    )
+    margin: float = Field(0, ge=0, description="Without a reference: by how much chosen should lead (SimPO's gamma).")
+    restart: bool = Field(
+        False, description="In later rounds train from where the first began, on what the last round's student wrote."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.margin and self.reference != "none":
+            raise ValueError("margin needs `reference: none`")
+        if self.loss == "sft" and (self.nll or self.reference != "start"):
+            raise ValueError("loss sft has neither nll nor a reference")
+        return self
+
+
+class Selection(BaseModel):
     """How pairs are made from the paths of one checkpoint."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     chosen: Side
-    rejected: Side
+    rejected: Side | None = Field(None, description="None: no pairs but chosen texts, for loss sft.")
     fallback: Side | None = Field(
         None, description="Where an item has no chosen text: take one of these instead. None: drop the item."
     )
     prompt: Literal["cot", "plain"] = Field("cot", description="The prompt under which both sides are trained.")
     per_item: int = Field(1, gt=0, description="Pairs per item at most, no text used twice on one side.")
-    cited: str = Field("", description="Where the recipe comes from.")
+
+    @property
+    def sides(self) -> list[Side]:
+        """The sides that it names."""
+        return [side for side in (self.chosen, self.rejected, self.fallback) if side is not None]
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a side draws on demonstrations."""
-        return any(
-            side is not None and side.source == "teacher" for side in (self.chosen, self.rejected, self.fallback)
-        )
+        return any(side.source == "teacher" for side in self.sides)
+
+
+class Recipe(Selection):
+    """A preference recipe: which pairs, and what is learned from them."""
+
+    objective: Objective = Objective()
+    cited: str = Field("", description="Where the recipe comes from.")
+
+    @model_validator(mode="after")
+    def _has_what_it_learns_from(self):
+        if self.rejected is None and self.objective.loss != "sft":
+            raise ValueError(f"loss {self.objective.loss} compares two texts: name the `rejected` side")
+        return self
+
+
+class Schedule(BaseModel):
+    """Recipes one after the other, and how often: each step starts from the last one's checkpoint and samples from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: list[str] = Field(min_length=1, description="Names of recipes.")
+    rounds: int = Field(1, gt=0)
+    cited: str = Field("", description="Where the schedule comes from.")
 
 
 class PairRecipe(BaseModel):
@@ -51,7 +107,7 @@ class PairRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preference: Recipe
+    preference: Selection
     validation: float = Field(
         0.1, gt=0, lt=1, description="Share of the items whose pairs are held out to select the checkpoint."
     )
@@ -60,8 +116,9 @@ class PairRecipe(BaseModel):
 def candidates(side: Side, paths: list[dict], demonstrations: list[dict]) -> list[dict]:
     """The texts of one item that a side admits, each text once, in a fixed order."""
     admitted = demonstrations if side.source == "teacher" else paths
-    if side.source == "student" and side.style != "any":
-        admitted = [row for row in admitted if row["style"] == side.style]
+    if side.source == "student":
+        styles = ("cot", "plain") if side.style == "any" else (side.style,)
+        admitted = [row for row in admitted if row["style"] in styles]
     found = [
         {
             "id": row["id"],
@@ -90,6 +147,8 @@ def validation_items(item_ids: set[str], share: float) -> set[str]:
 def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe) -> tuple[list[dict], dict]:
     """Pairs {id, item, split, prompt, chosen, rejected} in the order of their ids, and the yield with reasons for dropped items.
 
+    `rejected` is None where the recipe learns from chosen texts alone.
+
     A text that was cut at max_tokens is never chosen. The order within an item is by hash of the ids, so that which
     texts meet does not depend on the order of rows.
     """
@@ -105,11 +164,16 @@ def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe
         chosen = [row for row in candidates(preference.chosen, rows, demos) if row["finished"]]
         if not chosen and preference.fallback:
             chosen = [row for row in candidates(preference.fallback, rows, demos) if row["finished"]]
-        rejected = candidates(preference.rejected, rows, demos)
-        if not chosen or not rejected:
+        alone = preference.rejected is None
+        rejected = [] if alone else candidates(preference.rejected, rows, demos)
+        if not chosen or not (rejected or alone):
             dropped["no_rejected" if chosen else "no_chosen"] += 1
             continue
-        made = _match(chosen, rejected, preference.per_item)
+        made = (
+            [(text, None) for text in chosen[: preference.per_item]]
+            if alone
+            else _match(chosen, rejected, preference.per_item)
+        )
         if not made:
             dropped["same_text"] += 1
         for number, (good, bad) in enumerate(made):
@@ -134,7 +198,7 @@ def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe
         "train": sum(pair["split"] == "train" for pair in pairs),
         "validation": sum(pair["split"] == "validation" for pair in pairs),
         "dropped": {reason: dropped[reason] for reason in REASONS},
-        "rejected_correct": sum(pair["rejected"]["correct"] for pair in pairs),
+        "rejected_correct": sum(bool(pair["rejected"] and pair["rejected"]["correct"]) for pair in pairs),
     }
     return pairs, counts
 

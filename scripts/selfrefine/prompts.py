@@ -2,8 +2,6 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-STYLES = ("cot", "plain")
-
 
 class Prompt(BaseModel):
     """How a question of one kind is put to a model; the wording is configuration."""

@@ -15,6 +15,15 @@ class Sampling(BaseModel):
 
     cot: int = Field(4, ge=0, description="Answers per item with a chain of thought elicited.")
     plain: int = Field(4, ge=0, description="Answers per item without.")
+    rationales: int = Field(
+        0,
+        ge=0,
+        description="Answers per item that no chain of thought solved, drawn with the right answer given (STaR).",
+    )
+    hint: str = Field(
+        "The right answer is {answer}. Explain how it is reached.",
+        description="What gives it, after the prompt that elicits a chain of thought.",
+    )
     generation: Generation = Generation(temperature=0.7)
 
 

@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -131,6 +131,7 @@ class Study(Strict):
     benchmarks: dict[str, Benchmark]
     prompts: dict[Literal["math", "choice"], Prompt]
     recipes: dict[str, preferences.Recipe]
+    schedules: dict[str, preferences.Schedule] = {}
     demonstrations: Keeping = Keeping()
     sampling: Sampling = Sampling()
     validation: float = Field(
@@ -159,8 +160,8 @@ class Study(Strict):
 
     def _check_names(self) -> None:
         design = self.study
-        for section in ("models", "students", "teachers", "benchmarks", "recipes"):
-            pattern = TASK_NAME if section in ("benchmarks", "recipes") else NAME
+        for section in ("models", "students", "teachers", "benchmarks", "recipes", "schedules"):
+            pattern = TASK_NAME if section in ("benchmarks", "recipes", "schedules") else NAME
             for name in getattr(self, section):
                 if not re.fullmatch(pattern, name):
                     raise UserError(
@@ -175,7 +176,11 @@ class Study(Strict):
             ("study.teachers", design.teachers, self.teachers),
             ("study.tasks", design.tasks, self.benchmarks),
             ("study.evaluate", design.evaluate, self.benchmarks),
-            ("study.recipes", design.recipes, self.recipes),
+            ("study.recipes", design.recipes, self.recipes | self.schedules),
+            *(
+                (f"schedules.{name}.steps", set(schedule.steps), self.recipes)
+                for name, schedule in self.schedules.items()
+            ),
             *((f"students.{name}.model", [student.model], self.models) for name, student in self.students.items()),
             *(
                 (f"teachers.{name}.model", [t.model], self.models)
@@ -201,10 +206,17 @@ class Study(Strict):
                 )
         if "refine-only" in design.arms:
             for recipe in design.recipes:
-                if self.recipes[recipe].needs_teacher:
+                if any(self.recipes[step].needs_teacher for step in self.steps(recipe)):
                     raise UserError(
                         f"configuration: study.arms: refine-only has no teacher, but recipe {recipe!r} draws on one"
                     )
+        for recipe in {step for name in design.recipes for step in self.steps(name)}:
+            if any(side.style == "rationale" for side in self.recipes[recipe].sides) and not self.sampling.rationales:
+                raise UserError(
+                    f"configuration: sampling.rationales: is 0, but recipe {recipe!r} draws on rationales; set it to 1 or more"
+                )
+        for name in sorted(self.recipes.keys() & self.schedules.keys()):
+            raise UserError(f"configuration: schedules.{name}: a recipe has that name too; choose another")
         if any(share not in range(1, 101) for share in design.shares):
             raise UserError("configuration: study.shares: each must be a whole percentage from 1 to 100")
 
@@ -281,8 +293,9 @@ class Study(Strict):
         )
 
     def _pair(self, start: str, task: str, recipe: str, share: str, seed: str) -> preferences.PairRecipe:
-        preference = self.recipes[recipe].model_copy(update={"cited": ""})
-        return preferences.PairRecipe(preference=preference, validation=self.validation)
+        whole = self.recipes[recipe]
+        selection = {name: getattr(whole, name) for name in preferences.Selection.model_fields}
+        return preferences.PairRecipe(preference=preferences.Selection(**selection), validation=self.validation)
 
     def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> RefineRecipe:
         student = self.students[student_of(start)]
@@ -291,6 +304,7 @@ class Study(Strict):
             system=student.system,
             dtype=student.dtype,
             seed=int(seed),
+            objective=self.recipes[recipe].objective,
             training=self._training(student_of(start), "refine"),
         )
 
@@ -344,7 +358,7 @@ class Study(Strict):
                 at = {"student": student, "share": share, "seed": seed}
                 for task, recipe in itertools.product(design.tasks, design.recipes):
                     if "refine-only" in design.arms:
-                        name = refined(base(student), task, recipe, share, seed)
+                        *_, name = self.chain(base(student), task, recipe, share, seed)
                         add("refine-only", name, refine_task=task, recipe=recipe, **at)
                 for teacher, task in itertools.product(design.teachers, design.tasks):
                     start = instructed(student, teacher, task, share, seed)
@@ -353,9 +367,21 @@ class Study(Strict):
                     for refine_task, recipe in itertools.product(design.tasks, design.recipes):
                         arm = "refine" if refine_task == task else "cross"
                         if arm in design.arms:
-                            name = refined(start, refine_task, recipe, share, seed)
+                            *_, name = self.chain(start, refine_task, recipe, share, seed)
                             add(arm, name, teacher=teacher, task=task, refine_task=refine_task, recipe=recipe, **at)
         return rows
+
+    def steps(self, name: str) -> list[str]:
+        """The recipes that a recipe's or a schedule's name stands for, in order."""
+        schedule = self.schedules.get(name)
+        return schedule.steps * schedule.rounds if schedule else [name]
+
+    def chain(self, start: str, task: str, name: str, share: int, seed: int) -> list[str]:
+        """The checkpoints that a recipe or schedule makes one from the other, the last one last."""
+        made = []
+        for recipe in self.steps(name):
+            made.append(refined(made[-1] if made else start, task, recipe, share, seed))
+        return made
 
     def cells(self) -> list[dict]:
         """Each cell of the accuracy table: a checkpoint's facts, the evaluation task and the file of its judged answers.
@@ -380,14 +406,14 @@ class Study(Strict):
         """Where everything that the tables and figures are made of lies: cells, and the artifacts of each stage behind them."""
         checkpoints = self.checkpoints()
         refined_ones = [row for row in checkpoints if row["refine_task"]]
-        trained = [row for row in checkpoints if row["arm"] != "baseline"]
         taught = [(row["teacher"], row["task"]) for row in checkpoints if row["teacher"]]
         needing = [
             (row["teacher"], row["refine_task"])
             for row in refined_ones
-            if row["teacher"] and self.recipes[row["recipe"]].needs_teacher
+            if row["teacher"] and any(self.recipes[step].needs_teacher for step in self.steps(row["recipe"]))
         ]
-        starts = {row["checkpoint"]: start_of(row["checkpoint"]) for row in refined_ones}
+        steps = dict.fromkeys(step for row in refined_ones for step in refinements_of(row["checkpoint"]))
+        instructed_ones = [row["checkpoint"] for row in checkpoints if row["arm"] == "instruct"]
         index = {
             "cells": self.cells(),
             "answers": [
@@ -396,17 +422,12 @@ class Study(Strict):
             "demonstrations": [
                 f"results/demonstrations/{teacher}/{task}.jsonl" for teacher, task in sorted({*taught, *needing})
             ],
-            "paths": sorted(
-                {
-                    f"results/paths/{starts[r['checkpoint']]}/{r['refine_task']}/{r['share']}/{r['seed']}.jsonl"
-                    for r in refined_ones
-                }
-            ),
-            "pairs": [
-                f"results/pairs/{starts[r['checkpoint']]}/{r['refine_task']}/{r['recipe']}/{r['share']}/{r['seed']}.jsonl"
-                for r in refined_ones
+            "paths": sorted({f"results/paths/{s.start}/{s.task}/{s.share}/{s.seed}.jsonl" for s in steps}),
+            "pairs": [f"results/pairs/{s.start}/{s.task}/{s.recipe}/{s.share}/{s.seed}.jsonl" for s in steps],
+            "training": [
+                f"results/checkpoints/{name}/training.jsonl"
+                for name in (*instructed_ones, *(refined(*step) for step in steps))
             ],
-            "training": [f"results/checkpoints/{row['checkpoint']}/training.jsonl" for row in trained],
             "items": [
                 f"results/benchmarks/{task}/train.jsonl"
                 for task in sorted({row["refine_task"] for row in refined_ones})
@@ -477,9 +498,29 @@ def refined(start: str, task: str, recipe: str, share: int, seed: int) -> str:
     return f"{start}/refine/{task}/{recipe}/{share}/{seed}"
 
 
-def start_of(checkpoint: str) -> str:
-    """The path of the checkpoint that a refined one started from."""
-    return checkpoint.rsplit("/refine/", 1)[0]
+class Refinement(NamedTuple):
+    """One refinement, by what its checkpoint's path says."""
+
+    start: str
+    task: str
+    recipe: str
+    share: str
+    seed: str
+
+
+def refinements_of(checkpoint: str) -> list[Refinement]:
+    """The refinements that a checkpoint went through, the first one first."""
+    origin, *tails = checkpoint.split("/refine/")
+    found, start = [], origin
+    for tail in tails:
+        found.append(Refinement(start, *tail.split("/")))
+        start = refined(*found[-1])
+    return found
+
+
+def origin_of(checkpoint: str) -> str:
+    """The path of the checkpoint that the first refinement of a checkpoint started from."""
+    return checkpoint.split("/refine/", 1)[0]
 
 
 def student_of(checkpoint: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, write_json
+from selfrefine.preferences import Objective
 from selfrefine.prompts import Prompt
 from selfrefine.provenance import Run
 
@@ -74,9 +75,6 @@ class RefineSettings(Optimisation):
     max_steps: int = Field(1000, gt=0, description="[P]")
     warmup_steps: int = Field(100, ge=0, description="[P]")
     beta: float = Field(0.1, gt=0, description="[I]")
-    loss: Literal["sigmoid", "ipo", "hinge", "robust"] = Field(
-        "sigmoid", description="TRL's loss_type; sigmoid is DPO's. [P]"
-    )
     evaluate_every: int = Field(50, gt=0, description="Updates between looks at the validation loss.")
 
 
@@ -100,10 +98,10 @@ class RefineRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: Prompt
-    style: Literal["cot", "plain"] = "cot"
     system: str | None = None
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
     seed: int = 0
+    objective: Objective = Objective()
     training: RefineSettings = RefineSettings()
 
 
@@ -242,6 +240,15 @@ def run_to_the_end(trainer, scratch: Path, steps: int) -> list[dict]:
             f"training stopped at update {trainer.state.global_step} of {steps}; run again to go on from its last checkpoint"
         )
     return trainer.state.log_history
+
+
+def tokens_seen(history: list[dict]) -> int:
+    """The tokens that passed through the model, from the trainer's log; its count starts anew where a run was resumed."""
+    total = last = 0
+    for count in (entry["num_tokens"] for entry in history if "num_tokens" in entry):
+        total += count - last if count >= last else count
+        last = count
+    return int(total)
 
 
 def save_adapter(model, folder: Path) -> list[str]:
