@@ -263,12 +263,14 @@ def test_no_pair_left_is_said_with_the_reasons(fresh, finished):
     shutil.copytree(done / "results/paths", folder / "results/paths")
     (paths,) = folder.glob("results/paths/**/0.jsonl")
     paths.write_text(paths.read_text().replace('"correct": true', '"correct": false'))
+    preference = yaml.safe_load((folder / "config/recipes.yaml").read_text())["recipes"]["cot"]
+    del preference["cited"]
     outcome = run(
         *(
             "python",
             "scripts/pair.py",
             "--recipe",
-            json.dumps({"preference": yaml.safe_load((folder / "config/recipes.yaml").read_text())["recipes"]["cot"]}),
+            json.dumps({"preference": preference}),
         ),
         *("--paths", paths, "--output", folder / "pairs.jsonl", "--provenance", folder / "p.json"),
         check=False,
