@@ -120,6 +120,7 @@ def test_supervised_recipes_take_each_distinct_right_chain_once():
     [
         ({"rejected": None}, "name the `rejected` side"),
         ({"objective": {"margin": 1}}, "margin needs `reference: none`"),
+        ({"objective": {"margin": 1, "reference": "none"}}, "and `loss: sigmoid_norm`"),
         ({"objective": {"loss": "sft", "nll": 1}}, "loss sft has neither"),
         ({"objective": {"loss": "dpo"}}, "Input should be 'sigmoid'"),
         ({"objective": {"gamma": 1}}, "Extra inputs"),

@@ -48,8 +48,8 @@ class Objective(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self):
-        if self.margin and self.reference != "none":
-            raise ValueError("margin needs `reference: none`")
+        if self.margin and (self.reference != "none" or self.loss != "sigmoid_norm"):
+            raise ValueError("margin needs `reference: none` and `loss: sigmoid_norm`: it is a lead per token")
         if self.loss == "sft" and (self.nll or self.reference != "start"):
             raise ValueError("loss sft has neither nll nor a reference")
         return self

@@ -329,11 +329,6 @@ class Study(Strict):
     def _summarise(self) -> dict:
         return {"titles": self.titles(), "sources": self.sources()}
 
-    def _read(self) -> dict:
-        return {}
-
-    _base = _read
-
     # What the study needs.
 
     def checkpoints(self) -> list[dict]:
