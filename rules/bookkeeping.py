@@ -24,7 +24,7 @@ from snakemake.persistence.file import FilePersistence
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from selfrefine.errors import UserError
-from selfrefine.files import NO_LOCKS, KnownHashes, sha256_of_bytes, write_json
+from selfrefine.files import NO_LOCKS, KnownHashes, remove_torn, sha256_of_bytes, write_json
 from selfrefine.fingerprint import snapshot
 from selfrefine.provenance import Record, clear_scratch, differences, read_record
 
@@ -243,6 +243,8 @@ class Records(FilePersistence):
                 for job in self.dag.jobs:
                     if not self.dag.needrun(job):
                         clear_scratch(job.output)
+                for fingerprint in SCRIPTS:
+                    remove_torn(code_of(fingerprint))
             file.truncate(0)
             now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
             print(f"process {os.getpid()} on {socket.gethostname()}, since {now}", file=file, flush=True)
@@ -257,10 +259,15 @@ def _text(job) -> bytes | None:
     return None if text is None else text.encode()
 
 
+def code_of(fingerprint: str) -> Path:
+    """Where the text of the code with a fingerprint is kept."""
+    return Path(f"results/code/{fingerprint}.json")
+
+
 def keep_code() -> None:
     """Keeps the text of the code that the jobs run, once per fingerprint, so that a record can be read without this repository."""
     for fingerprint, script in SCRIPTS.items():
-        path = Path(f"results/code/{fingerprint}.json")
+        path = code_of(fingerprint)
         if not path.exists():
             write_json(path, snapshot(script))
 

@@ -94,11 +94,13 @@ def test_versions_and_hardware_that_differ_are_told():
 
 
 def test_only_what_a_stage_goes_on_from_is_cleared(tmp_path):
-    for name in ("adapter_model.safetensors", "manifest.json", "paths.jsonl", "paths.jsonl.partial", "other.partial"):
+    names = ["adapter_model.safetensors", "manifest.json", "paths.jsonl", "paths.jsonl.partial", "other.partial"]
+    torn = [".paths.jsonl.4242", ".paths.provenance.json.17", ".manifest.json.8"]
+    for name in [*names, *torn, ".other.jsonl.4242"]:
         (tmp_path / name).write_text("x")
     (tmp_path / "trainer/checkpoint-2").mkdir(parents=True)
     clear_scratch([str(tmp_path / "paths.jsonl"), str(tmp_path / "manifest.json")])
     assert (tmp_path / "trainer").exists()
     clear_scratch([str(tmp_path / "adapter_model.safetensors")])
-    names = ["adapter_model.safetensors", "manifest.json", "other.partial", "paths.jsonl"]
+    names = [".other.jsonl.4242", "adapter_model.safetensors", "manifest.json", "other.partial", "paths.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names

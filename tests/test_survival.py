@@ -172,8 +172,9 @@ def test_torn_half_written_and_vanished_files_are_made_again(finished, copy):
     (copy / f"results/checkpoints/{INSTRUCTED}/trainer/checkpoint-6").mkdir(parents=True)
     (copy / f"results/checkpoints/{INSTRUCTED}/trainer/checkpoint-6/optimizer.pt").write_bytes(b"half")
     (copy / f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl.partial").write_text('[{"id": "torn')
-    (copy / "results/figures/.accuracy.svg.4242").write_bytes(b"a whole file that never came to be")
-    (copy / "results/figures/.accuracy.svg.4242").unlink()
+    (copy / ".snakemake/running").write_text("process 1, which was killed")
+    for name in ("figures/.accuracy.svg.4242", "reports/tiny/base/.far.provenance.json.4242"):
+        (copy / "results" / name).write_bytes(b"what it had begun to write")
     snakemake(copy)
     assert_same_results(finished[0], copy)
 

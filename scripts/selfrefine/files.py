@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -103,6 +104,13 @@ def whole_file(path: Path, mode: str = "w") -> Iterator:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_torn(path: Path) -> None:
+    """Removes what killed processes had begun to write of a file; only for one who knows that no other writes it now."""
+    for torn in Path(path).parent.glob(f".{glob.escape(Path(path).name)}.*"):
+        if torn.suffix[1:].isdigit():
+            torn.unlink(missing_ok=True)
 
 
 # What a file system that knows no locks answers.

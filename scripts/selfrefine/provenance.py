@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfrefine.errors import UserError
-from selfrefine.files import Journal, canonical_json, held, read_json, sha256_of, write_json
+from selfrefine.files import Journal, canonical_json, held, read_json, remove_torn, sha256_of, write_json
 from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
@@ -152,13 +152,15 @@ class Run:
 
 
 def clear_scratch(outputs: list[str]) -> None:
-    """Removes what a stage keeps beside its outputs to go on from after a kill: journals, trainers' folders.
+    """Removes what a stage keeps beside its outputs to go on from after a kill: journals, trainers' folders, torn files.
 
     A stage leaves it there when it ends: a workflow that was killed before it took note makes the outputs once more, and
     that shall cost nothing.
     """
     for path in map(Path, outputs):
         Journal(path).remove()
+        remove_torn(path)
+        remove_torn(record_of(str(path)))
         if path.name == "adapter_model.safetensors":
             shutil.rmtree(path.with_name(TRAINER), ignore_errors=True)
 
