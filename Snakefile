@@ -27,6 +27,7 @@ include: "rules/instruct.smk"
 include: "rules/refine.smk"
 include: "rules/evaluate.smk"
 include: "rules/results.smk"
+include: "rules/claims.smk"
 
 
 localrules:
@@ -36,10 +37,13 @@ localrules:
 rule all:
     input:
         "results/summary.md",
+        "results/claims.md",
+        "results/claims.json",
         "results/configuration.yaml",
         "results/reading.html",
         expand("results/tables/{table}.csv", table=[*TABLES, "sources"]),
-        expand("results/figures/{figure}.{format}", figure=["accuracy", "matrix", "training"], format=["svg", "png"]),
+        expand("results/figures/{figure}.{format}", figure=study.figures(), format=["svg", "pdf", "png"]),
+        expand("results/tables/paper/{layout}.{format}", layout=study.layouts(), format=["csv", "md", "tex"]),
 
 
 onstart:

@@ -37,7 +37,6 @@ wildcard_constraints:
     task="[A-Za-z0-9][A-Za-z0-9_-]*",
     recipe="[A-Za-z0-9][A-Za-z0-9_-]*",
     file="[A-Za-z0-9][A-Za-z0-9_-]*[.][a-z]+",
-    figure="accuracy|matrix|training",
     part="tables|training|reading",
     split="train|test",
     style="cot|plain",
@@ -110,12 +109,6 @@ def demonstrations_for_pairs(wildcards):
             f"recipe {wildcards.recipe!r} draws on a teacher, but {wildcards.start} was instructed by none"
         )
     return {"demonstrations": f"results/demonstrations/{teacher}/{wildcards.task}.jsonl"}
-
-
-def figure_data(wildcards):
-    if wildcards.figure == "training":
-        return {"index": "results/index/training.json"}
-    return {"arms": "results/tables/arms.csv"}
 
 
 def training_logs(wildcards):

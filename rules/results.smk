@@ -1,4 +1,4 @@
-# Tables, figures, a summary, and a page to read paths and pairs on.
+# Tables, a summary, and a page to read paths and pairs on; figures and laid-out tables are in figures.smk.
 
 
 localrules:
@@ -6,9 +6,11 @@ localrules:
     configuration,
     sources_table,
     tables,
-    plot,
     summarise,
     read,
+
+
+include: "figures.smk"
 
 
 INDEX = study.index()
@@ -16,10 +18,13 @@ TABLES = [
     "accuracy",
     "arms",
     "comparisons",
+    "lengths",
     "demonstrations",
     "paths",
+    "solving",
     "pairs",
     "stages",
+    "costs",
 ]
 
 
@@ -87,37 +92,6 @@ rule tables:
         " --recipe {params.recipe:q}"
         " --index {input.index}"
         " --folder results/tables"
-        " --provenance {output.provenance}"
-        " &> {log}"
-
-
-rule plot:
-    input:
-        training_logs,
-        unpack(figure_data),
-    output:
-        svg=report(
-            "results/figures/{figure}.svg",
-            category="Figures",
-            labels={"figure": "{figure}"},
-            caption="../report/figures.rst",
-        ),
-        png="results/figures/{figure}.png",
-        provenance="results/figures/{figure}.provenance.json",
-    log:
-        "logs/plot/{figure}.log",
-    conda:
-        "../envs/pipeline.yaml"
-    params:
-        recipe=recipe("plot"),
-        code=code("scripts/plot.py"),
-        data=flags(figure_data),
-    shell:
-        "python scripts/plot.py"
-        " --recipe {params.recipe:q}"
-        " {params.data}"
-        " --svg {output.svg}"
-        " --png {output.png}"
         " --provenance {output.provenance}"
         " &> {log}"
 

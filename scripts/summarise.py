@@ -6,11 +6,23 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from selfrefine import cli
+from selfrefine import cli, layout
+from selfrefine.arms import read_table
 from selfrefine.files import whole_file
 from selfrefine.provenance import Run
 
-TABLES = ("arms", "accuracy", "comparisons", "demonstrations", "paths", "pairs", "stages")
+TABLES = (
+    "arms",
+    "accuracy",
+    "comparisons",
+    "lengths",
+    "demonstrations",
+    "paths",
+    "solving",
+    "pairs",
+    "stages",
+    "costs",
+)
 
 
 class SummaryRecipe(BaseModel):
@@ -100,6 +112,10 @@ def behaviour_section(tables: Path, titles: dict[str, str]) -> str:
     return "## How the answers look\n\n" + table(header, rows)
 
 
+def lengths_section(tables: Path, titles: dict[str, str]) -> str:
+    return "## How long the answers are\n\n" + layout.lengths(read_table(tables, "lengths"), titles).markdown().rstrip()
+
+
 def comparison_section(tables: Path, titles: dict[str, str]) -> str:
     comparisons = read(tables, "comparisons")
     if comparisons.empty:
@@ -139,7 +155,7 @@ def comparison_section(tables: Path, titles: dict[str, str]) -> str:
     return "## Differences, paired by item\n\n" + table(header, rows) + note
 
 
-def data_section(tables: Path) -> str:
+def data_section(tables: Path, titles: dict[str, str]) -> str:
     parts = ["## What the training data came to"]
     frame = read(tables, "demonstrations")
     if len(frame):
@@ -152,9 +168,12 @@ def data_section(tables: Path) -> str:
             parts.append(
                 f"Asked plainly, {row.chains} of {row.paths} answers ({percent(row.chains / row.paths)} %) put more than five words before the answer all the same."
             )
-    frame = read(tables, "pairs")
+    frame = read_table(tables, "solving")
     if len(frame):
-        parts.append("Preference pairs, and items dropped by reason:\n\n" + _frame(frame))
+        parts.append(layout.solving(frame, titles).markdown().rstrip())
+    frame = read_table(tables, "pairs")
+    if len(frame):
+        parts.append(layout.yields(frame, titles).markdown().rstrip())
     return "\n\n".join(parts)
 
 
@@ -173,7 +192,8 @@ def cost_section(tables: Path) -> str:
         rate = f"{tokens / seconds:.0f}" if tokens and seconds else "–"
         rows.append([stage, len(group), f"{seconds:.0f}", int(tokens), rate, int(group.peak_memory_mib.max())])
     header = ["stage", "jobs", "wall seconds", "tokens", "tokens/s", "peak memory MiB"]
-    return "## What it cost\n\n" + table(header, rows)
+    arms = layout.cost(read_table(tables, "costs")).markdown().rstrip()
+    return f"## What it cost\n\n{table(header, rows)}\n\n{arms}"
 
 
 def main() -> None:
@@ -193,7 +213,8 @@ def summarise(recipe: SummaryRecipe, tables: Path, output: Path) -> None:
         accuracy_section(tables, titles),
         comparison_section(tables, titles),
         behaviour_section(tables, titles),
-        data_section(tables),
+        lengths_section(tables, titles),
+        data_section(tables, titles),
         cost_section(tables),
         "## Sources and licences\n\n" + table(["role", "name", "licence", "source"], sources),
     ]

@@ -3,10 +3,13 @@
 accuracy.csv        one row per checkpoint and evaluation task, with n, correct and Wilson's interval
 arms.csv            the same over seeds, with an interval over seeds and items
 comparisons.csv     each trained arm against the one it started from, paired by item, per seed
+lengths.csv         tokens of an answer per arm and evaluation task, and how many more than before the training
 demonstrations.csv  the teachers' answers: kept, dropped and why
 paths.csv           the students' sampled answers by style: right, committed, chains of thought, cut
+solving.csv         pass@k and maj@k of the sampled answers, over seeds
 pairs.csv           yield of the preference recipes, and why items were dropped
 stages.csv          wall time, peak memory and tokens per second of each stage
+costs.csv           wall time and tokens of one checkpoint of each arm, by stage, from the teacher to its evaluation
 """
 
 import argparse
@@ -18,9 +21,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from selfrefine import cli, statistics
+from selfrefine import cli, solving, statistics
+from selfrefine.costs import costs_table
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, whole_file
+from selfrefine.lengths import lengths_table
 from selfrefine.provenance import Run, environment_differences, record_of
 
 STAGES = ("answers", "demonstrations", "training", "paths", "pairs")
@@ -28,12 +33,11 @@ FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe",
 
 
 class TablesRecipe(BaseModel):
-    """What the tables stage reads: the intervals' level, bootstrap resamples, and the extractor that decides."""
+    """What the tables stage reads: the intervals' level, and the extractor that decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     level: float
-    resamples: int
     extractor: str
 
 
@@ -98,12 +102,12 @@ def outcomes(group: pd.DataFrame) -> pd.DataFrame:
     return matrix.astype(bool)
 
 
-def arms_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFrame:
+def arms_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
     """arms.csv: per arm and evaluation task, over seeds."""
     rows = []
     for facts, group in answers.groupby([*FACTS, "evaluation"], sort=False, dropna=False):
         matrix = outcomes(group).to_numpy()
-        estimate, low, high, method = statistics.accuracy(matrix, level, resamples)
+        estimate, low, high, method = statistics.accuracy(matrix, level)
         rows.append(
             dict(zip([*FACTS, "evaluation"], facts, strict=True))
             | {
@@ -120,7 +124,7 @@ def arms_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def comparisons_table(answers: pd.DataFrame, level: float, resamples: int) -> pd.DataFrame:
+def comparisons_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
     """comparisons.csv: each trained checkpoint against the arm it started from, on the same items."""
     groups = {key: group for key, group in answers.groupby(["checkpoint", "evaluation"], sort=False) if key[0]}
     rows = []
@@ -134,7 +138,7 @@ def comparisons_table(answers: pd.DataFrame, level: float, resamples: int) -> pd
         if control_right.isna().any():
             raise UserError(f"{group.samples.iloc[0]}: other items than {control.samples.iloc[0]}; evaluate both again")
         a, b = treated_right.to_numpy(bool), control_right.to_numpy(bool)
-        estimate, low, high = statistics.difference(a[None], b[None], level, resamples)
+        estimate, low, high = statistics.difference(a[None], b[None], level)
         gained, lost, p = statistics.mcnemar(a, b)
         rows.append(
             {name: group[name].iloc[0] for name in [*FACTS, "seed"]}
@@ -177,7 +181,7 @@ def provenance_of(path: str) -> dict:
     return read_json(record_of(path))
 
 
-def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
+def yield_tables(index: dict, level: float) -> dict[str, pd.DataFrame]:
     """demonstrations.csv, paths.csv and pairs.csv from the stages' own counts."""
     demonstrations, paths, pairs = [], [], []
     for path in index["demonstrations"]:
@@ -192,6 +196,7 @@ def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
             paths.append(
                 {
                     "sampled": path,
+                    **index["origins"][path],
                     "style": style,
                     "items": len({row["item"] for row in rows}),
                     "items_solved": solved,
@@ -200,12 +205,43 @@ def yield_tables(index: dict) -> dict[str, pd.DataFrame]:
             )
     for path in index["pairs"]:
         counts = dict(provenance_of(path)["figures"]["pairs"])
-        pairs.append({"sampled": path, **{f"dropped_{k}": v for k, v in counts.pop("dropped").items()}, **counts})
+        low, high = statistics.wilson(counts["items_with_pairs"], counts["items"], level)
+        pairs.append(
+            {
+                "sampled": path,
+                **index["origins"][path],
+                **{f"dropped_{k}": v for k, v in counts.pop("dropped").items()},
+                **counts,
+                "yield": counts["items_with_pairs"] / counts["items"],
+                "low": low,
+                "high": high,
+            }
+        )
     return {
-        "demonstrations": pd.DataFrame(demonstrations).fillna(0),
-        "paths": pd.DataFrame(paths),
-        "pairs": pd.DataFrame(pairs),
+        "demonstrations": frame(demonstrations, "demonstrations").fillna(0),
+        "paths": frame(paths, "sampled"),
+        "pairs": frame(pairs, "sampled"),
     }
+
+
+def frame(rows: list[dict], key: str) -> pd.DataFrame:
+    """Rows as a table that has at least the column `key`, so that a file of it can be read though there are no rows."""
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[key])
+
+
+def solving_table(index: dict, level: float) -> pd.DataFrame:
+    """solving.csv: pass@k and maj@k of the answers sampled from the same arm, over its seeds."""
+    seeds: dict[tuple, list[str]] = {}
+    for path in index["paths"]:
+        facts = {name: value for name, value in index["origins"][path].items() if name != "seed"}
+        seeds.setdefault(tuple(facts.items()), []).append(path)
+    tables = []
+    for facts, paths in seeds.items():
+        table = solving.summarised([read_jsonl(path) for path in paths], level)
+        for place, (name, value) in enumerate(facts):
+            table.insert(place, name, value)
+        tables.append(table.assign(level=level, sampled=" ".join(paths)))
+    return pd.concat(tables, ignore_index=True) if tables else frame([], "sampled")
 
 
 def stages_table(index: dict) -> pd.DataFrame:
@@ -241,10 +277,13 @@ def write_tables(recipe: TablesRecipe, index: dict, folder: Path) -> list[Path]:
     answers = read_answers(index["cells"], recipe.extractor)
     tables = {
         "accuracy": accuracy_table(answers, recipe.level),
-        "arms": arms_table(answers, recipe.level, recipe.resamples),
-        "comparisons": comparisons_table(answers, recipe.level, recipe.resamples),
-        **yield_tables(index),
+        "arms": arms_table(answers, recipe.level),
+        "comparisons": comparisons_table(answers, recipe.level),
+        "lengths": lengths_table(answers, FACTS, start_of, recipe.level),
+        **yield_tables(index, recipe.level),
+        "solving": solving_table(index, recipe.level),
         "stages": stages_table(index),
+        "costs": costs_table(index["cells"], index["records"]),
     }
     for name, table in tables.items():
         with whole_file(folder / f"{name}.csv") as file:

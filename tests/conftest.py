@@ -171,7 +171,7 @@ def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
             "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
         },
         "evaluation": {"max_tokens": 12},
-        "statistics": {"resamples": 200},
+        "statistics": {"margin": 5},
     }
 
 
@@ -223,7 +223,13 @@ def snakemake(folder: Path, *arguments, check: bool = True) -> subprocess.Comple
 
 def assert_same_results(folder: Path, other: Path) -> None:
     """Compares two finished studies file by file; what tells of the time that they took may differ."""
-    timed = ("provenance.json", "stages.csv", "summary.md")
+    timed = (
+        "provenance.json",
+        "stages.csv",
+        "costs.csv",
+        "summary.md",
+        *(f"cost.{end}" for end in ("svg", "pdf", "png", "csv", "md", "tex")),
+    )
 
     def contents(place: Path) -> dict[str, bytes]:
         files = (path for path in place.glob("results/**/*") if path.is_file() and not path.name.endswith(timed))

@@ -42,7 +42,18 @@ def study(tmp_path_factory, tiny_model) -> Path:
 
 # What follows from what, in the study above: from the artifact that changes to the last table.
 
-REPORT = {"tables", "plot accuracy", "plot matrix", "summarise"}
+# Figures and laid-out tables that name benchmarks, and those that do not.
+DRAWN = {"plot accuracy", "plot matrix", "plot out-family", "plot lengths"}
+DRAWN |= {f"plot {figure}-{student}" for figure in ("solving", "yields") for student in STUDENTS}
+LAID_OUT = {"layout lengths", "layout solving", "layout yields"} | {
+    f"layout transfer-{student}" for student in STUDENTS
+}
+REPORT = {"tables", "claims", "plot cost", "layout cost", "summarise"} | DRAWN | LAID_OUT
+
+
+def report(*more: str, without: tuple[str, ...] = ()) -> set[str]:
+    """What follows from the tables in a study with more figures, or without those whose names end so."""
+    return {job for job in REPORT if not job.endswith(without)} | set(more)
 
 
 def evaluations(students=STUDENTS, arms=("baseline", "instruct", "refine"), tasks=TASKS) -> set[str]:
@@ -75,14 +86,22 @@ def from_base(students=STUDENTS) -> set[str]:
 
 FROM_MODEL = {"fetch_model tiny"} | from_base()
 FROM_DEMONSTRATE = {"demonstrate boxes"} | from_instruct()
-FROM_TEACH_TRAIN = {"teach boxes train"} | FROM_DEMONSTRATE
-TEACH_TESTS = {"teach boxes test", "teach far test"} | REPORT
+FROM_TEACH_TRAIN = {"teach boxes train", "layout teachers"} | FROM_DEMONSTRATE
+TEACH_TESTS = {"teach boxes test", "teach far test", "layout teachers"} | REPORT
 # The training items are read by the teacher, by both trainings, by sampling and on the page.
-FROM_PREPARE_TRAIN = {"prepare boxes train"} | FROM_TEACH_TRAIN
-FROM_PREPARE_FAR = {"prepare far test", "export_task far", "teach far test"} | evaluations(tasks=["far"])
+FROM_PREPARE_TRAIN = {"prepare boxes train", "layout splits"} | FROM_TEACH_TRAIN
+FROM_PREPARE_FAR = {
+    "prepare far test",
+    "export_task far",
+    "teach far test",
+    "layout teachers",
+    "layout splits",
+} | evaluations(tasks=["far"])
 # Training items are kept apart from the test items.
 FROM_PREPARE_BOXES = (
-    {"prepare boxes test", "export_task boxes", "teach boxes test"} | evaluations(tasks=["boxes"]) | FROM_PREPARE_TRAIN
+    {"prepare boxes test", "export_task boxes", "teach boxes test", "layout prompts"}
+    | evaluations(tasks=["boxes"])
+    | FROM_PREPARE_TRAIN
 )
 FROM_EXPORT = {"export_task boxes", "export_task far"} | evaluations()
 FROM_FETCH = {"fetch boxes", "fetch far"} | FROM_PREPARE_BOXES | FROM_PREPARE_FAR
@@ -161,13 +180,18 @@ def several(*changes):
 
 CONFIGURATION = {
     # The study's design: entries added and taken away.
-    "study.students: one less": (put("study/students", ["tiny"]), NEW_ROWS | {"sources_table"}),
+    "study.students: one less": (
+        put("study/students", ["tiny"]),
+        (NEW_ROWS - REPORT) | report("layout prompts", without=("-twin",)) | {"sources_table"},
+    ),
     "study.students: one more": (
         several(
             put("students/third", {"model": "tiny", "family": "tiny", "dtype": "float32", "batch_size": 16}),
             put("study/students", ["tiny", "twin", "third"]),
         ),
-        NEW_ROWS | {"sources_table"} | from_base(["third"]),
+        NEW_ROWS
+        | {"sources_table", "layout prompts", "layout transfer-third", "plot solving-third", "plot yields-third"}
+        | from_base(["third"]),
     ),
     "study.teachers: one more": (
         several(
@@ -176,20 +200,20 @@ CONFIGURATION = {
         ),
         NEW_ROWS
         | {f"teach boxes {split} second" for split in ("train", "test")}
-        | {"teach far test second", "demonstrate boxes second"}
+        | {"teach far test second", "demonstrate boxes second", "layout teachers", "layout prompts"}
         | {f"{stage} {student} second" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {s} {arm} {task} second" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
     ),
     "study.tasks: one more": (
         put("study/tasks", ["boxes", "far"]),
         NEW_ROWS
-        | {"prepare far train", "teach far train", "demonstrate far"}
+        | {"prepare far train", "teach far train", "demonstrate far", "layout teachers", "layout splits"}
         | {f"{stage} {student} on far" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {s} {arm} {task} on far" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
     ),
     "study.evaluate: one less": (
         put("study/evaluate", ["boxes"]),
-        {"index tables", "sources_table"} | REPORT,
+        {"index tables", "sources_table", "layout teachers", "layout splits"} | REPORT,
     ),
     "study.arms: refine-only": (
         put("study/arms", ["baseline", "instruct", "refine", "refine-only"]),
@@ -197,7 +221,12 @@ CONFIGURATION = {
         | {f"{stage} {student} alone" for stage in ("sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {student} refine alone {task}" for student in STUDENTS for task in TASKS},
     ),
-    "study.arms: no refine": (put("study/arms", ["baseline", "instruct"]), NEW_ROWS),
+    "study.arms: no refine": (
+        put("study/arms", ["baseline", "instruct"]),
+        (NEW_ROWS - REPORT)
+        | {job for job in REPORT if "solving" not in job and "yields" not in job}
+        | {"layout prompts"},
+    ),
     "study.arms: another order": (put("study/arms", ["refine", "instruct", "baseline"]), set()),
     "study.recipes: one more": (
         put("study/recipes", ["cot", "correctness"]),
@@ -208,6 +237,7 @@ CONFIGURATION = {
     "study.shares: one more": (
         put("study/shares", [100, 50]),
         NEW_ROWS
+        | {f"plot low-resource-{student}" for student in STUDENTS}
         | {f"{stage} {student} 50%" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {s} {arm} {task} 50%" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
     ),
@@ -227,8 +257,11 @@ CONFIGURATION = {
         {"sources_table"} | FROM_MODEL,
     ),
     "students: an entry that nothing uses": (put("students/idle", {"model": "tiny", "family": "x"}), set()),
-    "students.family": (put("students/twin/family", "oracle"), {"index tables"} | REPORT),
-    "students.system": (put("students/twin/system", "Be brief."), from_base(["twin"]) - {"base twin"}),
+    "students.family": (put("students/twin/family", "oracle"), {"index tables", "plot in-family"} | REPORT),
+    "students.system": (
+        put("students/twin/system", "Be brief."),
+        {"layout prompts"} | from_base(["twin"]) - {"base twin"},
+    ),
     "students.dtype": (put("students/twin/dtype", "bfloat16"), from_base(["twin"]) - {"base twin"}),
     "students.batch_size": (
         put("students/twin/batch_size", 8),
@@ -240,9 +273,18 @@ CONFIGURATION = {
     ),
     "students.refine.beta": (put("students/twin/refine", {"beta": 0.2}), from_refine(["twin"])),
     "students.refine.lora.r": (put("students/tiny/refine", {"lora": {"r": 8}}), from_refine(["tiny"])),
-    "teachers.family": (put("teachers/oracle/family", "tiny"), {"index tables"} | REPORT),
-    "teachers.system": (put("teachers/oracle/system", "Be right."), FROM_TEACH_TRAIN | TEACH_TESTS),
-    "teachers.request": (put("teachers/oracle/request", {"choice": "Be brief."}), FROM_TEACH_TRAIN | TEACH_TESTS),
+    "teachers.family": (
+        put("teachers/oracle/family", "tiny"),
+        {"index tables", "plot in-family"} | REPORT - {"plot out-family"},
+    ),
+    "teachers.system": (
+        put("teachers/oracle/system", "Be right."),
+        {"layout prompts"} | FROM_TEACH_TRAIN | TEACH_TESTS,
+    ),
+    "teachers.request": (
+        put("teachers/oracle/request", {"choice": "Be brief."}),
+        {"layout prompts"} | FROM_TEACH_TRAIN | TEACH_TESTS,
+    ),
     "teachers.request of another kind": (put("teachers/oracle/request", {"math": "Be brief."}), set()),
     "teachers.generation": (put("teachers/oracle/generation/max_tokens", 20), FROM_TEACH_TRAIN | TEACH_TESTS),
     "teachers.engine": (
@@ -250,7 +292,10 @@ CONFIGURATION = {
         {"sources_table"} | FROM_TEACH_TRAIN | TEACH_TESTS,
     ),
     # Benchmarks and prompts.
-    "benchmarks.title": (put("benchmarks/far/title", "Farther"), {"plot accuracy", "plot matrix", "summarise"}),
+    "benchmarks.title": (
+        put("benchmarks/far/title", "Farther"),
+        {"layout teachers", "layout splits", "summarise"} | DRAWN | LAID_OUT,
+    ),
     "benchmarks.files.licence": (put("benchmarks/far/files/all/licence", "CC0"), {"sources_table", "summarise"}),
     "benchmarks.files.sha256": (
         put("benchmarks/far/files/all/sha256", "0" * 64),
@@ -267,7 +312,7 @@ CONFIGURATION = {
     ),
     "prompts.instruction": (
         put("prompts/choice/instruction", "Pick from {labels}."),
-        FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
+        {"layout prompts"} | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
     ),
     "prompts of a kind that the study does not use": (put("prompts/math/instruction", "Reckon."), set()),
     # The stages' settings.
@@ -286,8 +331,8 @@ CONFIGURATION = {
     "evaluation.max_tokens": (put("evaluation/max_tokens", 10), FROM_EXPORT),
     "evaluation.style": (put("evaluation/style", "plain"), FROM_EXPORT),
     "extractor": (put("extractor", "legacy"), FROM_TEACH_TRAIN | TEACH_TESTS | from_sample()),
-    "statistics.level": (put("statistics/level", 0.9), REPORT),
-    "statistics.resamples": (put("statistics/resamples", 300), REPORT),
+    "statistics.level": (put("statistics/level", 0.9), {"layout teachers"} | REPORT),
+    "statistics.margin": (put("statistics/margin", 3), {"claims"}),
     "threads": (put("threads", {"train": 2, "generate": 2, "evaluate": 2}), set()),
     "two keys at once": (
         several(put("refine/beta", 0.3), put("benchmarks/far/splits/test/size", 9)),
@@ -326,7 +371,7 @@ def clone(folder: Path) -> None:
 
 def write_numbers_otherwise(folder: Path) -> None:
     path = folder / "config/tiny.yaml"
-    text = path.read_text().replace("0.001", "1.0e-03").replace("resamples: 200", "resamples: 0xC8")
+    text = path.read_text().replace("0.001", "1.0e-03").replace("margin: 5", "margin: 0x5")
     assert text != path.read_text()
     path.write_text(text)
 
@@ -370,6 +415,9 @@ def change_function(name: str):
     return change
 
 
+LAYOUTS = {f"layout {name}" for name in ("teachers", "prompts", "splits", "cost")} | LAID_OUT
+
+
 # One change of behaviour in each script: its stage, and what follows.
 SCRIPTS = {
     "fetch": ("fetch(args.recipe, args.output)", FROM_FETCH),
@@ -385,7 +433,8 @@ SCRIPTS = {
     "export_task": ("folder = args.yaml.parent", FROM_EXPORT),
     "evaluate": ("run again", evaluations()),
     "tables": ('"%.6g"', REPORT),
-    "plot": ("dpi=200", {"plot accuracy", "plot matrix", "plot training"}),
+    "plot": ("RESOLUTION = 200", {"plot cost", "plot training"} | DRAWN),
+    "layout": ('"md": table', LAYOUTS),
     "summarise": ("# Summary of the study", {"summarise"}),
     "read": ("#ccc", {"read"}),
     "record": ("KEPT = (", set()),
@@ -405,7 +454,8 @@ NEW_TEXT = {
     "folder = args.yaml.parent": "folder = Path(args.yaml).parent",
     "run again": "again",
     '"%.6g"': '"%.7g"',
-    "dpi=200": "dpi=300",
+    "RESOLUTION = 200": "RESOLUTION = 300",
+    '"md": table': '"md": "" + table',
     "# Summary of the study": "# The study",
     "#ccc": "#ddd",
     "KEPT = (": 'KEPT = ("more", ',
@@ -414,6 +464,18 @@ NEW_TEXT = {
 # One change in each module of the library: the stages that call the function, and what follows.
 LIBRARY = {
     "answers.extract": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | FROM_EXPORT,
+    "arms.read_table": {"plot cost", "plot training", "summarise"} | DRAWN | LAYOUTS,
+    "arms.in_domain": {"plot cost", "plot training", "summarise"} | DRAWN | LAYOUTS,
+    "costs.costs_table": REPORT,
+    "curves.draw_cost": {"plot cost", "plot training"} | DRAWN,
+    "figures.grid": {"plot cost", "plot training"} | DRAWN,
+    "formats.escape": {"summarise"} | LAYOUTS,
+    "layout.cost": {"summarise"} | LAYOUTS,
+    "layout.prompts": LAYOUTS,
+    "lengths.lengths_table": REPORT,
+    "outputs.layout_recipe": set(),
+    "overview.draw_matrix": {"plot cost", "plot training"} | DRAWN,
+    "solving.pass_at_k": REPORT,
     "benchmarks.prepare": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
     "benchmarks.near_duplicates": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
     "benchmarks.subset": from_instruct(),
@@ -437,11 +499,11 @@ LIBRARY = {
     "paths.to_rows": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample(),
     "preferences.make_pairs": from_pair(),
     "progress.watch": set(),
-    "prompts.messages": FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
-    "provenance.environment_differences": REPORT,
+    "prompts.messages": LAYOUTS | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
+    "provenance.environment_differences": REPORT - {"claims"},
     "provenance.describe_files": FROM_MODEL,
     "sources.extract_member": EVERYTHING,
-    "statistics.wilson": REPORT,
+    "statistics.wilson": LAYOUTS | REPORT,
     "study.index": set(),
     "teaching.demonstrations": FROM_DEMONSTRATE,
     "training.encode_completion": from_instruct(),
@@ -545,7 +607,7 @@ OUTPUTS = {
     ),
     "corrupted pairs, and a change after them": (
         several(corrupt(f"{PAIRS}.jsonl"), put("statistics/level", 0.9)),
-        {"pair tiny", "configuration"} | REPORT,
+        {"pair tiny", "configuration", "layout teachers"} | REPORT,
     ),
     "the summary gone": (remove("results/summary.md"), {"summarise"}),
     "a table gone": (remove("results/tables/pairs.csv"), {"tables"}),
@@ -567,7 +629,7 @@ OUTPUTS = {
     "a record edited": (replace(f"{REFINED}/provenance.json", '"beta": 0.1', '"beta": 0.7'), from_refine(["tiny"])),
     "all results gone": (
         lambda folder: shutil.rmtree(folder / "results"),
-        EVERYTHING | NEW_ROWS | {"configuration", "sources_table"},
+        EVERYTHING | NEW_ROWS | LAYOUTS | {"configuration", "sources_table"},
     ),
     "one seed's folder gone": (
         lambda folder: shutil.rmtree(folder / REFINED),
@@ -588,7 +650,7 @@ def label(rule: str, wildcards: dict[str, str]) -> str:
     where = wildcards.get("checkpoint") or wildcards.get("start") or ""
     parts = where.split("/")
     words = [rule]
-    for key in ("model", "student", "figure", "part"):
+    for key in ("model", "student", "figure", "layout", "part"):
         words += [wildcards[key]] if key in wildcards else []
     if where:
         words.append(parts[0])

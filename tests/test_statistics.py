@@ -1,10 +1,18 @@
 import itertools
+import sys
 from math import comb, sqrt
 
 import numpy as np
 import pytest
+from scipy import integrate, stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from selfrefine.statistics import accuracy, bootstrap_means, difference, mcnemar, wilson
+from conftest import REPOSITORY
+from selfrefine import statistics
+from selfrefine.statistics import accuracy, components, difference, mcnemar, paired, wilson
+
+sys.path.append(str(REPOSITORY / "bench"))
+import simulate  # noqa: E402
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
@@ -36,81 +44,120 @@ def test_wilson_interval_covers_the_truth_about_95_times_in_100():
     assert 0.925 < covered < 0.975  # standard error 0.009
 
 
-def test_bootstrap_repeats_itself_and_follows_its_seed():
-    values = np.random.default_rng(0).random((2, 30))
-    first = bootstrap_means(values, 50, seed=3)
-    assert first.shape == (50,)
-    assert np.array_equal(bootstrap_means(values, 50, seed=3), first)
-    assert not np.array_equal(bootstrap_means(values, 50, seed=4), first)
+def test_components_by_hand():
+    # Rows are seeds. Mean squares: seeds 3 x (1/6)^2 x 2 = 1/6, items 2 x (1/4 + 1/4) / 2 = 1/2, rest (3/2 - 1/6 - 1) / 2 = 1/6.
+    parts = components(np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
+    assert (parts.seeds, parts.items, parts.mean, parts.square) == (2, 3, 0.5, 0.5)
+    assert parts.between_seeds == pytest.approx(0, abs=1e-12)
+    assert parts.between_items == pytest.approx((1 / 2 - 1 / 6) / 2)
+    assert parts.residual == pytest.approx(1 / 6)
+    assert parts.seed_share == pytest.approx((1 / 6) / (1 / 2))
 
 
-def test_bootstrap_with_one_seed_is_the_bootstrap_over_items():
-    values = np.array([[1.0] * 30 + [0.0] * 70])
-    means = bootstrap_means(values, 4000)
-    assert np.allclose(means * 100, np.round(means * 100))
-    assert means.mean() == pytest.approx(0.3, abs=0.005)
-    assert means.std() == pytest.approx(sqrt(0.3 * 0.7 / 100), rel=0.05)
+def test_components_are_what_was_planted():
+    generator = np.random.default_rng(0)
+    seeds, items, rest = generator.normal(0, 0.2, (300, 1)), generator.normal(0, 0.3, (1, 2000)), 0.4
+    parts = components(0.1 + seeds + items + generator.normal(0, rest, (300, 2000)))
+    assert parts.between_seeds == pytest.approx(0.2**2, rel=0.25)  # standard error 0.08
+    assert parts.between_items == pytest.approx(0.3**2, rel=0.1)  # 0.03
+    assert parts.residual == pytest.approx(rest**2, rel=0.01)  # 0.002
+    assert parts.variance(300, 2000) == pytest.approx(0.2**2 / 300 + 0.3**2 / 2000, rel=0.3)
 
 
-def test_bootstrap_resamples_whole_seeds():
-    values = np.array([[0.0] * 10, [1.0] * 10])
-    found, counts = np.unique(bootstrap_means(values, 4000), return_counts=True)
-    assert found.tolist() == [0.0, 0.5, 1.0]
-    assert (counts / 4000).tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+@pytest.mark.parametrize(("share", "df"), list(itertools.product((0.01, 0.3, 0.9), (1, 2, 4, 30))))
+def test_the_reference_is_a_t_plus_a_normal(share, df):
+    def density(t: float) -> float:
+        return stats.t.pdf(t, df) * (
+            stats.norm.sf((2.5 - sqrt(share) * t) / sqrt(1 - share))
+            + stats.norm.cdf((-2.5 - sqrt(share) * t) / sqrt(1 - share))
+        )
+
+    centre, rest = integrate.quad(density, -40, 40, limit=500)[0], 2 * stats.t.sf(40, df)
+    assert statistics.tail(2.5, share, df) == pytest.approx(centre + rest, abs=2e-4)
 
 
-def test_bootstrap_resamples_the_same_items_for_all_seeds():
-    row = np.array([1.0] * 5 + [0.0] * 5)
-    crossed = bootstrap_means(np.array([row, 1 - row]), 4000)
-    together = bootstrap_means(np.array([row, row]), 4000)
-    # Where the drawn seeds differ, the rows cancel on every draw of items; they could not if each had a draw of its own.
-    assert np.mean(crossed == 0.5) == pytest.approx(0.5 + 0.5 * comb(10, 5) / 2**10, abs=0.03)
-    assert together.std() == pytest.approx(sqrt(0.25 / 10), rel=0.05)
+def test_the_reference_is_normal_without_seeds_and_student_s_without_items():
+    for df in (1, 2, 9, 400):
+        assert statistics.tail(1.7, 0.0, df) == pytest.approx(2 * stats.norm.sf(1.7))
+        assert statistics.tail(1.7, 1.0, df) == pytest.approx(2 * stats.t.sf(1.7, df), rel=1e-9)
+        assert statistics.critical(1.0, df, 0.05) == pytest.approx(stats.t.isf(0.025, df), rel=1e-9)
+    between = [statistics.critical(share, 2, 0.05) for share in (0.0, 0.2, 0.6, 1.0)]
+    assert between == sorted(between)
 
 
 def test_accuracy_of_one_seed_is_stated_with_wilson():
-    outcomes = np.array([[True] * 15 + [False] * 35])
-    assert accuracy(outcomes, 0.95, 100) == (0.3, *wilson(15, 50, 0.95), "wilson")
+    for right in (0, 1, 15, 50):
+        outcomes = np.array([[True] * right + [False] * (50 - right)])
+        *numbers, method = accuracy(outcomes, 0.95)
+        assert numbers == pytest.approx([right / 50, *wilson(right, 50, 0.95)], abs=1e-8)
+        assert method == "wilson"
 
 
 def test_accuracy_of_several_seeds_takes_in_the_spread_between_seeds():
     n = 200
     alike = np.array([[True] * 100 + [False] * 100] * 4)
     apart = np.array([[True] * right + [False] * (n - right) for right in (60, 80, 120, 140)])
-    estimate, low, high, method = accuracy(alike, 0.95, 2000)
-    assert (estimate, method) == (0.5, "bootstrap over seeds and items")
-    assert (low, high) == pytest.approx(wilson(100, 200, 0.95), abs=0.02)
-    wide_estimate, wide_low, wide_high, _ = accuracy(apart, 0.95, 2000)
+    estimate, low, high, method = accuracy(alike, 0.95)
+    assert (estimate, method) == (0.5, "wilson over seeds and items")
+    assert (low, high) == pytest.approx(wilson(100, 200, 0.95), abs=0.002)
+    wide_estimate, wide_low, wide_high, _ = accuracy(apart, 0.95)
     assert wide_estimate == 0.5
-    assert wide_high - wide_low > 1.3 * (high - low)
+    # Seeds alone: t of 3 degrees of freedom times the standard error of (0.3, 0.4, 0.6, 0.7); Wilson's keeps within 0 and 1.
+    half = stats.t.isf(0.025, 3) * stats.sem([0.3, 0.4, 0.6, 0.7])
+    assert 0.8 * half < (wide_high - wide_low) / 2 < half
+
+
+def test_accuracy_of_none_right_under_any_seeds_is_as_unsure_as_the_items_are_few():
+    _, low, high, _ = accuracy(np.zeros((3, 40), dtype=bool), 0.95)
+    assert (low, high) == pytest.approx(wilson(0, 40, 0.95), abs=1e-8)
 
 
 def test_higher_level_gives_wider_intervals():
     outcomes = np.random.default_rng(0).random((3, 80)) < 0.6
-    _, low, high, _ = accuracy(outcomes, 0.99, 2000)
-    _, inner_low, inner_high, _ = accuracy(outcomes, 0.9, 2000)
+    _, low, high, _ = accuracy(outcomes, 0.99)
+    _, inner_low, inner_high, _ = accuracy(outcomes, 0.9)
     assert low < inner_low < outcomes.mean() < inner_high < high
-
-
-@pytest.mark.parametrize(("level", "z"), [(0.9, 1.645), (0.95, 1.960)])
-def test_intervals_leave_out_the_same_share_on_both_sides(level, z):
-    right = np.array([[True, False] * 1000] * 2)
-    half = z * sqrt(0.25 / 2000)
-    for low, high in (accuracy(right, level, 4000)[1:3], difference(right, np.zeros_like(right), level, 4000)[1:]):
-        assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.0015)
 
 
 def test_difference_is_treated_minus_control():
     treated, control = np.array([[True] * 8 + [False] * 2]), np.array([[True] * 5 + [False] * 5])
-    estimate, low, high = difference(treated, control, 0.95, 500)
+    estimate, low, high = difference(treated, control, 0.95)
     assert estimate == pytest.approx(0.3)
-    assert 0 <= low < 0.3 < high <= 1
-    assert difference(control, treated, 0.95, 500)[0] == pytest.approx(-0.3)
+    assert -1 <= low <= 0 < 0.3 < high <= 1
+    mirrored = difference(control, treated, 0.95)
+    assert mirrored == pytest.approx((-estimate, -high, -low), abs=1e-7)
 
 
-def test_difference_of_equal_outcomes_is_exactly_nothing():
-    outcomes = np.random.default_rng(0).random((3, 50)) < 0.5
-    assert difference(outcomes, outcomes.copy(), 0.95, 200) == (0.0, 0.0, 0.0)
+# The quartic whose outer real roots are Tango's limits: Yang, Sun & Hardin, Statistics in Medicine 32 (2013).
+def tango(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
+    g, d, s = stats.norm.isf((1 - level) / 2) ** 2, gained - lost, gained + lost
+    quartic = [
+        n**2 * (n / g + 1) ** 2,
+        -n * d * (n / g + 1) * (4 * n / g + 1),
+        2 * n * d**2 * (3 * n / g + 2) / g - n**2 * (s / g + 1),
+        n * d * (2 * s / g + 1) - d**3 * (4 * n / g + 1) / g,
+        d**2 * (d**2 / g - s) / g,
+    ]
+    roots = np.roots(quartic)
+    real = roots[np.abs(roots.imag) < 1e-6].real
+    return float(real.min()), float(real.max())
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "level"), [(40, 20, 160, 0.95), (12, 1, 50, 0.9), (9, 0, 200, 0.95), (30, 3, 40, 0.99)]
+)
+def test_the_interval_of_one_seed_is_tango_s(gained, lost, n, level):
+    treated, control = outcomes_with(gained, lost, 0, n - gained - lost)
+    assert difference(treated[None], control[None], level)[1:] == pytest.approx(tango(gained, lost, n, level), abs=1e-6)
+
+
+def test_equal_outcomes_leave_room_for_a_difference():
+    outcomes = np.random.default_rng(0).random((1, 50)) < 0.5
+    z = stats.norm.isf(0.025)
+    room = z**2 / (50 + z**2)  # Tango's limits where no pair differs
+    assert difference(outcomes, outcomes.copy(), 0.95) == pytest.approx((0, -room, room), abs=1e-7)
+    several = np.repeat(outcomes, 3, axis=0)
+    assert difference(several, several.copy(), 0.95) == pytest.approx((0, -room, room), abs=1e-7)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -120,13 +167,48 @@ def test_difference_is_paired_by_item(seeds):
     better = control.copy()
     better[:, np.flatnonzero(~control[0])[:15]] = True
     shuffled = better[:, generator.permutation(300)]
-    estimate, low, high = difference(better, control, 0.95, 1000)
-    same_estimate, loose_low, loose_high = difference(shuffled, control, 0.95, 1000)
+    estimate, low, high = difference(better, control, 0.95)
+    same_estimate, loose_low, loose_high = difference(shuffled, control, 0.95)
     assert estimate == same_estimate == pytest.approx(0.05)
     assert low > 0
-    assert (low, high) == pytest.approx((0.05 - 0.025, 0.05 + 0.025), abs=0.006)  # 1.96 sqrt(0.05 x 0.95 / 300)
+    assert (low, high) == pytest.approx((0.05 - 0.025, 0.05 + 0.025), abs=0.01)  # 1.96 sqrt(0.05 x 0.95 / 300)
     assert loose_low < 0
     assert loose_high - loose_low > 2 * (high - low)
+
+
+def test_difference_is_paired_by_seed():
+    generator = np.random.default_rng(3)
+    control = np.array([generator.permutation([True] * right + [False] * (300 - right)) for right in (90, 150, 210)])
+    better = control.copy()
+    for row in better:
+        row[np.flatnonzero(~row)[:30]] = True
+    _, low, high = difference(better, control, 0.95)
+    _, loose_low, loose_high = difference(better[[1, 2, 0]], control, 0.95)
+    assert 0 < low < 0.1 < high
+    assert loose_low < 0
+    assert loose_high - loose_low > 5 * (high - low)
+
+
+def test_a_control_without_seeds_counts_as_the_same_under_each():
+    generator = np.random.default_rng(4)
+    treated, control = generator.random((3, 60)) < 0.6, generator.random((1, 60)) < 0.4
+    assert paired(treated, control) == paired(treated, np.repeat(control, 3, axis=0))
+
+
+@pytest.mark.parametrize(("seeds", "bound"), list(itertools.product((1, 2, 4), (0.0, -0.05, 0.05))))
+def test_intervals_leave_out_what_the_test_rejects(seeds, bound):
+    generator = np.random.default_rng(5)
+    left_out = 0
+    for _ in range(60):
+        treated = generator.random((seeds, 80)) < generator.uniform(0.5, 1, (1, 80))
+        control = generator.random((seeds, 80)) < 0.5
+        gap = paired(treated, control)
+        low, high = statistics.interval(gap, 0.95)
+        rejected = statistics.p_value(gap, bound) <= 0.05
+        left_out += rejected
+        # The exact test is stricter at 0 than the score interval, which therefore ends there.
+        assert rejected == (not low <= bound <= high) or (seeds == 1 and bound == 0 and bound in (low, high))
+    assert left_out > 0
 
 
 def outcomes_with(gained: int, lost: int, both: int = 4, neither: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -161,3 +243,171 @@ def test_mcnemar_is_twice_the_smaller_tail_of_a_fair_coin(gained, lost):
 
 def test_mcnemar_looks_only_at_items_that_differ():
     assert mcnemar(*outcomes_with(6, 1, both=0, neither=0)) == mcnemar(*outcomes_with(6, 1, both=500, neither=900))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 0), (12, 4), (7, 30), (25, 25)])
+def test_mcnemar_agrees_with_statsmodels_and_is_the_test_of_one_seed(gained, lost):
+    treated, control = outcomes_with(gained, lost, 5, 9)
+    expected = statsmodels_mcnemar([[5, gained], [lost, 9]], exact=True).pvalue
+    assert mcnemar(treated, control)[2] == pytest.approx(expected)
+    assert statistics.p_value(paired(treated[None], control[None]), 0.0) == pytest.approx(expected)
+
+
+def test_holm_by_hand():
+    # Sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2 raised to the one before, 0.5.
+    assert statistics.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert statistics.holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert statistics.holm([0.7, 0.6]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def test_the_power_of_mcnemar_s_test_by_enumeration():
+    n, gain, loss = 30, 0.3, 0.08
+    power = 0.0
+    for gained in range(n + 1):
+        for lost in range(n + 1 - gained):
+            ways = comb(n, gained) * comb(n - gained, lost)
+            chance = ways * gain**gained * loss**lost * (1 - gain - loss) ** (n - gained - lost)
+            if gained > lost and stats.binomtest(gained, gained + lost).pvalue <= 0.05:
+                power += chance
+    assert statistics.mcnemar_power(n, gain + loss, gain - loss, 0.05) == pytest.approx(power, abs=1e-9)
+    assert statistics.mcnemar_power(n, gain + loss, loss - gain, 0.05) == pytest.approx(power, abs=1e-9)
+
+
+def gaps(seeds: int, items: int, effect: float, spread: float, studies: int, number: int = 0) -> list:
+    """Components of simulated differences (bench/simulate.py)."""
+    world, generator = simulate.World(spread=spread), np.random.default_rng([number, seeds, items])
+    drawn = (world.study(generator, seeds, items, [effect]) for _ in range(studies))
+    return [paired(treated, control) for (treated,), control in drawn]
+
+
+@pytest.mark.parametrize(("seeds", "items", "bound"), [(1, 60, 0.0), (1, 400, -0.05), (3, 400, 0.0), (5, 400, 0.05)])
+def test_the_detectable_difference_has_the_stated_power(seeds, items, bound):
+    (of,) = gaps(seeds, items, 0.02, 1, 1)
+    distance = statistics.detectable(of, bound, 0.05)
+    true = bound + (-distance if bound > 0 else distance)
+    assert statistics.power(of, true, bound, 0.05, seeds, items) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_what_would_decide():
+    three = statistics.Components(3, 400, 0.06, 0.31, 0.0002, 0.045, 0.26, 0.8)
+    items, seeds = (needed(three, 0.0, 0.05) for needed in (statistics.items_needed, statistics.seeds_needed))
+    assert (
+        statistics.power(three, 0.06, 0.0, 0.05, 3, items)
+        >= 0.8
+        > statistics.power(three, 0.06, 0.0, 0.05, 3, items - 1)
+    )
+    assert (
+        statistics.power(three, 0.06, 0.0, 0.05, seeds, 400)
+        >= 0.8
+        > statistics.power(three, 0.06, 0.0, 0.05, seeds - 1, 400)
+    )
+    assert statistics.items_needed(three, 0.0, 0.04) > items > 400
+    assert statistics.seeds_needed(three, 0.0, 0.04) > seeds > 3
+    # Seeds that vary too much for three, and items too few for any number of seeds.
+    varied = three._replace(between_seeds=0.01)
+    assert statistics.items_needed(varied, 0.0, 0.05) is None
+    assert statistics.seeds_needed(varied, 0.0, 0.05) > seeds
+    assert statistics.seeds_needed(three._replace(items=40), 0.0, 0.05) is None
+
+
+def test_what_would_decide_for_one_seed():
+    one = components(np.array([[1.0] * 9 + [-1.0] * 5 + [0.0] * 50]))
+    items = statistics.items_needed(one, 0.0, 0.05)
+    assert statistics.power(one, 4 / 64, 0.0, 0.05, 1, items) >= 0.8
+    assert statistics.power(one, 4 / 64, 0.0, 0.05, 1, items // 2) < 0.6
+    assert statistics.seeds_needed(one, 0.0, 0.05) is None  # one seed tells nothing of others
+    assert statistics.items_needed(one._replace(mean=0.0), 0.0, 0.05) is None
+    few = components(np.array([[1.0, 0.0, 0.0]]))
+    assert statistics.detectable(few, 0.0, 0.05) is None  # three items cannot pass an exact test
+
+
+# The rival that is measured beside, so that it is beaten fairly.
+
+
+def test_bootstrap_repeats_itself_and_follows_its_seed():
+    values = np.random.default_rng(0).random((2, 30))
+    first = simulate.bootstrap_means(values, 50, seed=3)
+    assert first.shape == (50,)
+    assert np.array_equal(simulate.bootstrap_means(values, 50, seed=3), first)
+    assert not np.array_equal(simulate.bootstrap_means(values, 50, seed=4), first)
+
+
+def test_bootstrap_with_one_seed_is_the_bootstrap_over_items():
+    values = np.array([[1.0] * 30 + [0.0] * 70])
+    means = simulate.bootstrap_means(values, 4000)
+    assert np.allclose(means * 100, np.round(means * 100))
+    assert means.mean() == pytest.approx(0.3, abs=0.005)
+    assert means.std() == pytest.approx(sqrt(0.3 * 0.7 / 100), rel=0.05)
+
+
+def test_bootstrap_resamples_whole_seeds():
+    values = np.array([[0.0] * 10, [1.0] * 10])
+    found, counts = np.unique(simulate.bootstrap_means(values, 4000), return_counts=True)
+    assert found.tolist() == [0.0, 0.5, 1.0]
+    assert (counts / 4000).tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+
+
+def test_bootstrap_resamples_the_same_items_for_all_seeds():
+    row = np.array([1.0] * 5 + [0.0] * 5)
+    crossed = simulate.bootstrap_means(np.array([row, 1 - row]), 4000)
+    together = simulate.bootstrap_means(np.array([row, row]), 4000)
+    # Where the drawn seeds differ, the rows cancel on every draw of items; they could not if each had a draw of its own.
+    assert np.mean(crossed == 0.5) == pytest.approx(0.5 + 0.5 * comb(10, 5) / 2**10, abs=0.03)
+    assert together.std() == pytest.approx(sqrt(0.25 / 10), rel=0.05)
+
+
+# Simulations. A share of n studies is off by more than 4 standard errors once in 16,000 runs; the seeds are fixed besides.
+
+
+def most(promised: float, studies: int) -> float:
+    return promised + 4 * sqrt(promised * (1 - promised) / studies)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "items", "spread"), [(1, 40, 0), (1, 200, 0), (2, 200, 6), (3, 40, 6), (3, 1000, 2), (5, 200, 6)]
+)
+def test_without_an_effect_the_test_rejects_no_more_often_than_its_level(seeds, items, spread):
+    studies = 300
+    drawn = gaps(seeds, items, 0.0, spread, studies)
+    assert np.mean([statistics.p_value(gap, 0.0) <= 0.05 for gap in drawn]) <= most(0.05, studies)
+    missed = [not low <= 0 <= high for low, high in (statistics.interval(gap, 0.95) for gap in drawn)]
+    assert np.mean(missed) <= most(0.05, studies)
+
+
+def test_methods_that_leave_seeds_out_or_resample_them_do_not_hold_their_level():
+    studies, world, generator = 300, simulate.World(spread=6), np.random.default_rng(6)
+    drawn = [world.study(generator, 3, 1000, [0.0]) for _ in range(studies)]
+    ours = np.mean([statistics.p_value(paired(treated, control), 0.0) <= 0.05 for (treated,), control in drawn])
+    items_alone = np.mean([simulate.items_alone_reject(treated, control) for (treated,), control in drawn])
+    bootstrap = np.mean(
+        [simulate.bootstrap_rejects(treated, control, i) for i, ((treated,), control) in enumerate(drawn)]
+    )
+    assert ours <= most(0.05, studies) < bootstrap < items_alone
+
+
+def test_accuracies_are_covered_as_often_as_promised():
+    studies, world, generator = 300, simulate.World(accuracy=0.1, spread=2), np.random.default_rng(7)
+    missed = []
+    for _ in range(studies):
+        (treated,), _ = world.study(generator, 3, 200, [0.0])
+        _, low, high, _ = accuracy(treated, 0.95)
+        missed.append(not low <= world.accuracy <= high)
+    assert np.mean(missed) <= most(0.05, studies)
+
+
+@pytest.mark.parametrize(("seeds", "items", "spread"), [(1, 200, 0), (3, 200, 2), (5, 200, 2)])
+def test_an_effect_of_the_detectable_size_is_found_about_as_often_as_promised(seeds, items, spread):
+    studies, effect = 300, simulate.promised_effect(simulate.World(spread=spread), seeds, items)
+    drawn = gaps(seeds, items, effect, spread, studies)
+    found = np.mean([statistics.p_value(gap, 0.0) <= 0.05 and gap.mean > 0 for gap in drawn])
+    assert 0.8 - 4 * sqrt(0.8 * 0.2 / studies) < found < 0.8 + 4 * sqrt(0.8 * 0.2 / studies)
+    missed = [not low <= effect <= high for low, high in (statistics.interval(gap, 0.95) for gap in drawn)]
+    assert np.mean(missed) <= most(0.05, studies)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_at_the_margin_few_studies_pass_for_not_inferior(seeds):
+    studies = 300
+    drawn = gaps(seeds, 200, -0.05, 0, studies, number=8)
+    assert np.mean([statistics.p_value(g, -0.05) <= 0.05 and g.mean > -0.05 for g in drawn]) <= most(0.025, studies)

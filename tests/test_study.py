@@ -161,9 +161,7 @@ def test_key_out_of_a_closed_list_is_refused_with_its_path_and_the_list(path, ke
 
 
 def test_unknown_key_far_from_any_known_one_is_told_the_known_ones():
-    assert refused(changed(SHIPPED, "statistics/zzz", 1)) == (
-        "statistics.zzz: unknown key; defined are level, resamples"
-    )
+    assert refused(changed(SHIPPED, "statistics/zzz", 1)) == ("statistics.zzz: unknown key; defined are level, margin")
 
 
 def test_all_faults_are_told_at_once():

@@ -24,7 +24,7 @@ from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
     *("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "tokenizers", "safetensors", "accelerate"),
-    *("numpy", "pandas", "scipy", "matplotlib", "snakemake"),
+    *("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "snakemake"),
 )
 RECORD = "provenance.json"
 # The trainer's folder beside an adapter.

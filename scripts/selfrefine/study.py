@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from selfrefine import benchmarks, preferences
+from selfrefine import benchmarks, outputs, preferences
 from selfrefine.cli import describe
 from selfrefine.engines import Generation
 from selfrefine.errors import UserError
@@ -97,7 +97,9 @@ class Statistics(Strict):
     """How uncertainty is stated."""
 
     level: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals.")
-    resamples: int = Field(2000, ge=100, description="Bootstrap resamples, where there is more than one seed.")
+    margin: float = Field(
+        5, gt=0, lt=100, description="Accuracy points that 'reaches the teacher' and 'about as good' allow for."
+    )
 
 
 class Threads(Strict):
@@ -321,10 +323,18 @@ class Study(Strict):
         return {"task": task, "system": student.system, "dtype": student.dtype, "batch_size": student.batch_size}
 
     def _tables(self) -> dict:
-        return self.statistics.model_dump() | {"extractor": self.extractor}
+        return {"level": self.statistics.level, "extractor": self.extractor}
+
+    def _claims(self) -> dict:
+        known = {"level": self.statistics.level, "margin": self.statistics.margin}
+        return known | {"extractor": self.extractor, "titles": self.titles()}
 
     def _plot(self, figure: str) -> dict:
-        return {"figure": figure, "titles": {} if figure == "training" else self.titles()}
+        kind, student = outputs.kind_of(figure)
+        return {"figure": kind, "student": student, "titles": {} if kind in ("training", "cost") else self.titles()}
+
+    def _layout(self, layout: str) -> dict:
+        return outputs.layout_recipe(self, layout)
 
     def _summarise(self) -> dict:
         return {"titles": self.titles(), "sources": self.sources()}
@@ -430,12 +440,21 @@ class Study(Strict):
         }
         samples = [cell["samples"] for cell in index["cells"]]
         made = [index[kind] for kind in ("answers", "demonstrations", "training", "paths", "pairs")]
-        return index | {"records": [str(record_of(path)) for path in itertools.chain(samples, *made)]}
+        origins = {}
+        for step in steps:
+            facts = {name: value for name, value in facts_of(step).items() if name != "recipe"}
+            origins[f"results/paths/{step.start}/{step.task}/{step.share}/{step.seed}.jsonl"] = facts
+            pairs = f"results/pairs/{step.start}/{step.task}/{step.recipe}/{step.share}/{step.seed}.jsonl"
+            origins[pairs] = facts_of(step)
+        return index | {
+            "origins": origins,
+            "records": [str(record_of(path)) for path in itertools.chain(samples, *made)],
+        }
 
     def listing(self, part: str) -> str:
         """The artifacts that the tables, the training curves or the reading page are made of, as JSON."""
         kinds = {
-            "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "records"),
+            "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
             "training": ("training",),
             "reading": ("items", "paths", "pairs"),
         }
@@ -454,6 +473,14 @@ class Study(Strict):
         """The whole configuration, defaults included; the order in which entries stand in the files does not show."""
         ordered = Study.model_validate_json(canonical_json(self.model_dump(mode="json")))
         return yaml.safe_dump(ordered.model_dump(mode="json"), sort_keys=False)
+
+    def figures(self) -> list[str]:
+        """The figures that the study's design gives content to."""
+        return outputs.figures(self.checkpoints(), self.study.evaluate)
+
+    def layouts(self) -> list[str]:
+        """The laid-out tables that the study's design gives content to."""
+        return outputs.layouts(self.checkpoints())
 
     def _used(self) -> list[str]:
         return sorted({*self.study.tasks, *self.study.evaluate})
@@ -511,6 +538,21 @@ def refinements_of(checkpoint: str) -> list[Refinement]:
         found.append(Refinement(start, *tail.split("/")))
         start = refined(*found[-1])
     return found
+
+
+def facts_of(step: Refinement) -> dict[str, str]:
+    """What a refinement is of, {student, teacher, task, after, refine_task, recipe, share, seed}; `after`: the steps before."""
+    teacher, task = (origin_of(step.start).split("/")[2:4] + ["", ""])[:2]
+    return {
+        "student": student_of(step.start),
+        "teacher": teacher,
+        "task": task,
+        "after": " ".join(before.recipe for before in refinements_of(step.start)),
+        "refine_task": step.task,
+        "recipe": step.recipe,
+        "share": step.share,
+        "seed": step.seed,
+    }
 
 
 def origin_of(checkpoint: str) -> str:

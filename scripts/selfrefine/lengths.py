@@ -1,0 +1,56 @@
+"""How long answers are, and whether training lengthens them: a gain in accuracy may be one of length."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from selfrefine import statistics
+
+
+def by_seed(group: pd.DataFrame) -> pd.DataFrame:
+    """float[seeds, items]: the tokens of one arm's answers on one benchmark."""
+    return group.pivot(index="seed", columns="item", values="tokens").astype(float)
+
+
+def mean_and_interval(values: np.ndarray, level: float) -> list[float]:
+    """[mean, low, high] of float[seeds, items], over seeds and items (selfrefine/statistics.py says how)."""
+    parts = statistics.components(values)
+    passing = statistics.critical(parts.seed_share, parts.seeds - 1, 1 - level)
+    reach = passing * math.sqrt(parts.variance(parts.seeds, parts.items))
+    return [parts.mean, parts.mean - reach, parts.mean + reach]
+
+
+def lengths_table(
+    answers: pd.DataFrame,
+    facts: list[str],
+    start_of: Callable[[str, str], str | None],
+    level: float,
+) -> pd.DataFrame:
+    """lengths.csv: per arm and benchmark the mean tokens of an answer, and how many more than the arm it started from.
+
+    `answers` has one row per answer with `facts`, seed, evaluation, checkpoint, item and tokens; `start_of` names the
+    checkpoint from which one of a student was trained. `longer` is paired by item and seed; empty where nothing came before.
+    """
+    starts = {key: group for key, group in answers.groupby(["checkpoint", "evaluation"], sort=False) if key[0]}
+    rows = []
+    for key, group in answers.groupby([*facts, "evaluation"], sort=False, dropna=False):
+        matrix = by_seed(group)
+        row = dict(zip([*facts, "evaluation"], key, strict=True))
+        row |= {"seeds": matrix.shape[0], "n": matrix.shape[1]}
+        row |= dict(zip(("tokens", "low", "high"), mean_and_interval(matrix.to_numpy(), level), strict=True))
+        before = {
+            seed: starts.get((start_of(checkpoint, row["student"]), row["evaluation"]))
+            for seed, checkpoint in zip(group.seed, group.checkpoint, strict=True)
+        }
+        row["against"], gained = "", [np.nan] * 3
+        if all(frame is not None for frame in before.values()):
+            row["against"] = next(iter(before.values())).arm.iloc[0]
+            control = np.stack(
+                [before[seed].set_index("item").tokens[matrix.columns].to_numpy(float) for seed in matrix.index]
+            )
+            gained = mean_and_interval(matrix.to_numpy() - control, level)
+        row |= dict(zip(("longer", "longer_low", "longer_high"), gained, strict=True)) | {"level": level}
+        rows.append(row)
+    return pd.DataFrame(rows)
