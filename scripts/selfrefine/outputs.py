@@ -100,8 +100,10 @@ def answers_of(study) -> list[dict]:
     rows = []
     for path in sorted([*study.index()["answers"], *own]):
         teacher, task, name = path.split("/")[-3:]
-        split, style = name.removesuffix(".jsonl").split("-")
-        rows.append({"teacher": teacher, "task": task, "split": split, "style": style, "answers": path})
+        split, _ = name.removesuffix(".jsonl").split("-")
+        for style in study.study.teacher_styles:
+            answers = f"results/completions/{teacher}/{task}/{split}-{style}.jsonl"
+            rows.append({"teacher": teacher, "task": task, "split": split, "style": style, "answers": answers})
     return rows
 
 
@@ -111,7 +113,7 @@ def prompts_of(study) -> list[dict]:
     styles = {study.evaluation.style}
     styles |= {"cot"} if any(row["task"] for row in checkpoints) else set()
     styles |= {"cot", "plain"} if any(row["refine_task"] for row in checkpoints) else set()
-    asked = [(name, study.teachers[name], "cot") for name in study.study.teachers]
+    asked = [(name, study.teachers[name], style) for style in study.study.teacher_styles for name in study.study.teachers]
     asked += [(name, study.students[name], style) for style in sorted(styles) for name in study.study.students]
     examples: dict[str, str] = {}
     for task in study.study.evaluate:
@@ -122,7 +124,7 @@ def prompts_of(study) -> list[dict]:
             "kind": kind,
             "style": style,
             "prompt": study.prompts[kind].model_dump(),
-            "request": getattr(model, "request", {}).get(kind, ""),
+            "request": getattr(model, "request", {}).get(kind, "") if style == "cot" else "",
             "system": model.system,
             "items": f"results/benchmarks/{task}/test.jsonl",
         }

@@ -120,7 +120,17 @@ class Design(Strict):
     arms: list[Literal[ARMS]] = Field(["baseline", "instruct", "refine"], min_length=1)
     recipes: list[str] = Field(["cot"], min_length=1)
     shares: list[int] = Field([100], min_length=1, description="Percent of the training data.")
+    transfer_shares: list[int] | None = Field(
+        None, description="Those of the shares with the arm cross and out-domain evaluation; null: all."
+    )
     seeds: list[int] = Field([0], min_length=1)
+    teacher_styles: list[Literal["cot", "plain"]] = Field(
+        ["cot"], description="How teachers are asked; plain answers are only counted, in the table of teachers."
+    )
+
+    def transfers(self, share: int) -> bool:
+        """Whether checkpoints of a share are looked at across benchmarks."""
+        return self.transfer_shares is None or share in self.transfer_shares
 
 
 class Study(Strict):
@@ -170,8 +180,8 @@ class Study(Strict):
                         f"configuration: {section}: {name!r} cannot be a name: it stands in paths; use letters, digits, - and _"
                         + (" and ." if pattern == NAME else "")
                     )
-        for key in ("shares", "seeds", "arms"):
-            if len(set(getattr(design, key))) != len(getattr(design, key)):
+        for key in ("shares", "transfer_shares", "seeds", "arms", "teacher_styles"):
+            if len(set(getattr(design, key) or [])) != len(getattr(design, key) or []):
                 raise UserError(f"configuration: study.{key}: a value stands there twice")
         known = [
             ("study.students", design.students, self.students),
@@ -221,6 +231,11 @@ class Study(Strict):
             raise UserError(f"configuration: schedules.{name}: a recipe has that name too; choose another")
         if any(share not in range(1, 101) for share in design.shares):
             raise UserError("configuration: study.shares: each must be a whole percentage from 1 to 100")
+        for share in design.transfer_shares or []:
+            if share not in design.shares:
+                raise UserError(f"configuration: study.transfer_shares: {share} is none of study.shares {design.shares}")
+        if "cot" not in design.teacher_styles:
+            raise UserError("configuration: study.teacher_styles: must have cot, from which demonstrations are made")
 
     def _training(self, student: str, phase: str) -> InstructSettings | RefineSettings:
         general, own = getattr(self, phase), getattr(self.students[student], phase)
@@ -260,7 +275,8 @@ class Study(Strict):
             engine=entry.engine,
             prompt=self._prompt(task),
             style=style,
-            request=entry.request.get(self.benchmarks[task].kind, ""),
+            # A wish for how to reason has no place where no reasoning is asked for.
+            request=entry.request.get(self.benchmarks[task].kind, "") if style == "cot" else "",
             system=entry.system,
             generation=entry.generation,
             extractor=self.extractor,
@@ -371,7 +387,7 @@ class Study(Strict):
                         add("instruct", start, teacher=teacher, task=task, **at)
                     for refine_task, recipe in itertools.product(design.tasks, design.recipes):
                         arm = "refine" if refine_task == task else "cross"
-                        if arm in design.arms:
+                        if arm in design.arms and (arm == "refine" or design.transfers(share)):
                             *_, name = self.chain(start, refine_task, recipe, share, seed)
                             add(arm, name, teacher=teacher, task=task, refine_task=refine_task, recipe=recipe, **at)
         return rows
@@ -396,9 +412,9 @@ class Study(Strict):
         cells = []
         for row in self.checkpoints():
             for task in self.study.evaluate:
-                cells.append(
-                    {**row, "evaluation": task, "samples": f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"}
-                )
+                samples = f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"
+                if row["share"] == "" or self.study.transfers(row["share"]) or task in (row["task"], row["refine_task"]):
+                    cells.append({**row, "evaluation": task, "samples": samples})
         for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
             blank = dict.fromkeys(
                 ("student", "family", "task", "refine_task", "recipe", "share", "seed", "checkpoint"), ""
