@@ -1,4 +1,4 @@
-"""Phase 2: preference optimisation (TRL's DPOTrainer) from a checkpoint, against that checkpoint frozen.
+"""Phase 2: preference optimisation (TRL's trainers) from a checkpoint, against that checkpoint frozen.
 
 Keeps the weights of lowest validation loss. An interrupted run goes on from its last trainer checkpoint.
 """
@@ -12,6 +12,7 @@ from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
+from selfrefine.preferences import Objective
 from selfrefine.prompts import messages
 from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
@@ -48,26 +49,29 @@ def build_examples(
 ) -> tuple[dict[str, list[dict]], dict]:
     """Tokenised pairs by split, and how many were used and dropped as too long.
 
-    {prompt_ids, chosen_ids, rejected_ids}; where the chosen text alone is learned, {input_ids, completion_mask}.
+    {prompt_ids, chosen_ids, rejected_ids}; where the chosen text alone is learned, {input_ids, completion_mask}; where each
+    text is judged by itself, {prompt_ids, completion_ids, label}, the label True for chosen ones.
     """
     examples: dict[str, list[dict]] = {"train": [], "validation": []}
     too_long = 0
     for pair in sorted(pairs, key=lambda pair: pair["id"]):
         chat = messages(known_item(items, pair), recipe.prompt, pair["prompt"], system=recipe.system)
         prompt = encode_prompt(tokenizer, chat)
-        sides = ("chosen",) if recipe.objective.loss == "sft" else ("chosen", "rejected")
+        sides = [side for side in ("chosen", "rejected") if pair[side]]
         texts = {s: encode_completion(tokenizer, chat, pair[s]["text"], pair[s]["finished"]) for s in sides}
         if len(prompt) + max(map(len, texts.values())) > recipe.training.max_length:
             too_long += 1
             continue
-        chosen = texts["chosen"]
-        if chosen[-1] != tokenizer.eos_token_id:
+        if "chosen" in texts and texts["chosen"][-1] != tokenizer.eos_token_id:
             raise UserError(f"pair {pair['id']}: the chosen answer does not end with the stop token")
         if recipe.objective.loss == "sft":
-            row = {"input_ids": prompt + chosen, "completion_mask": [0] * len(prompt) + [1] * len(chosen)}
+            mask = [0] * len(prompt) + [1] * len(texts["chosen"])
+            rows = [{"input_ids": prompt + texts["chosen"], "completion_mask": mask}]
+        elif recipe.objective.loss == "kto":
+            rows = [{"prompt_ids": prompt, "completion_ids": texts[s], "label": s == "chosen"} for s in sides]
         else:
-            row = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": texts["rejected"]}
-        examples[pair["split"]].append(row)
+            rows = [{"prompt_ids": prompt, "chosen_ids": texts["chosen"], "rejected_ids": texts["rejected"]}]
+        examples[pair["split"]] += rows
     counts = {split: len(rows) for split, rows in examples.items()} | {"too_long": too_long}
     return examples, counts
 
@@ -78,7 +82,7 @@ def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, ex
     `adapter`: whether the model comes with one to train on; otherwise a new one is made.
     """
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer
 
     objective, settings = recipe.objective, recipe.training
     data = {
@@ -90,6 +94,16 @@ def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, ex
     if objective.loss == "sft":
         return SFTTrainer(model=model, args=SFTConfig(**arguments, completion_only_loss=True), **data)
     beta = objective.beta or settings.beta
+    if objective.loss == "kto":
+        return single_text_trainer(model, arguments, beta, data)
+    return pair_trainer(model, arguments, beta, objective, data)
+
+
+def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data: dict):
+    """TRL's DPOTrainer for the losses that compare two texts."""
+    import torch
+    from torch.nn.functional import logsigmoid
+    from trl import DPOConfig, DPOTrainer
 
     class PairTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
@@ -104,14 +118,58 @@ def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, ex
             dataset = dataset.add_column("ref_chosen_logps", planted)
             return dataset.add_column("ref_rejected_logps", [0.0] * len(dataset))
 
+    class OddsTrainer(PairTrainer):
+        """Adds ORPO's term (arXiv 2403.07691, equations 4 and 7); TRL's own trainer for it would tokenise the texts anew."""
+
+        def _compute_loss(self, model, inputs, return_outputs):
+            outputs = []
+
+            def watched(**kwargs):
+                outputs.append(model(**kwargs))
+                return outputs[-1]
+
+            loss = super()._compute_loss(watched, inputs, return_outputs)
+            mask = inputs["completion_mask"][:, 1:]
+            mean = outputs[0].log_probs[:, -mask.size(1) :].float().sum(1) / mask.sum(1)
+            log_odds = mean - torch.log(-torch.expm1(mean))
+            chosen, rejected = log_odds.chunk(2)
+            return loss - beta * logsigmoid(chosen - rejected).mean()
+
+    odds = objective.loss == "odds_ratio"
     config = DPOConfig(
         **arguments,
         beta=beta,
-        loss_type=[objective.loss, *(["sft"] if objective.nll else [])],
-        loss_weights=[1.0, objective.nll] if objective.nll else None,
+        loss_type=[*([] if odds else [objective.loss]), *(["sft"] if objective.nll or odds else [])],
+        loss_weights=[*([] if odds else [1.0]), objective.nll] if objective.nll or odds else None,
         precompute_ref_log_probs=True,
     )
-    return PairTrainer(model=model, args=config, **data)
+    return (OddsTrainer if odds else PairTrainer)(model=model, args=config, **data)
+
+
+def single_text_trainer(model, arguments: dict, beta: float, data: dict):
+    """TRL's KTOTrainer. The rarer kind of text weighs as much in all as the other (KTO, arXiv 2402.01306, equation 8)."""
+    from trl import KTOConfig, KTOTrainer
+
+    class TextTrainer(KTOTrainer):
+        def _prepare_dataset(self, dataset, tokenizer, args, name):
+            # Texts meet other questions within their batch to estimate how far the student has moved; batches keep the
+            # order of the data, so it is shuffled here.
+            size = args.per_device_train_batch_size
+            dataset = dataset.shuffle(seed=args.seed)
+            texts = dataset["completion_ids"]
+            shifted = [texts[i - 1] if i % size else texts[min(i + size, len(texts)) - 1] for i in range(len(texts))]
+            return dataset.add_column("KL_completion_ids", shifted)
+
+    good = max(sum(data["train_dataset"]["label"]), 1)
+    bad = max(len(data["train_dataset"]) - good, 1)
+    config = KTOConfig(
+        **arguments,
+        beta=beta,
+        desirable_weight=max(bad / good, 1.0),
+        undesirable_weight=max(good / bad, 1.0),
+        precompute_ref_log_probs=True,
+    )
+    return TextTrainer(model=model, args=config, **data)
 
 
 def main() -> None:

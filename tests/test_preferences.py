@@ -55,7 +55,7 @@ def made(paths: list[dict], taught=(), preference=None, **settings) -> tuple[lis
 
 
 def texts(pairs: list[dict]) -> list[tuple[str, str]]:
-    return [(pair["chosen"]["text"], pair["rejected"] and pair["rejected"]["text"]) for pair in pairs]
+    return [tuple(pair[side] and pair[side]["text"] for side in ("chosen", "rejected")) for pair in pairs]
 
 
 PLAIN = {"plain right", "plain wrong", "plain right cut", "plain wrong cut"}
@@ -70,6 +70,8 @@ WRONG = {"cot wrong", "cot wrong cut"}
         ("correctness", {"cot right"}, WRONG),
         ("ipo", {"cot right"}, PLAIN),
         ("simpo", {"cot right"}, PLAIN),
+        ("orpo", {"cot right"}, PLAIN),
+        ("kto", {"cot right"}, WRONG),
         ("rft", {"cot right"}, {None}),
         ("rest-em-round", {"cot right"}, {None}),
         ("star-round", {"cot right"}, {None}),
@@ -81,9 +83,9 @@ def test_shipped_recipes_draw_on_these_texts_and_no_others(name, chosen, rejecte
     seen_chosen, seen_rejected = set(), set()
     for i in range(40):
         rows = [row | {"id": f"{i}-{row['id']}"} for row in PATHS]
-        pairs, _ = made(rows, TAUGHT, RECIPES[name])
+        pairs, _ = made(rows, TAUGHT, RECIPES[name] | {"per_item": 1})
         assert len(pairs) == 1
-        seen_chosen.add(pairs[0]["chosen"]["text"])
+        seen_chosen.add(texts(pairs)[0][0])
         seen_rejected.add(texts(pairs)[0][1])
     assert (seen_chosen, seen_rejected) == (chosen, rejected)
 
@@ -106,6 +108,21 @@ def test_star_takes_a_rationale_only_where_no_chain_is_right():
     assert made(given, [], RECIPES["star-round"] | {"chosen": {}, "fallback": None})[1]["dropped"]["no_chosen"] == 1
 
 
+def test_unpaired_texts_count_on_their_own():
+    right = [path("item", "cot", i, f"right {i}", True) for i in range(3)]
+    wrong = [path("item", "cot", 3 + i, f"wrong {i}", False) for i in range(5)]
+    recipe = RECIPES["kto"]
+    pairs, counts = made([*right, *wrong], [], recipe)
+    assert {text for text, _ in texts(pairs)} == {"right 0", "right 1", "right 2", None}
+    assert len({text for _, text in texts(pairs)}) == len(pairs) == 4
+    assert counts["rejected_correct"] == 0
+    assert [text for _, text in texts(made(right, [], recipe)[0])] == [None] * 3
+    assert [text for text, _ in texts(made(wrong, [], recipe)[0])] == [None] * 4
+    assert made([path("item", "plain", 0, "A", True)], [], recipe)[1]["dropped"]["no_chosen"] == 1
+    same = recipe | {"rejected": {"source": "student", "style": "any"}}
+    assert texts(made([right[0]], [], same)[0]) == [("right 0", None)]
+
+
 def test_supervised_recipes_take_each_distinct_right_chain_once():
     rows = [path("item", "cot", i, f"chain {i % 3}", i != 2) for i in range(8)] + [path("item", "plain", 0, "A", True)]
     pairs, counts = made(rows, [], RECIPES["rft"])
@@ -122,6 +139,9 @@ def test_supervised_recipes_take_each_distinct_right_chain_once():
         ({"objective": {"margin": 1}}, "margin needs `reference: none`"),
         ({"objective": {"margin": 1, "reference": "none"}}, "and `loss: sigmoid_norm`"),
         ({"objective": {"loss": "sft", "nll": 1}}, "loss sft has neither"),
+        ({"objective": {"loss": "kto", "nll": 1}}, "loss kto has no nll"),
+        ({"objective": {"loss": "odds_ratio"}}, "needs `reference: none`"),
+        ({"unpaired": True}, "only loss kto can learn"),
         ({"objective": {"loss": "dpo"}}, "Input should be 'sigmoid'"),
         ({"objective": {"gamma": 1}}, "Extra inputs"),
     ],
@@ -175,8 +195,10 @@ def test_pair_says_where_its_texts_come_from():
 def test_cut_texts_are_never_chosen(name):
     rows = [row | {"finish_reason": "length"} for row in PATHS]
     pairs, counts = made(rows, [], RECIPES[name])
-    assert pairs == []
-    assert counts["dropped"] == {"no_chosen": 1, "no_rejected": 0, "same_text": 0}
+    assert [pair for pair in pairs if pair["chosen"]] == []
+    if not RECIPES[name].get("unpaired"):
+        assert pairs == []
+        assert counts["dropped"] == {"no_chosen": 1, "no_rejected": 0, "same_text": 0}
 
 
 def test_cut_texts_are_not_chosen_as_a_fallback_either():

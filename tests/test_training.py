@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -354,6 +355,7 @@ def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instr
         {"loss": "ipo"},
         {"loss": "sigmoid_norm", "reference": "none", "beta": 2.0, "margin": 1.0},
         {"loss": "sigmoid", "reference": "none", "beta": 0.3},
+        {"loss": "odds_ratio", "reference": "none", "beta": 0.2, "nll": 1.0},
         {"loss": "sft"},
     ],
     ids=str,
@@ -365,7 +367,7 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
     (validation,) = [row for row in read_jsonl(tmp_path / "out/training.jsonl") if row["split"] == "validation"]
     policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
     start = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
-    beta, norm = objective.get("beta", 0.1), objective.get("loss") in ("ipo", "sigmoid_norm")
+    beta, norm = objective.get("beta", 0.1), objective.get("loss") in ("ipo", "sigmoid_norm", "odds_ratio")
     losses, likelihood, tokens = [], 0.0, 0
     for pair in pairs()[:4]:
         scores = []
@@ -380,12 +382,54 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
         gap = scores[0] - scores[1]
         if objective.get("loss") == "ipo":
             losses.append((gap - 1 / (2 * beta)) ** 2)
+        elif objective.get("loss") == "odds_ratio":
+            chosen_odds, rejected_odds = (math.exp(score) / (1 - math.exp(score)) for score in scores)
+            losses.append(beta * math.log1p(rejected_odds / chosen_odds))
         else:
             losses.append(math.log1p(math.exp(-(beta * gap - objective.get("margin", 0)))))
     expected = sum(losses) / 4 + objective.get("nll", 0) * likelihood / tokens
     if objective.get("loss") == "sft":
         expected = likelihood / tokens
     assert validation["loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, tiny_model, tokenizer, tmp_path):
+    """Recomputes the kept validation loss by hand; items with a text on one side only count too."""
+    settings = {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.001}
+    command = refine_command(tmp_path, instructed / "out/manifest.json", objective={"loss": "kto"}, **settings)
+    rows = pairs()
+    rows[0]["rejected"] = None
+    rows[5]["chosen"] = None
+    rows[6]["chosen"] = None
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    run(*command)
+    record = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert record["figures"]["pairs"] == {"train": 14, "validation": 7, "too_long": 0}
+    log = read_jsonl(tmp_path / "out/training.jsonl")
+    # Nothing has moved before the first update: each text counts a half, the rarer kind as much in all as the other.
+    first = next(row for row in log if row["split"] == "train")
+    assert 0.5 <= first["loss"] <= 0.5 * 8 / 6
+    policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
+    start = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
+    texts = [(pair, side) for pair in rows[:4] for side in ("chosen", "rejected") if pair[side]]
+    order = Dataset.from_list([{"i": i} for i in range(7)]).shuffle(seed=0)["i"]
+    gains = {
+        (p, a): log_probability(policy, tokenizer, {"item": rows[p]["item"], "a": text}, "a")
+        - log_probability(start, tokenizer, {"item": rows[p]["item"], "a": text}, "a")
+        for p in range(4)
+        for a, text in enumerate(pair[side] for pair, side in texts)
+    }
+    expected = []
+    for batch in (order[:4], order[4:]):
+        asked = [rows.index(texts[i][0]) for i in batch]
+        moved = max(sum(gains[asked[k], batch[k - 1]] for k in range(len(batch))) / len(batch), 0)
+        for i, p in zip(batch, asked, strict=True):
+            gain = 0.1 * (gains[p, i] - moved)
+            good = texts[i][1] == "chosen"
+            weight = 8 / 6 if good else 1
+            expected.append(weight * (1 - 1 / (1 + math.exp(-gain if good else gain))))
+    kept = min(row["loss"] for row in log if row["split"] == "validation")
+    assert kept == pytest.approx(sum(expected) / len(expected), rel=2e-3)
 
 
 def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path):

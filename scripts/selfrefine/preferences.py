@@ -5,6 +5,7 @@ A recipe is data; nothing here knows a method's name.
 
 import collections
 import hashlib
+import itertools
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,10 +32,14 @@ class Objective(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "sft"] = Field(
-        "sigmoid", description="TRL's loss_type; sigmoid is DPO's [P], sft learns the chosen texts alone."
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "odds_ratio", "kto", "sft"] = Field(
+        "sigmoid",
+        description="TRL's loss_type; sigmoid is DPO's [P], odds_ratio is ORPO's term, kto judges each text by itself, "
+        "sft learns the chosen texts alone.",
     )
-    beta: float | None = Field(None, gt=0, description="None: the refine section's.")
+    beta: float | None = Field(
+        None, gt=0, description="None: the refine section's. For odds_ratio the weight of the term (ORPO's lambda)."
+    )
     nll: float = Field(
         0, ge=0, description="Weight of the chosen tokens' mean negative log-likelihood beside the loss."
     )
@@ -52,6 +57,10 @@ class Objective(BaseModel):
             raise ValueError("margin needs `reference: none` and `loss: sigmoid_norm`: it is a lead per token")
         if self.loss == "sft" and (self.nll or self.reference != "start"):
             raise ValueError("loss sft has neither nll nor a reference")
+        if self.loss == "kto" and (self.nll or self.reference != "start"):
+            raise ValueError("loss kto has no nll, and needs `reference: start`")
+        if self.loss == "odds_ratio" and self.reference != "none":
+            raise ValueError("loss odds_ratio needs `reference: none`: it compares the student's own likelihoods")
         return self
 
 
@@ -67,6 +76,9 @@ class Selection(BaseModel):
     )
     prompt: Literal["cot", "plain"] = Field("cot", description="The prompt under which both sides are trained.")
     per_item: int = Field(1, gt=0, description="Pairs per item at most, no text used twice on one side.")
+    unpaired: bool = Field(
+        False, description="Texts that find no partner count too, up to per_item on each side; for loss kto."
+    )
 
     @property
     def sides(self) -> list[Side]:
@@ -89,6 +101,8 @@ class Recipe(Selection):
     def _has_what_it_learns_from(self):
         if self.rejected is None and self.objective.loss != "sft":
             raise ValueError(f"loss {self.objective.loss} compares two texts: name the `rejected` side")
+        if self.unpaired and self.objective.loss != "kto":
+            raise ValueError(f"loss {self.objective.loss} compares two texts: only loss kto can learn `unpaired` ones")
         return self
 
 
@@ -147,7 +161,7 @@ def validation_items(item_ids: set[str], share: float) -> set[str]:
 def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe) -> tuple[list[dict], dict]:
     """Pairs {id, item, split, prompt, chosen, rejected} in the order of their ids, and the yield with reasons for dropped items.
 
-    `rejected` is None where the recipe learns from chosen texts alone.
+    `rejected` is None where the recipe learns from chosen texts alone; either side may be None where it is `unpaired`.
 
     A text that was cut at max_tokens is never chosen. The order within an item is by hash of the ids, so that which
     texts meet does not depend on the order of rows.
@@ -166,14 +180,17 @@ def make_pairs(paths: list[dict], demonstrations: list[dict], recipe: PairRecipe
             chosen = [row for row in candidates(preference.fallback, rows, demos) if row["finished"]]
         alone = preference.rejected is None
         rejected = [] if alone else candidates(preference.rejected, rows, demos)
-        if not chosen or not (rejected or alone):
+        missing = not (chosen or rejected) if preference.unpaired else not chosen or not (rejected or alone)
+        if missing:
             dropped["no_rejected" if chosen else "no_chosen"] += 1
             continue
-        made = (
-            [(text, None) for text in chosen[: preference.per_item]]
-            if alone
-            else _match(chosen, rejected, preference.per_item)
-        )
+        if preference.unpaired:
+            bad_ones = [row for row in rejected if row["text"] not in {row["text"] for row in chosen}]
+            made = list(itertools.zip_longest(chosen[: preference.per_item], bad_ones[: preference.per_item]))
+        elif alone:
+            made = [(text, None) for text in chosen[: preference.per_item]]
+        else:
+            made = _match(chosen, rejected, preference.per_item)
         if not made:
             dropped["same_text"] += 1
         for number, (good, bad) in enumerate(made):

@@ -227,13 +227,23 @@ class Study(Strict):
                 raise UserError(
                     f"configuration: sampling.rationales: is 0, but recipe {recipe!r} draws on rationales; set it to 1 or more"
                 )
+        for recipe, student in itertools.product(
+            sorted({step for name in design.recipes for step in self.steps(name)}), design.students
+        ):
+            if self.recipes[recipe].objective.loss == "kto" and self._training(student, "refine").micro_batch_size < 2:
+                raise UserError(
+                    f"configuration: refine.micro_batch_size: is 1 for student {student!r}, but recipe {recipe!r} needs 2 or "
+                    "more: loss kto compares the texts of a batch"
+                )
         for name in sorted(self.recipes.keys() & self.schedules.keys()):
             raise UserError(f"configuration: schedules.{name}: a recipe has that name too; choose another")
         if any(share not in range(1, 101) for share in design.shares):
             raise UserError("configuration: study.shares: each must be a whole percentage from 1 to 100")
         for share in design.transfer_shares or []:
             if share not in design.shares:
-                raise UserError(f"configuration: study.transfer_shares: {share} is none of study.shares {design.shares}")
+                raise UserError(
+                    f"configuration: study.transfer_shares: {share} is none of study.shares {design.shares}"
+                )
         if "cot" not in design.teacher_styles:
             raise UserError("configuration: study.teacher_styles: must have cot, from which demonstrations are made")
 
@@ -413,7 +423,11 @@ class Study(Strict):
         for row in self.checkpoints():
             for task in self.study.evaluate:
                 samples = f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"
-                if row["share"] == "" or self.study.transfers(row["share"]) or task in (row["task"], row["refine_task"]):
+                if (
+                    row["share"] == ""
+                    or self.study.transfers(row["share"])
+                    or task in (row["task"], row["refine_task"])
+                ):
                     cells.append({**row, "evaluation": task, "samples": samples})
         for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
             blank = dict.fromkeys(
