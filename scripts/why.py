@@ -27,25 +27,25 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def plan(args: argparse.Namespace):
-    """Snakemake's own plan for one target: its graph of jobs, and the bookkeeping that decided."""
+def plan(snakefile: Path, configfiles: list[Path], targets: tuple[str, ...] = ()):
+    """Snakemake's own plan, for some targets or for the whole study: its graph of jobs, and the bookkeeping that decided."""
     from snakemake.api import SnakemakeApi
-    from snakemake.exceptions import MissingRuleException, WorkflowError
+    from snakemake.exceptions import IOException, MissingRuleException, WorkflowError
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
     with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL}, log_level_override=logging.ERROR)) as api:
         opened = api.workflow(
             resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(configfiles=args.configfile),
-            snakefile=args.snakefile.resolve(),
+            config_settings=ConfigSettings(configfiles=configfiles),
+            snakefile=snakefile.resolve(),
         )
-        opened.dag(DAGSettings(targets={args.artifact}))
+        opened.dag(DAGSettings(targets=set(targets)))
         workflow = opened._workflow
         try:
             workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
             workflow._build_dag()
-        except (WorkflowError, MissingRuleException) as error:
-            raise UserError(f"{args.artifact}: snakemake cannot plan it: {error}") from None
+        except (WorkflowError, MissingRuleException, IOException) as error:
+            raise UserError(f"{', '.join(targets) or 'the study'}: snakemake cannot plan it: {error}") from None
         return workflow.dag, workflow.persistence
 
 
@@ -92,7 +92,7 @@ def source(code: Code, path: str, part: str) -> list[str]:
 
 def main() -> None:
     args = arguments()
-    dag, records = plan(args)
+    dag, records = plan(args.snakefile, args.configfile, (args.artifact,))
     (target,) = dag.targetjobs
     if not dag.needrun(target):
         print(f"{args.artifact} is up to date: it would not be made again.")

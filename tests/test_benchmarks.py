@@ -9,11 +9,7 @@ from selfrefine.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
 HUB = REPOSITORY / "tests/fixtures/hub"
-CATALOGUE = {
-    name: entry
-    for file in ("benchmarks.yaml", "hub.yaml")
-    for name, entry in yaml.safe_load((REPOSITORY / "config" / file).read_text())["benchmarks"].items()
-}
+CATALOGUE = yaml.safe_load((REPOSITORY / "config/benchmarks.yaml").read_text())["benchmarks"]
 LETTERS = "ABCD"
 
 
@@ -131,6 +127,16 @@ HUB_ITEMS = {
             "7",
         ),
     ],
+    "math-500": [
+        ("What is the greatest prime factor of $1001$?", 0, None, "13"),
+        ("A clock shows 4:00. What is the smaller angle between its hands, in degrees?", 0, None, "120"),
+        ("A ticket costs \\$4 more than half of \\$57. What does it cost?", 0, None, "32.5"),
+    ],
+    "mmlu": [
+        ("Which organ filters blood to make urine?", 4, "Kidney", "B"),
+        ("For all real x, (x + 1)^2 - x^2 equals", 4, "2x + 1", "A"),
+        ("A price ceiling below the equilibrium price leads to", 4, "a shortage", "D"),
+    ],
 }
 
 
@@ -150,9 +156,19 @@ def test_hub_records_become_items(name):
 
 @pytest.mark.parametrize("name", HUB_ITEMS)
 def test_every_benchmark_of_the_hub_catalogue_is_tried_with_the_files_it_names(name):
-    assert set(HUB_ITEMS) == set(yaml.safe_load((REPOSITORY / "config/hub.yaml").read_text())["benchmarks"])
+    from_hub = {n for n, e in CATALOGUE.items() if any(f["source"].startswith("hf:") for f in e["files"].values())}
+    assert set(HUB_ITEMS) == from_hub
     for entry in CATALOGUE[name]["splits"].values():
-        assert CATALOGUE[name]["files"][entry["file"]]["source"].endswith(".parquet")
+        assert CATALOGUE[name]["files"][entry["file"]]["source"].endswith((".parquet", ".jsonl"))
+
+
+@pytest.mark.parametrize(
+    "answer", [r"\frac{14}{3}", r"(3, \frac{\pi}{2})", "p - q", r"\text{Evelyn}", "1, 2", "x=3", "11_2"]
+)
+def test_answers_of_math_that_are_no_numbers_are_dropped_and_counted(answer, tmp_path):
+    rows = [*rows_of("math-500"), rows_of("math-500")[0] | {"problem": "Another?", "answer": answer}]
+    items, counts = prepare(write_rows(tmp_path / "rows.jsonl", rows), recipe_of("math-500"), [])
+    assert (len(items), counts["dropped"]["answer_unmapped"]) == (3, 1)
 
 
 @pytest.mark.parametrize("name", HUB_ITEMS)

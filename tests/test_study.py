@@ -99,7 +99,7 @@ def test_shipped_configuration_is_valid():
 
 
 def test_shipped_catalogues_can_be_used_whole():
-    config = read_yaml("benchmarks.yaml", "hub.yaml", "recipes.yaml", "config.yaml")
+    config = read_yaml("benchmarks.yaml", "recipes.yaml", "config.yaml")
     both = [name for name, entry in config["benchmarks"].items() if set(entry["splits"]) == {"train", "test"}]
     assert len(both) == 11
     design = {
@@ -111,7 +111,7 @@ def test_shipped_catalogues_can_be_used_whole():
     with pytest.raises(UserError, match="sampling.rationales: is 0, but recipe 'star-round' draws on rationales"):
         Study.read(config)
     config["sampling"]["rationales"] = 1
-    assert len(Study.read(config).checkpoints()) == 1 + 11 + 11 * 11 * (10 + 5)
+    assert len(Study.read(config).checkpoints()) == 1 + 11 + 11 * 11 * (12 + 5)
 
 
 UNKNOWN_KEYS = [

@@ -58,6 +58,7 @@ class Student(Strict):
 
     model: str
     family: str = Field(description="Decides which teachers are in-family.")
+    teachers: list[str] | None = Field(None, description="Those of the study's teachers that teach it; null: all.")
     system: str | None = Field(None, description="The system message; null leaves it to the model's chat template.")
     dtype: str = DTYPE
     batch_size: int = Field(32, gt=0, description="Completions drawn at once.")
@@ -166,8 +167,8 @@ class Study(Strict):
             raise UserError("configuration: " + "; ".join(faults)) from None
         study._check_names()
         for name in study.students:
-            study._training(name, "instruct")
-            study._training(name, "refine")
+            study.training(name, "instruct")
+            study.training(name, "refine")
         return study
 
     def _check_names(self) -> None:
@@ -230,11 +231,18 @@ class Study(Strict):
         for recipe, student in itertools.product(
             sorted({step for name in design.recipes for step in self.steps(name)}), design.students
         ):
-            if self.recipes[recipe].objective.loss == "kto" and self._training(student, "refine").micro_batch_size < 2:
+            if self.recipes[recipe].objective.loss == "kto" and self.training(student, "refine").micro_batch_size < 2:
                 raise UserError(
                     f"configuration: refine.micro_batch_size: is 1 for student {student!r}, but recipe {recipe!r} needs 2 or "
                     "more: loss kto compares the texts of a batch"
                 )
+        for student in design.students:
+            for teacher in self.students[student].teachers or []:
+                if teacher not in design.teachers:
+                    raise UserError(
+                        f"configuration: students.{student}.teachers: {teacher!r} is none of study.teachers"
+                        f"{_did_you_mean(teacher, design.teachers)}"
+                    )
         for name in sorted(self.recipes.keys() & self.schedules.keys()):
             raise UserError(f"configuration: schedules.{name}: a recipe has that name too; choose another")
         if any(share not in range(1, 101) for share in design.shares):
@@ -247,7 +255,8 @@ class Study(Strict):
         if "cot" not in design.teacher_styles:
             raise UserError("configuration: study.teacher_styles: must have cot, from which demonstrations are made")
 
-    def _training(self, student: str, phase: str) -> InstructSettings | RefineSettings:
+    def training(self, student: str, phase: str) -> InstructSettings | RefineSettings:
+        """A student's training settings in phase "instruct" or "refine", its own over the general ones."""
         general, own = getattr(self, phase), getattr(self.students[student], phase)
         merged = general.model_dump() | own
         if isinstance(own.get("lora", {}), dict):
@@ -304,7 +313,7 @@ class Study(Strict):
             dtype=self.students[student].dtype,
             share=int(share),
             seed=int(seed),
-            training=self._training(student, "instruct"),
+            training=self.training(student, "instruct"),
         )
 
     def _sample(self, start: str, task: str, share: str, seed: str) -> SampleRecipe:
@@ -333,7 +342,7 @@ class Study(Strict):
             dtype=student.dtype,
             seed=int(seed),
             objective=self.recipes[recipe].objective,
-            training=self._training(student_of(start), "refine"),
+            training=self.training(student_of(start), "refine"),
         )
 
     def _export_task(self, task: str) -> dict:
@@ -391,7 +400,7 @@ class Study(Strict):
                     if "refine-only" in design.arms:
                         *_, name = self.chain(base(student), task, recipe, share, seed)
                         add("refine-only", name, refine_task=task, recipe=recipe, **at)
-                for teacher, task in itertools.product(design.teachers, design.tasks):
+                for teacher, task in itertools.product(self.teachers_of(student), design.tasks):
                     start = instructed(student, teacher, task, share, seed)
                     if "instruct" in design.arms:
                         add("instruct", start, teacher=teacher, task=task, **at)
@@ -401,6 +410,11 @@ class Study(Strict):
                             *_, name = self.chain(start, refine_task, recipe, share, seed)
                             add(arm, name, teacher=teacher, task=task, refine_task=refine_task, recipe=recipe, **at)
         return rows
+
+    def teachers_of(self, student: str) -> list[str]:
+        """The teachers of the study that teach a student."""
+        own = self.students[student].teachers
+        return [teacher for teacher in self.study.teachers if own is None or teacher in own]
 
     def steps(self, name: str) -> list[str]:
         """The recipes that a recipe's or a schedule's name stands for, in order."""
