@@ -187,8 +187,11 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     folder, adapter, _ = open_checkpoint(args.start)
     tokenizer = load_tokenizer(folder)
     examples, counts = build_examples(read_jsonl(args.pairs), read_items(args.items), recipe, tokenizer)
-    if not examples["train"] or not examples["validation"]:
-        raise UserError(f"{args.pairs}: too few pairs are left ({counts}); raise `max_length` or sample more")
+    if not (examples["train"] and examples["validation"]):
+        if counts["too_long"]:
+            raise UserError(f"{args.pairs}: too few pairs are left ({counts}); raise `max_length`")
+        leave_unchanged(args, run, folder, adapter, counts)
+        return
 
     from peft import PeftModel
 
@@ -225,6 +228,28 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         kept_update=min(losses, key=losses.get),
         tokens_seen=tokens_seen(history),
     )
+
+
+def leave_unchanged(args: argparse.Namespace, run: Run, folder: Path, adapter: Path | None, counts: dict) -> None:
+    """The checkpoint of a student whose paths gave nothing to learn from: its start, without an update.
+
+    So one barren cell does not stop a study; the summary names it.
+    """
+    from peft import PeftModel, get_peft_model
+    from transformers import set_seed
+
+    print(f"{args.pairs}: too few pairs to learn from ({counts}): the student is left as it was", flush=True)
+    set_seed(args.recipe.seed)
+    model = load_model(folder, args.recipe.dtype)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    else:
+        model = get_peft_model(model, lora_config(args.recipe.training.lora))
+    args.manifest.parent.mkdir(parents=True, exist_ok=True)
+    names = save_adapter(model, args.manifest.parent)
+    write_jsonl(args.log, [])
+    write_manifest(args.manifest, "refine", folder, names)
+    run.record([args.manifest, args.log, *(args.manifest.parent / name for name in names)], pairs=counts, updates=0)
 
 
 def training_row(entry: dict) -> dict:

@@ -174,6 +174,13 @@ def data_section(tables: Path, titles: dict[str, str]) -> str:
     frame = read_table(tables, "pairs")
     if len(frame):
         parts.append(layout.yields(frame, titles).markdown().rstrip())
+        barren = frame[(frame["train"] == 0) | (frame["validation"] == 0)]
+        if len(barren):
+            where = "\n".join(f"- {row.sampled}" for row in barren.itertuples())
+            parts.append(
+                f"In {len(barren)} of {len(frame)} refinements there were too few pairs to learn from; the student was left as "
+                f"it was:\n\n{where}"
+            )
     return "\n\n".join(parts)
 
 

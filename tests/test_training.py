@@ -440,6 +440,22 @@ def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path)
     assert len(losses) == 2
 
 
+@pytest.mark.parametrize("start", ["instructed", "base"])
+def test_a_student_without_pairs_is_left_as_it_was(start, instructed, base_checkpoint, tiny_model, tokenizer, tmp_path):
+    manifest = instructed / "out/manifest.json" if start == "instructed" else base_checkpoint
+    command = refine_command(tmp_path, manifest)
+    write_jsonl(tmp_path / "pairs.jsonl", pairs()[4:5])
+    assert "too few pairs to learn from" in run(*command).stdout
+    record = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert (record["figures"]["updates"], read_jsonl(tmp_path / "out/training.jsonl")) == (0, [])
+    left = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
+    before = load_model(tiny_model, "float32")
+    if start == "instructed":
+        before = PeftModel.from_pretrained(before, instructed / "out").eval()
+    scores = [log_probability(model, tokenizer, pairs()[0], "chosen") for model in (left, before)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
 def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path):
     run(*refine_command(tmp_path, base_checkpoint))
     assert open_checkpoint(tmp_path / "out/manifest.json")[1] == tmp_path / "out"

@@ -25,6 +25,8 @@ def draw_training(logs: list[str]) -> plt.Figure:
     figure, panels = grid(4, 2, 1.6)
     for number, path in enumerate(logs):
         rows = pd.DataFrame(read_jsonl(Path(path)))
+        if rows.empty:  # too few pairs to learn from
+            continue
         name = path.removeprefix("results/checkpoints/").removesuffix("/training.jsonl")
         style = {"linestyle": LINES[number % 4], "color": str(0.6 * (number % 5) / 5)}
         if "split" not in rows:
