@@ -34,9 +34,11 @@ def pair(args: argparse.Namespace, run: Run) -> None:
     demonstrations = read_jsonl(args.demonstrations) if args.demonstrations else []
     pairs, counts = make_pairs(read_jsonl(args.paths), demonstrations, args.recipe)
     if not counts["train"] or not counts["validation"]:
-        raise UserError(
+        print(
             f"{args.paths}: {counts['train']} training and {counts['validation']} validation pairs from {counts['items']} items "
-            f"(dropped: {counts['dropped']}); sample more paths per item or more items, or loosen the recipe"
+            f"(dropped: {counts['dropped']}): the student will be left as it is; sample more paths per item or more items, "
+            "or loosen the recipe",
+            flush=True,
         )
     write_jsonl(args.output, pairs)
     run.record([args.output], pairs=counts)

@@ -199,13 +199,18 @@ def write_recording(config: dict, raw: Path, target: Path) -> None:
     write_jsonl(target, [{"recording": {"teacher": "oracle"}}, *rows])
 
 
-def make_study(folder: Path, model: Path) -> tuple[Path, dict]:
-    """A copy of the workflow in `folder` with the tiny study as its configuration; (configuration file, configuration)."""
+def make_workflow(folder: Path) -> None:
+    """The workflow in `folder`, by links, with no study in its configuration."""
     for name in ("Snakefile", "rules", "scripts", "report", "envs", "profiles"):
         (folder / name).symlink_to(REPOSITORY / name)
     (folder / "config").mkdir()
     for name in ("benchmarks.yaml", "recipes.yaml"):
         (folder / "config" / name).symlink_to(REPOSITORY / "config" / name)
+
+
+def make_study(folder: Path, model: Path) -> tuple[Path, dict]:
+    """A copy of the workflow in `folder` with the tiny study as its configuration; (configuration file, configuration)."""
+    make_workflow(folder)
     raw, recording = folder / "boxes.jsonl", folder / "oracle.jsonl"
     raw.write_text("".join(json.dumps(record) + "\n" for record in tiny_records()))
     config = tiny_config(model, raw.relative_to(folder), recording.relative_to(folder))

@@ -1,0 +1,158 @@
+"""The paper's study in miniature: config/paper.yaml with random weights, real records and few of them, from raw to verdicts."""
+
+import json
+import random
+import re
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from conftest import REPOSITORY, make_workflow, run
+from selfrefine.benchmarks import read_items
+from selfrefine.engines import Generation
+from selfrefine.files import read_json, write_jsonl
+from selfrefine.paths import requests_for
+from selfrefine.prompts import Prompt
+from selfrefine.study import Study
+
+RECORDS = REPOSITORY / "tests/fixtures/paper"
+ALL = ("csqa-hub", "obqa-hub", "piqa-hub", "siqa-hub", "gsm8k", "multiarith", "math-500", "mmlu")
+SIZES = {"csqa-hub": (20, 10), "piqa-hub": (20, 10)}
+SHORT = {"max_tokens": 12}
+
+
+def miniature(model, folder) -> dict:
+    """config/paper.yaml with less of everything: the same keys, the same arms."""
+    config = yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text())
+    config["study"] |= {
+        "students": ["llama-2-7b"],
+        "teachers": ["llama-2-70b", "gpt-3.5"],
+        "tasks": list(SIZES),
+        "evaluate": [*SIZES, "gsm8k"],
+        "shares": [50, 100],
+        "seeds": [0, 1],
+    }
+    for entry in config["models"].values():
+        entry["source"] = f"file:{model}"
+    for name in config["study"]["teachers"]:
+        engine = {"engine": "recorded", "recording": str(folder / f"{name}.jsonl"), "generation": SHORT}
+        config["teachers"][name] = {"family": config["teachers"][name]["family"], **engine}
+    config["students"]["llama-2-7b"] |= {"dtype": "float32", "batch_size": 64}
+    config["benchmarks"] = {}
+    for task in ALL:
+        sizes = dict(zip(("train", "test"), SIZES.get(task, (None, None)), strict=True))
+        names = yaml.safe_load((REPOSITORY / "config/benchmarks.yaml").read_text())["benchmarks"][task]["splits"]
+        files = {entry["file"]: {"source": f"file:{records_of(task, split)}"} for split, entry in names.items()}
+        config["benchmarks"][task] = {
+            "files": files,
+            "near_duplicate": 1.0,
+            "splits": {split: {"size": sizes[split], "balance": False} for split in names},
+        }
+    config["sampling"] = {"cot": 3, "plain": 2, "generation": {**SHORT, "temperature": 1.0}}
+    config["validation"] = 0.3
+    adapter = {"r": 16, "alpha": 32, "dropout": 0.0}
+    config["instruct"] |= {"epochs": 12, "learning_rate": 0.02, "batch_size": 8, "micro_batch_size": 8, "lora": adapter}
+    config["refine"] |= {"learning_rate": 0.001, "epochs": 1, "batch_size": 4, "evaluate_every": 2, "warmup_steps": 1}
+    config["refine"] |= {"lora": adapter}
+    for phase in ("instruct", "refine"):
+        config[phase] |= {"gradient_checkpointing": False, "max_length": 2048}
+    config["evaluation"] |= SHORT
+    return config
+
+
+def records_of(task: str, split: str):
+    """The committed records of a benchmark's split."""
+    path = RECORDS / f"{task}-{split}.jsonl"
+    return path if path.exists() else REPOSITORY / f"tests/fixtures/hub/{task}.jsonl"
+
+
+def record_teachers(config: dict, folder) -> None:
+    """What teachers that are right three times in four would answer, from the prepared items."""
+    whole: dict = {}
+    for name in ("benchmarks", "recipes"):
+        update_config(whole, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
+    update_config(whole, config)
+    study = Study.read(whole)
+    for name in study.study.teachers:
+        chance, rows = random.Random(name), {}
+        for path in sorted(folder.glob("results/benchmarks/*/t*.jsonl")):
+            items = read_items(path)
+            prompt = Prompt(**whole["prompts"][study.benchmarks[path.parent.name].kind])
+            for style in study.study.teacher_styles:
+                for request in requests_for(items, prompt, style, 1, Generation(**SHORT), 0):
+                    item = next(item for item in items.values() if request.id.startswith(item["id"]))
+                    wrong = "B" if item["answer"] == "A" else "A" if item["choices"] else "1"
+                    said = item["answer"] if chance.random() < 0.75 else wrong
+                    text = {"text": f"The answer is {said}.", "finish_reason": "stop", "tokens": 6, "prompt_tokens": 40}
+                    rows[request.key] = {"key": request.key, "id": request.id, **text}
+        write_jsonl(folder / f"{name}.jsonl", [{"recording": {"teacher": name}}, *rows.values()])
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory, tiny_model):
+    """(folder, configuration) of the finished miniature."""
+    folder = tmp_path_factory.mktemp("paper")
+    config = miniature(tiny_model, folder)
+    make_workflow(folder)
+    (folder / "config/mini.yaml").write_text(yaml.dump(config, Dumper=yaml.SafeDumper, sort_keys=False))
+    items = [
+        f"results/benchmarks/{task}/{split}.jsonl" for task in ALL for split in config["benchmarks"][task]["splits"]
+    ]
+    command = ("snakemake", "--cores", "2", "--configfile", "config/mini.yaml")
+    run(*command[:3], *items, *command[3:], cwd=folder)
+    record_teachers(config, folder)
+    run(*command, cwd=folder)
+    return folder, config
+
+
+def test_every_figure_and_table_of_the_paper_is_made(paper):
+    folder, _ = paper
+    figures = {path.stem for path in folder.glob("results/figures/*.svg")}
+    assert figures == {
+        *("accuracy", "matrix", "in-family", "out-family", "low-resource-llama-2-7b", "lengths", "solving-llama-2-7b"),
+        *("yields-llama-2-7b", "cost", "training"),
+    }
+    layouts = {path.stem for path in folder.glob("results/tables/paper/*.tex")}
+    assert layouts == {
+        *("transfer-llama-2-7b", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost")
+    }
+    for stem, endings in ((f"figures/{name}", ("svg", "pdf", "png")) for name in figures):
+        assert all((folder / f"results/{stem}.{ending}").stat().st_size > 1000 for ending in endings)
+
+
+def test_every_claim_of_the_paper_gets_a_verdict(paper):
+    folder, _ = paper
+    claims = read_json(folder / "results/claims.json")["claims"]
+    assert [claim["claim"] for claim in claims] == [1, 2, 3, 4, 5, 6, 7]
+    for claim in claims:
+        assert claim["verdict"] in ("supported", "contradicted", "undecided"), claim["title"]
+        assert claim["seeds"] == 2
+        assert all(part["comparisons"] for part in claim["parts"])
+    text = (folder / "results/claims.md").read_text()
+    assert "not tested" not in text.split("## How to read this")[0]
+
+
+def test_every_arm_is_there_where_it_belongs(paper):
+    folder, config = paper
+    cells = read_json(folder / "results/index/tables.json")["cells"]
+    found = {(cell["arm"], cell["share"]) for cell in cells}
+    assert found == {
+        *(("baseline", ""), ("teacher", ""), ("instruct", 50), ("instruct", 100), ("refine", 50), ("refine", 100)),
+        *(("refine-only", 50), ("refine-only", 100), ("cross", 100)),
+    }
+    low = [cell for cell in cells if cell["share"] == 50]
+    assert {cell["evaluation"] == (cell["refine_task"] or cell["task"]) for cell in low} == {True}
+
+
+def test_every_number_leads_back_to_its_samples(paper):
+    folder, _ = paper
+    assert re.search(r"no fault|all .* hold|verified", run("python", "scripts/lineage.py", "--all", cwd=folder).stdout)
+
+
+def test_a_student_that_solves_nothing_is_left_as_it_was_and_named(paper):
+    folder, _ = paper
+    records = [json.loads(path.read_text()) for path in folder.glob("results/checkpoints/**/provenance.json")]
+    idle = [record for record in records if record["stage"] == "refine" and record["figures"]["updates"] == 0]
+    summary = (folder / "results/summary.md").read_text()
+    assert (f"In {len(idle)} of " in summary) is bool(idle)
