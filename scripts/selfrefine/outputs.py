@@ -113,7 +113,9 @@ def prompts_of(study) -> list[dict]:
     styles = {study.evaluation.style}
     styles |= {"cot"} if any(row["task"] for row in checkpoints) else set()
     styles |= {"cot", "plain"} if any(row["refine_task"] for row in checkpoints) else set()
-    asked = [(name, study.teachers[name], style) for style in study.study.teacher_styles for name in study.study.teachers]
+    asked = [
+        (name, study.teachers[name], style) for style in study.study.teacher_styles for name in study.study.teachers
+    ]
     asked += [(name, study.students[name], style) for style in sorted(styles) for name in study.study.students]
     examples: dict[str, str] = {}
     for task in study.study.evaluate:

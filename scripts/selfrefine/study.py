@@ -233,7 +233,9 @@ class Study(Strict):
             raise UserError("configuration: study.shares: each must be a whole percentage from 1 to 100")
         for share in design.transfer_shares or []:
             if share not in design.shares:
-                raise UserError(f"configuration: study.transfer_shares: {share} is none of study.shares {design.shares}")
+                raise UserError(
+                    f"configuration: study.transfer_shares: {share} is none of study.shares {design.shares}"
+                )
         if "cot" not in design.teacher_styles:
             raise UserError("configuration: study.teacher_styles: must have cot, from which demonstrations are made")
 
@@ -413,7 +415,11 @@ class Study(Strict):
         for row in self.checkpoints():
             for task in self.study.evaluate:
                 samples = f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"
-                if row["share"] == "" or self.study.transfers(row["share"]) or task in (row["task"], row["refine_task"]):
+                if (
+                    row["share"] == ""
+                    or self.study.transfers(row["share"])
+                    or task in (row["task"], row["refine_task"])
+                ):
                     cells.append({**row, "evaluation": task, "samples": samples})
         for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
             blank = dict.fromkeys(
