@@ -189,6 +189,16 @@ def test_arms_that_are_missing_leave_no_trace(style):
     overview.draw_matrix(arms, BENCHMARKS)
 
 
+def test_a_cell_that_the_study_leaves_out_is_a_dash(style):
+    arms = plant({"s": "x"}, {"t": "y"}, ("piqa",))
+    arms = arms[~arms.arm.isin(("baseline", "refine-only")) & ((arms.evaluation == "piqa") | (arms.arm == "teacher"))]
+    texts = [text.get_text() for text in overview.draw_matrix(arms, BENCHMARKS).axes[0].texts]
+    assert texts.count("–") == 2 * (len(BENCHMARKS) - 1)
+    assert sum("[" in text for text in texts) == 2 + len(BENCHMARKS)
+    panels = overview.draw_accuracy(arms, BENCHMARKS).axes
+    assert [panel.get_xlabel() for panel in panels] == ["n = 100"] * len(BENCHMARKS)
+
+
 def test_the_largest_share_counts_where_shares_are_not_compared():
     assert set(whole(plant(shares=(25, 50))).share.dropna()) == {50}
 
