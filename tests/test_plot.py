@@ -1,5 +1,6 @@
 """The figures: the same bytes at every drawing, intervals on every number, nothing on top of a legend or beyond the page."""
 
+import csv
 import itertools
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import run
-from selfrefine import curves, figures, overview
+from selfrefine import curves, figures, overview, shown
 from selfrefine.arms import in_domain, read_table, whole
 from selfrefine.files import write_jsonl
 
@@ -197,6 +198,20 @@ def test_a_cell_that_the_study_leaves_out_is_a_dash(style):
     assert sum("[" in text for text in texts) == 2 + len(BENCHMARKS)
     panels = overview.draw_accuracy(arms, BENCHMARKS).axes
     assert [panel.get_xlabel() for panel in panels] == ["n = 100"] * len(BENCHMARKS)
+
+
+@pytest.mark.parametrize(("figure", "families"), [("in-family", ("in",)), ("out-family", ("in", "out"))])
+def test_a_trace_finds_the_bars_that_are_drawn(style, tmp_path, figure, families):
+    arms = plant(teachers={"llama-2-70b": "llama", "gpt-3.5": "gpt"})
+    arms.to_csv(tmp_path / "arms.csv", index=False)
+    with open(tmp_path / "arms.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [row for row in shown.in_figure(figure, "", rows, "arms") if row["arm"] != "teacher"]
+    panels = figures.draw_families(arms, BENCHMARKS, families, "accuracy").axes
+    bars = [bar.get_height() for panel in panels for bar in panel.patches]
+    assert sorted(100 * float(row["accuracy"]) for row in found) == pytest.approx(sorted(bars))
+    assert len(shown.in_domain(rows)) == len(in_domain(arms))
+    assert len(shown.whole(rows)) == len(whole(arms))
 
 
 def test_the_largest_share_counts_where_shares_are_not_compared():

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, tiny_config
-from selfrefine import formats, layout, outputs, solving
+from selfrefine import attempts, formats, layout, outputs, solving
 from selfrefine.costs import costs_table
 from selfrefine.files import write_json, write_jsonl
 from selfrefine.formats import Number, Table
@@ -38,7 +38,7 @@ TITLES = {"sums": "Sums & more", "words": "Words_2"}
     ],
 )
 def test_pass_at_k_is_one_minus_the_chance_of_drawing_wrong_ones_only(samples, right, k, expected):
-    assert solving.pass_at_k(samples, right, k) == pytest.approx(expected, abs=1e-12)
+    assert attempts.pass_at_k(samples, right, k) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_pass_at_k_is_one_minus_the_chance_of_drawing_wrong_ones_only(samples, r
 )
 def test_maj_at_k_splits_ties_and_does_not_count_silence(answers, k, expected):
     given = [None if answer == "-" else answer for answer in answers]
-    assert solving.majority_at_k(given, [a == "A" for a in given], k) == pytest.approx(expected, abs=1e-12)
+    assert attempts.majority_at_k(given, [a == "A" for a in given], k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_maj_at_k_agrees_with_every_draw_and_maj_at_1_with_pass_at_1():
@@ -73,8 +73,10 @@ def test_maj_at_k_agrees_with_every_draw_and_maj_at_1_with_pass_at_1():
             votes = collections.Counter(answer for answer in draw if answer)
             leading = [answer for answer, count in votes.items() if count == max(votes.values())]
             shares.append(leading.count("A") / len(leading) if leading else 0)
-        assert solving.majority_at_k(answers, right, k) == pytest.approx(np.mean(shares))
-        assert solving.majority_at_k(answers, right, 1) == pytest.approx(solving.pass_at_k(len(answers), sum(right), 1))
+        assert attempts.majority_at_k(answers, right, k) == pytest.approx(np.mean(shares))
+        assert attempts.majority_at_k(answers, right, 1) == pytest.approx(
+            attempts.pass_at_k(len(answers), sum(right), 1)
+        )
 
 
 def sampled(item: str, verdicts: str, style: str = "cot") -> list[dict]:
@@ -98,8 +100,8 @@ def test_solving_is_averaged_over_seeds_that_may_have_other_items():
 
 
 def test_solving_goes_no_deeper_than_the_fewest_samples():
-    assert solving.depths(6) == [1, 2, 4, 6]
-    assert {k for _, _, k in solving.solved(sampled("a", "RRRR") + sampled("b", "WWW"))} == {1, 2, 3}
+    assert attempts.depths(6) == [1, 2, 4, 6]
+    assert {k for _, _, k in attempts.solved(sampled("a", "RRRR") + sampled("b", "WWW"))} == {1, 2, 3}
 
 
 FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
@@ -108,7 +110,9 @@ FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe",
 def test_lengths_are_compared_with_the_arm_before_item_by_item():
     def answers(arm: str, checkpoint: str, seed, tokens: list[int]) -> pd.DataFrame:
         facts = dict.fromkeys(FACTS, "") | {"arm": arm, "student": "s", "seed": seed, "evaluation": "sums"}
-        return pd.DataFrame({"item": ["a", "b"], "tokens": tokens}).assign(**facts, checkpoint=checkpoint)
+        return pd.DataFrame({"item": ["a", "b"], "tokens": tokens}).assign(
+            **facts, checkpoint=checkpoint, samples=f"{checkpoint}.jsonl"
+        )
 
     frames = [answers("baseline", "s/base", "", [10, 30])]
     frames += [answers("instruct", f"s/instruct/{seed}", seed, [20, 40 + 2 * seed]) for seed in (0, 1)]
@@ -122,6 +126,8 @@ def test_lengths_are_compared_with_the_arm_before_item_by_item():
     table = lengths_table(pd.concat(frames), FACTS, start_of, 0.95).set_index("arm")
     assert list(table.tokens) == pytest.approx([20, 30.5, 29])
     assert list(table.against) == ["", "baseline", "instruct"]
+    assert table.samples["refine"] == "s/instruct/0/refine/x.jsonl s/instruct/1/refine/x.jsonl"
+    assert list(table.against_samples) == ["", "s/base.jsonl", "s/instruct/0.jsonl s/instruct/1.jsonl"]
     assert list(table.longer)[1:] == pytest.approx([10.5, -1.5]) and np.isnan(table.longer.iloc[0])
     assert table.longer_low["refine"] < -3 and table.longer_high["refine"] > -1
 

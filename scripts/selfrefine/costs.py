@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from selfrefine.files import read_json
-from selfrefine.provenance import record_of
+from selfrefine.jobs import Records, jobs_of, tokens_of
 
 STAGES = ("teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
 COLUMNS = [
@@ -20,31 +19,6 @@ COLUMNS = [
 ]
 
 
-class Records:
-    """Records by path, and the jobs behind each; only those named are looked at, so base models and data cost nothing."""
-
-    def __init__(self, names: list[str]):
-        self._names = set(names)
-        self._read: dict[str, dict] = {}
-        self._behind: dict[str, frozenset[str]] = {}
-
-    def __getitem__(self, name: str) -> dict:
-        if name not in self._read:
-            self._read[name] = read_json(name)
-        return self._read[name]
-
-    def behind(self, name: str) -> frozenset[str]:
-        """The named records that lead to one, itself among them."""
-        if name not in self._behind:
-            found = {name}
-            for path in self[name]["inputs"]:
-                before = str(record_of(path))
-                if before in self._names and before != name:
-                    found |= self.behind(before)
-            self._behind[name] = frozenset(found)
-        return self._behind[name]
-
-
 def costs_table(cells: list[dict], names: list[str]) -> pd.DataFrame:
     """costs.csv: per student, arm and stage the mean over the arm's checkpoints of what all jobs behind one took.
 
@@ -53,17 +27,12 @@ def costs_table(cells: list[dict], names: list[str]) -> pd.DataFrame:
     training, seen.
     """
     records = Records(names)
-    jobs: dict[tuple[str, str, str], set[str]] = {}
-    for cell in cells:
-        if cell["arm"] != "teacher":
-            of = (cell["student"], cell["arm"], cell["checkpoint"])
-            jobs.setdefault(of, set()).update(records.behind(str(record_of(cell["samples"]))))
     rows = []
-    for (student, arm, _), behind in jobs.items():
-        for name in behind:
+    for (student, arm, checkpoint), behind in jobs_of(cells, records).items():
+        for name in sorted(behind):
             record = records[name]
-            tokens = record["figures"].get("tokens_made") or record["figures"].get("tokens_seen") or 0
-            rows.append((student, arm, record["stage"], _, record["wall_seconds"], tokens, record["peak_memory_mib"]))
+            job = (record["stage"], checkpoint, record["wall_seconds"], tokens_of(record), record["peak_memory_mib"])
+            rows.append((student, arm, *job))
     frame = pd.DataFrame(rows, columns=["student", "arm", "stage", "checkpoint", "seconds", "tokens", "memory"])
     table = []
     for (student, arm), of_arm in frame.groupby(["student", "arm"], sort=False):
