@@ -468,8 +468,8 @@ def test_figures_show_the_largest_share_but_for_the_one_over_shares(study):
 BARS = {
     "out-family": ({"arm": "instruct"}, f"3 of 4 right in {SAMPLES['instruct/0']}"),
     "low-resource-tiny": ({"arm": "baseline"}, f"1 of 4 right in {SAMPLES['base']}"),
-    "lengths": ({"arm": "teacher"}, f"4 of 4 right in {TEACHER}"),
-    "solving-tiny": ({"measure": "maj", "k": "1"}, "0.75 of 2 items solved in results/paths/tiny/0.jsonl"),
+    "lengths": ({"arm": "instruct"}, f"21.5 tokens per answer in {SAMPLES['instruct/0']}"),
+    "solving-tiny": ({"measure": "maj", "k": "1"}, "75 % of 2 items solved in results/paths/tiny/0.jsonl"),
     "cost": ({"arm": "instruct", "stage": "evaluate"}, "2 jobs"),
 }
 

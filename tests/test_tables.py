@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import summarise
 from conftest import REPOSITORY, tiny_config
 from selfrefine import attempts, formats, layout, outputs, solving
 from selfrefine.costs import costs_table
@@ -268,6 +269,19 @@ def test_the_transfer_table_has_the_papers_rows_and_columns():
     assert not rows[1][6].marked and rows[3][5].marked and rows[3][6].marked
     assert "95 % intervals" in table.caption and "2 seeds" in table.caption
     assert r"$\underline{40.0}_{30.0}^{50.0}$" in table.latex() and r"Words\_2" in table.latex()
+
+
+def test_a_cell_that_the_study_leaves_out_is_a_dash(tmp_path):
+    arms = planted_arms()
+    kept = (arms.share != 50) | (arms.evaluation == arms.refine_task.where(arms.refine_task != "", arms.task))
+    arms[kept].to_csv(tmp_path / "arms.csv", index=False)
+    rows = summarise.accuracy_section(tmp_path, TITLES).splitlines()
+    half = [row for row in rows if "50 %" in row]
+    assert len(half) == 2 + 4 and all(row.count("–") == 1 for row in half)
+    assert not any("–" in row for row in rows if row.startswith("| refine") and row not in half)
+    left_out = arms[(arms.arm != "refine") | (arms.evaluation == arms.task)]
+    table = layout.transfer(left_out, TITLES, "s")
+    assert [row.count("–") for row in table.rows if row is not None and row[0] == "refine"] == [1, 1]
 
 
 def test_the_transfer_table_of_a_study_without_refinement_has_no_columns_for_it():

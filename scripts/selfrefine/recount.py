@@ -146,8 +146,7 @@ class Tables:
 
     def answers(self, name: str, extractor: str) -> str:
         """In words, how many of a file's answers are right."""
-        answers = self._read(name, extractor)
-        return f"{sum(answers.right)} of {len(answers.items)} right in {name}"
+        return _right(name, self._read(name, extractor))
 
     def _fault(self, where: str, expected: str, found: str) -> None:
         table = where.split(":")[0]
@@ -168,7 +167,11 @@ class Tables:
     def _count_answers(self, record_name: str, table: str, row: Row) -> tuple[dict[str, float], list[str]]:
         extractor, sides = self.results.record(record_name).recipe["extractor"], _sides(table, row)
         own, against = ([self._read(name, extractor) for name in names] for names in sides)
-        said = [self.answers(name, extractor) for name in dict.fromkeys([*sides.own, *sides.against])]
+        files = zip([*sides.own, *sides.against], [*own, *against], strict=True)
+        if _kind(table) == "lengths":
+            said = [f"{sum(a.tokens) / len(a.items):.4g} tokens per answer in {name}" for name, a in files]
+        else:
+            said = [_right(name, a) for name, a in files]
         return _counted(_kind(table), own, against), said
 
     def _count_stage(self, record_name: str, table: str, row: Row) -> tuple[dict[str, float], list[str]]:
@@ -205,8 +208,8 @@ class Tables:
         means = [sum(items.values()) / len(items) for items in seeds]
         values = {"seeds": len(seeds), "items": len({item for items in seeds for item in items})}
         said = [
-            f"{mean:.4g} of {len(items)} items solved in {n}"
-            for mean, items, n in zip(means, seeds, names, strict=True)
+            f"{100 * mean:.4g} % of {len(items)} items solved in {name}"
+            for mean, items, name in zip(means, seeds, names, strict=True)
         ]
         return values | {"value": sum(means) / len(means)}, said
 
@@ -335,6 +338,10 @@ def _kind(table: str) -> str:
 
 def _text(value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _right(name: str, answers: Outcomes) -> str:
+    return f"{sum(answers.right)} of {len(answers.items)} right in {name}"
 
 
 def _sides(table: str, row: Row) -> Sides:
