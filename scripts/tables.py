@@ -9,7 +9,7 @@ paths.csv           the students' sampled answers by style: right, committed, ch
 solving.csv         pass@k and maj@k of the sampled answers, over seeds
 pairs.csv           yield of the preference recipes, and why items were dropped
 stages.csv          wall time, peak memory and tokens per second of each stage
-costs.csv           wall time and tokens of one checkpoint of each arm, by stage, from the teacher to its evaluation
+costs.csv           wall time and tokens of one checkpoint of each arm and share, by stage, from the teacher to its evaluation
 """
 
 import argparse

@@ -248,12 +248,12 @@ def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
             ["instruct", logs[0], 1.5, 50, 10],
         ],
         "costs": [
-            ["student", "arm", "stage", "checkpoints", "jobs", "wall_seconds", "least", "most", "tokens"]
+            ["student", "arm", "share", "stage", "checkpoints", "jobs", "wall_seconds", "least", "most", "tokens"]
             + ["peak_memory_mib"],
-            ["tiny", "baseline", "evaluate", 1, 1, 1.5, 1.5, 1.5, 0, 10],
-            ["tiny", "instruct", "demonstrate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
-            ["tiny", "instruct", "instruct", 2, 1, 1.5, 1.5, 1.5, 50, 10],
-            ["tiny", "instruct", "evaluate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
+            ["tiny", "baseline", "", "evaluate", 1, 1, 1.5, 1.5, 1.5, 0, 10],
+            ["tiny", "instruct", 100, "demonstrate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
+            ["tiny", "instruct", 100, "instruct", 2, 1, 1.5, 1.5, 1.5, 50, 10],
+            ["tiny", "instruct", 100, "evaluate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
         ],
     }
     made = {name: write(f"results/tables/{name}.csv", content) for name, content in tables.items()}
@@ -769,8 +769,8 @@ ROWS = [
     ("solving", "maj,1,1,2,0.75", "maj,1,1,3,0.5", "items 2, value 0.75", "3, 0.5"),
     (
         "costs",
-        "instruct,instruct,2,1,1.5",
-        "instruct,instruct,1,2,3",
+        "instruct,100,instruct,2,1,1.5",
+        "instruct,100,instruct,1,2,3",
         "checkpoints 2, jobs 1, wall_seconds 1.5",
         "1, 2, 3",
     ),

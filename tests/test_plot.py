@@ -90,8 +90,14 @@ def yields() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 def costs() -> pd.DataFrame:
     stages = ("teach", "instruct", "sample", "pair", "refine", "evaluate", "another")
-    rows = [(s, arm, stage, 9000, 5000) for s in STUDENTS for arm in ("instruct", "refine") for stage in stages]
-    return pd.DataFrame(rows, columns=["student", "arm", "stage", "wall_seconds", "tokens"])
+    rows = [
+        (s, arm, share, stage, 90 * share, 50 * share)
+        for s in STUDENTS
+        for arm in ("instruct", "refine")
+        for share in (50, 100)
+        for stage in stages
+    ]
+    return pd.DataFrame(rows, columns=["student", "arm", "share", "stage", "wall_seconds", "tokens"])
 
 
 def logs(folder: Path) -> list[str]:

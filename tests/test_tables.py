@@ -16,6 +16,7 @@ import yaml
 import summarise
 from conftest import REPOSITORY, tiny_config
 from selfrefine import attempts, formats, layout, outputs, solving
+from selfrefine.arms import read_table
 from selfrefine.costs import costs_table
 from selfrefine.files import write_json, write_jsonl
 from selfrefine.formats import Number, Table
@@ -163,12 +164,30 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
         for task in TITLES:
             names.append(record(f"r/{seed}/{task}.provenance.json", "evaluate", [f"{place}/manifest.json"], 2, 4))
             cells.append(
-                {"student": "s", "arm": "instruct", "checkpoint": place, "samples": f"r/{seed}/{task}.samples.jsonl"}
+                {
+                    "student": "s",
+                    "arm": "instruct",
+                    "share": 100,
+                    "checkpoint": place,
+                    "samples": f"r/{seed}/{task}.samples.jsonl",
+                }
             )
     names.append(record("r/base.provenance.json", "evaluate", ["base/manifest.json"], 1, 4))
-    cells.append({"student": "s", "arm": "baseline", "checkpoint": "s/base", "samples": "r/base.samples.jsonl"})
+    cells.append(
+        {"student": "s", "arm": "baseline", "share": "", "checkpoint": "s/base", "samples": "r/base.samples.jsonl"}
+    )
+    names.append(record("s/part/provenance.json", "instruct", ["teach.jsonl"], 4, 20))
+    names.append(record("r/part.provenance.json", "evaluate", ["s/part/manifest.json"], 1, 4))
+    part = {"share": 25, "checkpoint": "s/part", "samples": "r/part.samples.jsonl"}
+    cells.append({"student": "s", "arm": "instruct", **part})
     cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": "teach.jsonl"})
-    table = costs_table(cells, names).set_index(["arm", "stage"])
+    costs_table(cells, names).to_csv("costs.csv", index=False)
+    table = read_table(tmp_path, "costs")
+    laid_out = [row[:5] for row in layout.cost(table).rows if row is not None]
+    assert laid_out[0] == ["s", "instruct", "teach", "2", "1"] and len(laid_out) == 4
+    of_part = table[table.share == 25].set_index("stage")
+    assert of_part.wall_seconds.to_dict() == {"teach": 5, "instruct": 4, "evaluate": 1}
+    table = table[table.share != 25].set_index(["arm", "stage"])
     assert list(table.index) == [
         ("instruct", "teach"),
         ("instruct", "instruct"),

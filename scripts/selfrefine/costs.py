@@ -8,6 +8,7 @@ STAGES = ("teach", "demonstrate", "instruct", "sample", "pair", "refine", "evalu
 COLUMNS = [
     "student",
     "arm",
+    "share",
     "stage",
     "checkpoints",
     "jobs",
@@ -20,7 +21,7 @@ COLUMNS = [
 
 
 def costs_table(cells: list[dict], names: list[str]) -> pd.DataFrame:
-    """costs.csv: per student, arm and stage the mean over the arm's checkpoints of what all jobs behind one took.
+    """costs.csv: per student, arm, share and stage the mean over the checkpoints of what all jobs behind one took.
 
     A job that several checkpoints share counts for each. `wall_seconds` and `tokens` are sums over a checkpoint's jobs, and
     `least` and `most` the range of the former; `peak_memory_mib` is the highest of all. Tokens are those made or, in
@@ -28,21 +29,23 @@ def costs_table(cells: list[dict], names: list[str]) -> pd.DataFrame:
     """
     records = Records(names)
     rows = []
-    for (student, arm, checkpoint), behind in jobs_of(cells, records).items():
+    for (*of, checkpoint), behind in jobs_of(cells, records).items():
         for name in sorted(behind):
             record = records[name]
             job = (record["stage"], checkpoint, record["wall_seconds"], tokens_of(record), record["peak_memory_mib"])
-            rows.append((student, arm, *job))
-    frame = pd.DataFrame(rows, columns=["student", "arm", "stage", "checkpoint", "seconds", "tokens", "memory"])
+            rows.append((*of, *job))
+    frame = pd.DataFrame(
+        rows, columns=["student", "arm", "share", "stage", "checkpoint", "seconds", "tokens", "memory"]
+    )
     table = []
-    for (student, arm), of_arm in frame.groupby(["student", "arm"], sort=False):
+    for of, of_arm in frame.groupby(["student", "arm", "share"], sort=False):
         known = [stage for stage in STAGES if stage in set(of_arm.stage)]
         for stage in known + sorted(set(of_arm.stage) - set(known)):
             group = of_arm[of_arm.stage == stage]
             each = group.groupby("checkpoint").agg(seconds=("seconds", "sum"), tokens=("tokens", "sum"))
             jobs_each = len(group) / len(each)
             table.append(
-                (student, arm, stage, len(each), jobs_each, each.seconds.mean(), each.seconds.min())
+                (*of, stage, len(each), jobs_each, each.seconds.mean(), each.seconds.min())
                 + (each.seconds.max(), each.tokens.mean(), group.memory.max())
             )
     return pd.DataFrame(table, columns=COLUMNS)

@@ -33,12 +33,12 @@ class Records:
         return self._behind[name]
 
 
-def jobs_of(cells: list[dict], records: Records) -> dict[tuple[str, str, str], set[str]]:
-    """The records behind each checkpoint of the study's cells, by (student, arm, checkpoint)."""
-    jobs: dict[tuple[str, str, str], set[str]] = {}
+def jobs_of(cells: list[dict], records: Records) -> dict[tuple[str, str, int | str, str], set[str]]:
+    """The records behind each checkpoint of the study's cells, by (student, arm, share, checkpoint)."""
+    jobs: dict[tuple[str, str, int | str, str], set[str]] = {}
     for cell in cells:
         if cell["arm"] != "teacher":
-            of = (cell["student"], cell["arm"], cell["checkpoint"])
+            of = (cell["student"], cell["arm"], cell["share"], cell["checkpoint"])
             jobs.setdefault(of, set()).update(records.behind(str(record_of(cell["samples"]))))
     return jobs
 

@@ -72,7 +72,7 @@ class Tables:
         self._solved: dict[str, dict] = {}
         self._index: dict[str, dict] = {}
         self._by: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
-        self._jobs: dict[tuple[str, str], dict[str, set[str]]] | None = None
+        self._jobs: dict[tuple[str, ...], dict[str, set[str]]] | None = None
         self._counts: dict[str, Callable[[str, str, Row], tuple[dict[str, float], list[str]]]] = {
             "demonstrations": self._count_kept,
             "pairs": self._count_kept,
@@ -217,7 +217,7 @@ class Tables:
         jobs = self._jobs_of(table, row)
         groups = [
             [jobs[name] for name in behind if name in jobs]
-            for behind in self._known_jobs(record_name)[row.cells["student"], row.cells["arm"]].values()
+            for behind in self._known_jobs(record_name)[_of(row)].values()
         ]
         groups = [group for group in groups if group]
         seconds = [sum(job.wall_seconds for job in group) for group in groups]
@@ -234,19 +234,19 @@ class Tables:
 
     def _jobs_of(self, table: str, row: Row) -> dict[str, Record]:
         """The jobs of a row of the costs, by the names of their records."""
-        arm = self._known_jobs(self.results.maker(table)).get((row.cells.get("student"), row.cells.get("arm")), {})
+        arm = self._known_jobs(self.results.maker(table)).get(_of(row), {})
         found = {name: self.results.record(name) for names in arm.values() for name in sorted(names)}
         return {name: record for name, record in found.items() if record.stage == row.cells.get("stage")}
 
-    def _known_jobs(self, record_name: str) -> dict[tuple[str, str], dict[str, set[str]]]:
-        """Of each student and arm the records behind each checkpoint; empty where the index or a record is not there."""
+    def _known_jobs(self, record_name: str) -> dict[tuple[str, ...], dict[str, set[str]]]:
+        """Of each student, arm and share the records behind each checkpoint; empty where the index or a record is not there."""
         if self._jobs is None:
             self._jobs = {}
             names = self._study(record_name).get("records", [])
             if all(self.results.record(name) for name in names):
                 records = Records(names, lambda name: dict(self.results.record(name)))
-                for (student, arm, checkpoint), behind in jobs_of(self._cells(record_name), records).items():
-                    self._jobs.setdefault((student, arm), {})[checkpoint] = behind
+                for (*of, checkpoint), behind in jobs_of(self._cells(record_name), records).items():
+                    self._jobs.setdefault(tuple(map(str, of)), {})[checkpoint] = behind
         return self._jobs
 
     def _read(self, name: str, extractor: str) -> Outcomes:
@@ -338,6 +338,11 @@ def _kind(table: str) -> str:
 
 def _text(value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _of(row: Row) -> tuple[str, ...]:
+    """Whose costs a row says."""
+    return tuple(row.cells.get(column, "") for column in ("student", "arm", "share"))
 
 
 def _right(name: str, answers: Outcomes) -> str:

@@ -47,8 +47,6 @@ def in_figure(figure: str, student: str, rows: list[Cells], table: str) -> list[
     """The rows of one of its tables that a figure shows; `student` is whose figure it is, "" if there is one for all."""
     mine = [row for row in rows if not student or row["student"] == student]
     match figure:
-        case "accuracy" | "matrix":
-            return whole(mine)
         case "in-family":
             return _bars(mine, ("in",))
         case "out-family" | "lengths":
@@ -63,9 +61,7 @@ def in_figure(figure: str, student: str, rows: list[Cells], table: str) -> list[
             ]
         case "yields" if table == "solving":
             return [row for row in whole(mine) if (row["measure"], row["k"]) == ("pass", "1")]
-        case "yields":
-            return whole(mine)
-    return mine
+    return whole(mine)
 
 
 def in_layout(
@@ -73,7 +69,7 @@ def in_layout(
 ) -> list[Cells]:
     """The rows of its table that a row of a laid-out table shows; with `cell`, a column of it, those of that cell."""
     found = []
-    for row in rows if layout == "cost" else whole(rows):
+    for row in whole(rows):
         if layout == "transfer" and row["arm"] != "teacher" and row["student"] != student:
             continue
         texts = {
