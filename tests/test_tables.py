@@ -132,6 +132,8 @@ def test_lengths_are_compared_with_the_arm_before_item_by_item():
     assert list(table.against_samples) == ["", "s/base.jsonl", "s/instruct/0.jsonl s/instruct/1.jsonl"]
     assert list(table.longer)[1:] == pytest.approx([10.5, -1.5]) and np.isnan(table.longer.iloc[0])
     assert table.longer_low["refine"] < -3 and table.longer_high["refine"] > -1
+    turned = lengths_table(pd.concat([frames[0].iloc[::-1], *frames[1:]]), FACTS, start_of, 0.95).set_index("arm")
+    pd.testing.assert_frame_equal(turned, table)
 
 
 def test_the_interval_of_one_seed_is_that_of_the_mean_over_items():
