@@ -1,4 +1,4 @@
-"""From any artifact, row of a table or bar of a figure to everything behind it, with every hash on the way checked.
+"""From any artifact, row of a table, bar of a figure or comparison of a claim to everything behind it, with every hash on the way checked.
 
 Prints the chain: each file's stage, sha256, day and counts, then what it was made from, down to the raw sources.
 Counts the rows of tables again from the files behind them (not their intervals). Each broken link is a line on stderr;
@@ -7,6 +7,8 @@ the exit status is then 1.
   lineage.py results/tables/accuracy.csv arm=refine evaluation=boxes     the rows with these values
   lineage.py results/figures/accuracy.svg arm=refine evaluation=boxes    a bar, through the table it was drawn from
   lineage.py results/figures/training.svg checkpoint=instruct/oracle     curves, by a part of their logs' paths
+  lineage.py results/tables/paper/transfer-tiny.csv arm=refine cell=Boxes  a laid-out table, or one cell of the row
+  lineage.py results/claims.md claim=2 verdict=supported                 comparisons behind a verdict
   lineage.py results/pairs/…/0.jsonl                                     any other artifact
   lineage.py --all                                                       every record and link; prints counts and faults
 """
@@ -18,7 +20,8 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.errors import UserError
-from selfrefine.lineage import Results, check_all, trace
+from selfrefine.lineage import check_all, trace
+from selfrefine.links import Results
 
 
 def arguments() -> argparse.Namespace:

@@ -76,7 +76,10 @@ def accuracy_section(tables: Path, titles: dict[str, str]) -> str:
     for _, group in arms.groupby(facts, sort=False):
         first = group.iloc[0]
         found = {row.evaluation: row for row in group.itertuples()}
-        cells = [f"{percent(found[t].accuracy)} [{percent(found[t].low)}, {percent(found[t].high)}]" for t in tasks]
+        cells = [
+            f"{percent(row.accuracy)} [{percent(row.low)}, {percent(row.high)}]" if (row := found.get(task)) else "–"
+            for task in tasks
+        ]
         rows.append([first.arm, first.student or first.teacher, trained_on(first), first.seeds, *cells])
     sizes = {row.evaluation: row.n for row in arms.itertuples()}
     header = ["arm", "model", "trained on", "seeds", *(f"{titles[t]} (n={sizes[t]})" for t in tasks)]

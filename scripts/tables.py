@@ -9,7 +9,7 @@ paths.csv           the students' sampled answers by style: right, committed, ch
 solving.csv         pass@k and maj@k of the sampled answers, over seeds
 pairs.csv           yield of the preference recipes, and why items were dropped
 stages.csv          wall time, peak memory and tokens per second of each stage
-costs.csv           wall time and tokens of one checkpoint of each arm, by stage, from the teacher to its evaluation
+costs.csv           wall time and tokens of one checkpoint of each arm and share, by stage, from the teacher to its evaluation
 """
 
 import argparse
@@ -25,6 +25,7 @@ from selfrefine import cli, solving, statistics
 from selfrefine.costs import costs_table
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, whole_file
+from selfrefine.jobs import tokens_of
 from selfrefine.lengths import lengths_table
 from selfrefine.provenance import Run, environment_differences, record_of
 
@@ -250,8 +251,7 @@ def stages_table(index: dict) -> pd.DataFrame:
     rows = []
     for path in itertools.chain(artifacts, (cell["samples"] for cell in index["cells"])):
         record = provenance_of(path)
-        figures = record["figures"]
-        tokens = figures.get("tokens_made") or figures.get("tokens_seen") or 0
+        figures, tokens = record["figures"], tokens_of(record)
         rows.append(
             {"stage": record["stage"], "artifact": path, "wall_seconds": record["wall_seconds"], "tokens": tokens}
             | {

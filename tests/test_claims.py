@@ -179,6 +179,10 @@ def test_what_is_missing_beside_arms_is_named(study):
     assert missing[4, ""] == f"an in-family and an out-family teacher of one student, and {domain}"
     assert missing[5, "instructed against baseline"] == "a benchmark evaluated on and not trained on"
     assert missing[7, "refined against instructed"] == "more than one share"
+    study.train("cross", 50, evaluation="b", share=25)
+    missing = {(found["claim"], part["title"]): part["missing"] for found in study.assess() for part in found["parts"]}
+    assert missing[5, "instructed against baseline"].endswith(" and not trained on, at the largest share")
+    assert missing[7, "refined against instructed"] == ""
 
 
 def test_a_claim_with_an_untested_part_can_be_contradicted_but_not_supported(study):

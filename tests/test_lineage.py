@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, run
-from selfrefine import lineage
+from selfrefine import links
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, sha256_of, write_json, write_jsonl
-from selfrefine.lineage import Results, check_all, trace
+from selfrefine.lineage import check_all, trace
+from selfrefine.links import Results
 from selfrefine.provenance import Record, describe_files, state_of
 
 ITEMS = ("a", "b", "c", "d")
@@ -24,6 +25,22 @@ SAMPLES = {name: f"results/reports/tiny/{name}/boxes.samples.jsonl" for name in 
 TEACHER = "results/completions/oracle/boxes/test-cot.jsonl"
 TRAIN = "results/benchmarks/boxes/train.jsonl"
 TABLES = "results/tables/provenance.json"
+CLAIMS = "results/claims.provenance.json"
+INDEX = "results/index/tables.json"
+SIDES = ("samples", "against_samples")
+# The planted figures, each with whose it is, and the tables that it is drawn from.
+FIGURES = {
+    ("accuracy", ""): ("arms",),
+    ("matrix", ""): ("arms",),
+    ("out-family", ""): ("arms",),
+    ("in-family", ""): ("arms",),
+    ("low-resource", "tiny"): ("arms",),
+    ("lengths", ""): ("lengths",),
+    ("solving", "tiny"): ("solving",),
+    ("yields", "tiny"): ("paths", "pairs", "solving"),
+    ("cost", ""): ("costs",),
+    ("training", ""): (),
+}
 ADAPTER = "results/checkpoints/tiny/instruct/0/adapter_model.safetensors"
 WEIGHTS = "results/models/tiny/model.safetensors"
 
@@ -60,8 +77,13 @@ def record(name: str, stage: str, inputs: list[str], outputs: list[str], **known
     write_json(Path(name), made.model_dump(mode="json"))
 
 
-def judged(key: str, right: str) -> list[dict]:
-    return [{key: item, "strict": float(mark == "+"), "legacy": 0.0} for item, mark in zip(ITEMS, right, strict=True)]
+def judged(key: str, right: str, tokens: int = 10) -> list[dict]:
+    """Answers of which those marked + are right; their tokens are so many, and 1 more for each item before."""
+    rows = zip(ITEMS, right, strict=True)
+    return [
+        {key: item, "strict": float(mark == "+"), "legacy": 0.0, "tokens": tokens + place}
+        for place, (item, mark) in enumerate(rows)
+    ]
 
 
 def seal(name: str, *inputs: str) -> None:
@@ -130,12 +152,17 @@ def plant() -> None:
         facts = {"seed": int(seed), "figures": {"updates": 9, "tokens_seen": 50}}
         record(f"{folder}/provenance.json", "instruct", [base, TRAIN, kept], [*outputs, logs[-1]], **facts)
         checkpoints[f"instruct/{seed}"] = outputs[0]
-    for (name, samples), right in zip(SAMPLES.items(), ("+---", "+++-", "+--+"), strict=True):
-        write(samples, judged("id", right)[:: -1 if name == "base" else 1])
+    for (name, samples), *known in zip(SAMPLES.items(), ("+---", "+++-", "+--+"), (10, 20, 24), strict=True):
+        write(samples, judged("id", *known)[:: -1 if name == "base" else 1])
         record(
             samples.replace("samples.jsonl", "provenance.json"), "evaluate", [checkpoints[name], *exported], [samples]
         )
-    paths = write("results/paths/tiny/0.jsonl", [{"style": "cot", "correct": mark == "+"} for mark in "+-+"])
+    sampled = [
+        {"item": item, "sample": sample, "style": "cot", "correct": mark == "+", "extracted": mark}
+        for item, marks in (("t", "+-"), ("u", "+"))
+        for sample, mark in enumerate(marks)
+    ]
+    paths = write("results/paths/tiny/0.jsonl", sampled)
     counts = {"paths": 3, "correct": 2, "cut": 1}
     reads = [checkpoints["instruct/0"], TRAIN]
     record("results/paths/tiny/0.provenance.json", "sample", reads, [paths], seed=0, figures={"paths": {"cot": counts}})
@@ -145,14 +172,32 @@ def plant() -> None:
     plant_tables(kept, paths, pairs, logs)
 
 
+FACTS = ("student", "teacher", "family", "task", "refine_task", "recipe")
+TRAINED = dict(zip(FACTS, ("tiny", "oracle", "out", "boxes", "", ""), strict=True))
+OF_ARM = {
+    "baseline": dict.fromkeys(FACTS, "") | {"student": "tiny"},
+    "instruct": TRAINED,
+    "teacher": dict.fromkeys(FACTS, "") | {"teacher": "oracle"},
+}
+BOTH = f"{SAMPLES['instruct/0']} {SAMPLES['instruct/1']}"
+TITLES = {"boxes": "Boxes", "far": "Far"}
+
+
 def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
     cells = [{"arm": "baseline", "seed": "", "checkpoint": "tiny/base", "samples": SAMPLES["base"]}]
     for seed in SEEDS:
         name = f"instruct/{seed}"
         cells.append({"arm": "instruct", "seed": int(seed), "checkpoint": f"tiny/{name}", "samples": SAMPLES[name]})
     cells.append({"arm": "teacher", "seed": "", "checkpoint": "", "samples": TEACHER})
-    cells = [cell | {"share": 100 if cell["arm"] == "instruct" else "", "evaluation": "boxes"} for cell in cells]
-    write_json(Path("results/index/tables.json"), {"cells": cells})
+    cells = [
+        cell | OF_ARM[cell["arm"]] | {"share": 100 if cell["arm"] == "instruct" else "", "evaluation": "boxes"}
+        for cell in cells
+    ]
+    against = [SAMPLES["base"], SAMPLES["instruct/0"], SAMPLES["instruct/1"]]
+    records = [path.replace(".samples", "").replace(".jsonl", ".provenance.json") for path in (*against, TEACHER)]
+    records += [path.replace(".jsonl", ".provenance.json") for path in (kept, paths, pairs)]
+    records += [log.replace("training.jsonl", "provenance.json") for log in logs]
+    write_json(Path(INDEX), {"cells": cells, "records": records})
     write_json(Path("results/index/training.json"), {"training": logs})
     numbers = [[4, 1, 0.25], [4, 3, 0.75], [4, 2, 0.5], [4, 4, 1]]
     rows = [
@@ -160,40 +205,142 @@ def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
         for cell, row in zip(cells, numbers, strict=True)
     ]
     head = ["arm", "share", "seed", "evaluation", "n", "correct", "accuracy", "checkpoint", "samples"]
-    both = f"{SAMPLES['instruct/0']} {SAMPLES['instruct/1']}"
-    against = [SAMPLES["base"], SAMPLES["instruct/0"], SAMPLES["instruct/1"]]
+    of_arm = {arm: list(facts.values()) for arm, facts in OF_ARM.items()}
+    sampled = [
+        ["student", "teacher", "task", "after", "refine_task", "share"],
+        ["tiny", "oracle", "boxes", "", "boxes", 100],
+    ]
     tables = {
         "accuracy": [head, *rows],
         "arms": [
-            ["arm", "share", "evaluation", "seeds", "n", "accuracy", "samples"],
-            ["baseline", "", "boxes", 1, 4, 0.25, SAMPLES["base"]],
-            ["instruct", 100, "boxes", 2, 4, 0.625, both],
-            ["teacher", "", "boxes", 1, 4, 1, TEACHER],
+            [*FACTS, "arm", "share", "evaluation", "seeds", "n", "accuracy", "samples"],
+            [*of_arm["baseline"], "baseline", "", "boxes", 1, 4, 0.25, SAMPLES["base"]],
+            [*of_arm["instruct"], "instruct", 100, "boxes", 2, 4, 0.625, BOTH],
+            [*of_arm["teacher"], "teacher", "", "boxes", 1, 4, 1, TEACHER],
         ],
         "comparisons": [
             ["arm", "share", "seed", "against", "evaluation", "n", "difference", "gained", "lost", "samples"],
             ["instruct", 100, 0, "baseline", "boxes", 4, 0.5, 2, 0, f"{against[1]} {against[0]}"],
             ["instruct", 100, 1, "baseline", "boxes", 4, 0.25, 1, 0, f"{against[2]} {against[0]}"],
         ],
+        "lengths": [
+            [*FACTS, "arm", "share", "evaluation", "seeds", "n", "tokens", "against", "longer", *SIDES],
+            [*of_arm["baseline"], "baseline", "", "boxes", 1, 4, 11.5, "", "", SAMPLES["base"], ""],
+            [*of_arm["instruct"], "instruct", 100, "boxes", 2, 4, 23.5, "baseline", 12, BOTH, SAMPLES["base"]],
+            [*of_arm["teacher"], "teacher", "", "boxes", 1, 4, 11.5, "", "", TEACHER, ""],
+        ],
         "demonstrations": [["demonstrations", "answers", "kept", "wrong"], [kept, 1, 1, 0]],
-        "paths": [["sampled", "style", "paths", "correct", "cut"], [paths, "cot", 3, 2, 1]],
-        "pairs": [["sampled", "dropped_same_text", "items", "pairs"], [pairs, 0, 1, 1]],
+        "paths": [
+            [*sampled[0], "sampled", "items", "items_solved", "style", "paths", "correct", "cut"],
+            [*sampled[1], paths, 2, 2, "cot", 3, 2, 1],
+        ],
+        "solving": [
+            [*sampled[0], "style", "measure", "k", "seeds", "items", "value", "sampled"],
+            [*sampled[1], "cot", "pass", 1, 1, 2, 0.75, paths],
+            [*sampled[1], "cot", "maj", 1, 1, 2, 0.75, paths],
+        ],
+        "pairs": [
+            [*sampled[0], "recipe", "seed", "sampled", "dropped_same_text", "items", "pairs"],
+            [*sampled[1], "cot", 0, pairs, 0, 1, 1],
+        ],
         "stages": [
             ["stage", "artifact", "wall_seconds", "tokens", "peak_memory_mib"],
             ["instruct", logs[0], 1.5, 50, 10],
         ],
+        "costs": [
+            ["student", "arm", "share", "stage", "checkpoints", "jobs", "wall_seconds", "least", "most", "tokens"]
+            + ["peak_memory_mib"],
+            ["tiny", "baseline", "", "evaluate", 1, 1, 1.5, 1.5, 1.5, 0, 10],
+            ["tiny", "instruct", 100, "demonstrate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
+            ["tiny", "instruct", 100, "instruct", 2, 1, 1.5, 1.5, 1.5, 50, 10],
+            ["tiny", "instruct", 100, "evaluate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
+        ],
     }
-    outputs = [write(f"results/tables/{name}.csv", content) for name, content in tables.items()]
-    records = [path.replace(".samples", "").replace(".jsonl", ".provenance.json") for path in (*against, TEACHER)]
-    records += [path.replace(".jsonl", ".provenance.json") for path in (kept, paths, pairs)]
-    records += [log.replace("training.jsonl", "provenance.json") for log in logs]
-    inputs = ["results/index/tables.json", *against, TEACHER, paths, *records]
-    record(TABLES, "tables", inputs, outputs, recipe={"extractor": "strict"})
-    reads = dict.fromkeys(("accuracy", "matrix"), outputs[1:2])
-    for figure, inputs in (reads | {"training": [*logs, "results/index/training.json"]}).items():
-        drawn = [write(f"results/figures/{figure}.{suffix}", suffix) for suffix in ("svg", "png")]
-        record(f"results/figures/{figure}.provenance.json", "plot", inputs, drawn, recipe={"figure": figure})
+    made = {name: write(f"results/tables/{name}.csv", content) for name, content in tables.items()}
+    inputs = [INDEX, *against, TEACHER, paths, *records]
+    record(TABLES, "tables", inputs, list(made.values()), recipe={"extractor": "strict"})
+    for (figure, student), of in FIGURES.items():
+        name = "-".join(part for part in (figure, student) if part)
+        drawn = [write(f"results/figures/{name}.{suffix}", suffix) for suffix in ("svg", "png")]
+        reads = [made[table] for table in of] or [*logs, "results/index/training.json"]
+        recipe = {"figure": figure, "student": student}
+        record(f"results/figures/{name}.provenance.json", "plot", reads, drawn, recipe=recipe)
+    plant_layouts(made)
+    plant_claims(against)
     write("results/tables/sources.csv", "role,name,source,licence,sha256\nstudent,tiny,file:published,,\n")
+
+
+def plant_layouts(made: dict[str, str]) -> None:
+    """Laid-out tables: of arms, of costs and of the teacher's answers."""
+    answers = {split: f"results/completions/oracle/boxes/{split}-cot.jsonl" for split in ("train", "test")}
+    rows = [
+        {"teacher": "oracle", "task": "boxes", "split": split, "style": "cot", "answers": path}
+        for split, path in answers.items()
+    ]
+    blank = {"student": "", "titles": TITLES, "rows": []}
+    laid_out = {
+        "transfer-tiny": (
+            blank | {"layout": "transfer", "student": "tiny"},
+            [["arm", "teacher", "instructed on", "Boxes", "Boxes low", "Boxes high", "Far"]]
+            + [["baseline", "", "", 25.0, 5, 70, "–"], ["instruct", "oracle", "Boxes", 62.5, 20, 90, "–"]]
+            + [["teacher", "oracle", "", 100.0, 50, 100, "–"]],
+            [made["arms"]],
+        ),
+        "cost": (
+            blank | {"layout": "cost", "titles": {}},
+            [["student", "arm", "stage", "checkpoints"], ["tiny", "instruct", "instruct", 2]],
+            [made["costs"]],
+        ),
+        "solving": (
+            blank | {"layout": "solving"},
+            [["student", "teacher", "instructed on", "sampled on", "style", "pass@1", "maj@1"]]
+            + [["tiny", "oracle", "Boxes", "Boxes", "cot", 75.0, 75.0]],
+            [made["solving"]],
+        ),
+        "teachers": (
+            blank | {"layout": "teachers", "rows": rows, "extractor": "strict"},
+            [["teacher", "benchmark", "train, with CoT", "test, with CoT"], ["oracle", "Boxes", 0, 100]],
+            list(answers.values()),
+        ),
+    }
+    for name, (recipe, content, inputs) in laid_out.items():
+        outputs = [
+            write(f"results/tables/paper/{name}.csv", content),
+            write(f"results/tables/paper/{name}.md", "| |\n"),
+        ]
+        record(f"results/tables/paper/{name}.provenance.json", "layout", inputs, outputs, recipe=recipe)
+
+
+def plant_claims(samples: list[str]) -> None:
+    """One claim of two comparisons: of both seeds of the arm with its baseline, and with its teacher."""
+    base, *own = samples
+    known = {"part": "", "student": "tiny", "teacher": "oracle", "task": "boxes", "refine_task": "", "share": 100}
+    known |= {"arm": "instruct", "evaluation": "boxes", "items": 4, "seeds": 2, "accuracy": 0.625, "samples": own}
+    known |= dict.fromkeys(("low", "high", "p", "corrected_p"), 0.5) | {"verdict": "undecided"}
+    seeds = [{"seed": 0, "gained": 2, "lost": 0, "p": 0.5}, {"seed": 1, "gained": 1, "lost": 0, "p": 1.0}]
+    lost = [{"seed": 0, "gained": 0, "lost": 1, "p": 1.0}, {"seed": 1, "gained": 0, "lost": 2, "p": 0.5}]
+    comparisons = [
+        known
+        | {"against": "baseline", "against_teacher": "", "against_accuracy": 0.25, "difference": 0.375}
+        | {"against_samples": [base], "mcnemar": seeds},
+        known
+        | {"against": "teacher", "against_teacher": "oracle", "against_accuracy": 1.0, "difference": -0.375}
+        | {"against_samples": [TEACHER], "mcnemar": lost},
+    ]
+    claim = {"claim": 1, "recipe": "", "parts": [{"title": "", "comparisons": comparisons}]}
+    write_json(Path("results/claims.json"), {"recipe": {}, "claims": [claim]})
+    outputs = [write("results/claims.md", "# The paper's claims\n"), "results/claims.json"]
+    record(CLAIMS, "claims", [INDEX, *samples, TEACHER], outputs, recipe={"extractor": "strict"})
+
+
+def reseal(name: str) -> None:
+    """Makes every record that read or made a file say what it is now."""
+    for path in Path("results").rglob("*provenance.json"):
+        content = read_json(path)
+        for kind in ("inputs", "outputs"):
+            if name in content[kind]:
+                content[kind][name] = state_of(Path(name)).model_dump()
+        write_json(path, content)
 
 
 def faults(folder: str = "results") -> list[str]:
@@ -212,7 +359,7 @@ def traced(path: str, folder: str = "results", **wanted: str) -> tuple[list[str]
 
 def test_whole_results_have_no_fault_and_every_file_is_hashed_once(study, monkeypatch):
     hashed = []
-    monkeypatch.setattr(lineage, "state_of", lambda path: hashed.append(path) or state_of(path))
+    monkeypatch.setattr(links, "state_of", lambda path: hashed.append(path) or state_of(path))
     results = Results(Path("results"))
     check_all(results)
     assert list(results.faults) == []
@@ -308,11 +455,136 @@ def test_a_figure_drawn_from_another_table_is_a_broken_link(study):
     assert "results/figures/accuracy.svg was made from another one: `snakemake results/figures/accuracy.svg`" in fault
 
 
-def test_figure_accuracy_has_no_bar_of_a_part_of_the_demonstrations(study):
-    edit("results/tables/arms.csv", "instruct,100", "instruct,50")
-    with pytest.raises(UserError, match=r"accuracy\.svg: no share=50; there is ''$"):
-        traced("results/figures/accuracy.svg", share="50")
-    assert "share=50" in traced("results/figures/matrix.svg", share="50")[0][2]
+def test_figures_show_the_largest_share_but_for_the_one_over_shares(study):
+    text = Path("results/tables/arms.csv").read_text()
+    row = next(line for line in text.splitlines(keepends=True) if "instruct,100" in line)
+    write("results/tables/arms.csv", text + row.replace("instruct,100", "instruct,50"))
+    for figure in ("accuracy", "matrix", "out-family"):
+        with pytest.raises(UserError, match=rf"{figure}\.svg: no share=50; there is '', '100'$"):
+            traced(f"results/figures/{figure}.svg", share="50")
+    assert "share=50" in traced("results/figures/low-resource-tiny.svg", share="50")[0][2]
+
+
+BARS = {
+    "out-family": ({"arm": "instruct"}, f"3 of 4 right in {SAMPLES['instruct/0']}"),
+    "low-resource-tiny": ({"arm": "baseline"}, f"1 of 4 right in {SAMPLES['base']}"),
+    "lengths": ({"arm": "instruct"}, f"21.5 tokens per answer in {SAMPLES['instruct/0']}"),
+    "solving-tiny": ({"measure": "maj", "k": "1"}, "75 % of 2 items solved in results/paths/tiny/0.jsonl"),
+    "cost": ({"arm": "instruct", "stage": "evaluate"}, "2 jobs"),
+}
+
+
+@pytest.mark.parametrize("figure", BARS)
+def test_a_bar_of_any_figure_leads_to_what_it_was_counted_from(study, figure):
+    wanted, said = BARS[figure]
+    lines, broken = traced(f"results/figures/{figure}.svg", **wanted)
+    assert broken == []
+    assert [line.split()[0] for line in lines[:3]] == ["plot", "tables", "row"]
+    assert all(f"{column}={value}" in lines[2] for column, value in wanted.items())
+    assert sum(line.split()[0] == "row" for line in lines) == 1
+    assert said in [line.strip() for line in lines]
+
+
+def test_a_figure_of_several_tables_is_traced_through_those_that_have_what_is_wanted(study):
+    lines, broken = traced("results/figures/yields-tiny.svg", recipe="cot")
+    assert broken == []
+    assert [line.split()[0] for line in lines[:3]] == ["plot", "tables", "row"]
+    assert "dropped_same_text=0" in lines[2] and "pairs=1" in lines[3]
+    lines, _ = traced("results/figures/yields-tiny.svg", style="cot")
+    rows = [line for line in lines if line.split()[0] == "row"]
+    assert ["measure=pass" in row for row in rows] == [False, True]
+    assert any(line.endswith("(above)") and " results/tables/solving.csv" in line for line in lines)
+    with pytest.raises(UserError, match="no column 'arm'; there are student, teacher"):
+        traced("results/figures/yields-tiny.svg", arm="refine")
+
+
+def test_a_figure_has_no_bars_of_teachers_of_another_family(study):
+    with pytest.raises(UserError, match=r"in-family\.svg: has no rows"):
+        traced("results/figures/in-family.svg", arm="instruct")
+
+
+def test_the_row_behind_a_second_table_of_a_figure_is_checked_too(study):
+    edit("results/tables/solving.csv", "pass,1,1,2,0.75", "pass,1,1,2,0.85")
+    _, broken = traced("results/figures/yields-tiny.svg", style="cot")
+    assert [fault.split(" expected")[0] for fault in broken] == [
+        "results/tables/solving.csv:",
+        "results/tables/solving.csv:2:",
+    ]
+
+
+def test_a_laid_out_table_leads_through_the_rows_that_it_shows(study):
+    for suffix in ("csv", "md"):
+        lines, broken = traced(f"results/tables/paper/transfer-tiny.{suffix}", arm="instruct")
+        assert broken == []
+        assert [line.split()[0] for line in lines[:5]] == ["layout", "row", "tables", "row", "accuracy=0.625"]
+        assert "Boxes=62.5" in lines[1] and lines[5].strip() == f"3 of 4 right in {SAMPLES['instruct/0']}"
+    lines, _ = traced("results/tables/paper/transfer-tiny.csv", arm="teacher", cell="Boxes")
+    assert f"4 of 4 right in {TEACHER}" in [line.strip() for line in lines]
+    assert not any(
+        "right in" in line for line in traced("results/tables/paper/transfer-tiny.csv", arm="teacher", cell="Far")[0]
+    )
+    lines, _ = traced("results/tables/paper/solving.csv", student="tiny", cell="maj@1")
+    rows = [line for line in lines if line.split()[0] == "row"]
+    assert len(rows) == 2 and "measure=maj" in rows[1]
+    lines, _ = traced("results/tables/paper/cost.csv", stage="instruct")
+    assert sum(line.split()[0] == "instruct" for line in lines) == 2
+    with pytest.raises(UserError, match="no column 'Near'; there are arm, teacher, instructed on, Boxes"):
+        traced("results/tables/paper/transfer-tiny.csv", arm="teacher", cell="Near")
+
+
+def test_a_laid_out_table_of_answers_leads_to_them(study):
+    lines, broken = traced("results/tables/paper/teachers.csv", teacher="oracle", cell="test, with CoT")
+    assert broken == []
+    assert [line.split()[0] for line in lines[:4]] == ["layout", "row", "4", "teach"]
+    assert lines[2].strip() == f"4 of 4 right in {TEACHER}"
+    edit(TEACHER, '"item": "b", "strict": 1.0', '"item": "b", "strict": 0.0')
+    assert traced("results/tables/paper/teachers.csv", teacher="oracle")[1]
+
+
+def test_a_comparison_of_a_claim_leads_to_both_arms(study):
+    for suffix in ("md", "json"):
+        lines, broken = traced(f"results/claims.{suffix}", claim="1", against="teacher")
+        assert broken == []
+        assert [line.split()[0] for line in lines[:2]] == ["claims", "row"]
+        assert [line.strip() for line in lines if " right in " in line] == [
+            f"3 of 4 right in {SAMPLES['instruct/0']}",
+            f"2 of 4 right in {SAMPLES['instruct/1']}",
+            f"4 of 4 right in {TEACHER}",
+        ]
+    with pytest.raises(UserError, match="no verdict=supported; there is 'undecided'"):
+        traced("results/claims.md", verdict="supported")
+
+
+CLAIMED = [
+    ('"accuracy": 0.625', '"accuracy": 0.725', "accuracy 0.625", "0.725"),
+    ('"difference": 0.375', '"difference": 0.5', "difference 0.375", "0.5"),
+    ('"gained": 2', '"gained": 3', "gained 3", "4"),
+]
+
+
+@pytest.mark.parametrize("old, new, expected, found", CLAIMED)
+def test_a_comparison_that_was_edited_with_its_hash_is_counted_again(study, old, new, expected, found):
+    path = Path("results/claims.json")
+    path.write_text(path.read_text().replace(old, new, 1))
+    reseal(str(path))
+    (fault,) = faults()
+    assert fault.startswith(f"{path}:claim 1, comparison 1: expected {expected} (counted in results/")
+    assert f", found {found}; the table was changed after it was made" in fault
+
+
+def test_a_comparison_must_name_the_samples_of_its_arms(study):
+    path = Path("results/claims.json")
+    path.write_text(path.read_text().replace('"against": "baseline"', '"against": "teacher"'))
+    reseal(str(path))
+    (fault,) = faults()
+    assert f"expected the samples of an arm teacher to compare with, found {SAMPLES['base']}" in fault
+
+
+def test_claims_that_are_none_are_a_fault(study):
+    write("results/claims.json", '{"claims": [{}]}')
+    reseal("results/claims.json")
+    (fault,) = faults()
+    assert fault.startswith("results/claims.json: expected a table, found none (KeyError: 'claim')")
 
 
 def test_curves_are_named_by_a_part_of_their_logs_path(study):
@@ -485,11 +757,30 @@ ROWS = [
     ("accuracy", "baseline,,,boxes,4,1,0.25", "baseline,,,boxes,4,,none", "accuracy 0.25, correct 1", "none, nothing"),
     ("arms", "boxes,2,4,0.625", "boxes,2,4,0.626", "accuracy 0.625", "0.626"),
     ("arms", "boxes,2,4,0.625", "boxes,5,4,0.625", "seeds 2", "5"),
+    ("lengths", "4,23.5,baseline,12", "4,23,baseline,12", "tokens 23.5", "23"),
+    ("lengths", "4,23.5,baseline,12", "4,23.5,baseline,-12", "longer 12", "-12"),
     ("comparisons", "4,0.25,1,0", "4,0.25,2,1", "gained 1, lost 0", "2, 1"),
     ("comparisons", "4,0.25,1,0", "4,0.5,1,0", "difference 0.25", "0.5"),
     ("demonstrations", ",1,1,0", ",2,2,0", "answers 1, kept 1", "2, 2"),
     ("paths", "cot,3,2,1", "cot,3,3,0", "correct 2, cut 1", "3, 0"),
-    ("pairs", ",0,1,1", ",1,1,2", "pairs 1, dropped_same_text 0", "2, 1"),
+    ("paths", "2,2,cot", "2,1,cot", "items_solved 2", "1"),
+    ("pairs", ".jsonl,0,1,1", ".jsonl,1,1,2", "pairs 1, dropped_same_text 0", "2, 1"),
+    ("solving", "pass,1,1,2,0.75", "pass,1,2,2,1", "seeds 1, value 0.75", "2, 1"),
+    ("solving", "maj,1,1,2,0.75", "maj,1,1,3,0.5", "items 2, value 0.75", "3, 0.5"),
+    (
+        "costs",
+        "instruct,100,instruct,2,1,1.5",
+        "instruct,100,instruct,1,2,3",
+        "checkpoints 2, jobs 1, wall_seconds 1.5",
+        "1, 2, 3",
+    ),
+    (
+        "costs",
+        "1.5,1.5,1.5,50,10",
+        "1.5,1,2,60,20",
+        "least 1.5, most 1.5, tokens 50, peak_memory_mib 10",
+        "1, 2, 60, 20",
+    ),
     ("stages", "1.5,50", "0.5,5", "wall_seconds 1.5, tokens 50", "0.5, 5"),
 ]
 
@@ -498,29 +789,31 @@ ROWS = [
 def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, table, old, new, expected, found):
     name = f"results/tables/{table}.csv"
     edit(name, old, new)
-    seal(TABLES)
-    if table == "arms":
-        seal("results/figures/accuracy.provenance.json", name)
-        seal("results/figures/matrix.provenance.json", name)
+    reseal(name)
     (fault,) = faults()
     assert fault.startswith(f"{name}:") and f"expected {expected} (counted in results/" in fault
     assert f", found {found}; the table was changed after it was made: delete it, and `snakemake {name}`" in fault
     assert traced(name)[1] == [fault]
 
 
+ANOTHER = {"item": "v", "sample": 0, "style": "cot", "correct": True, "extracted": "+"}
+
+
 @pytest.mark.parametrize(
     "artifact, more, expected",
     [
         ("demonstrations/oracle/boxes", {"id": "u"}, "demonstrations.csv:2: expected kept 2 "),
-        ("paths/tiny/0", {"style": "cot", "correct": True}, "paths.csv:2: expected paths 4, correct 3 "),
+        ("paths/tiny/0", ANOTHER, "paths.csv:2: expected paths 4, correct 3, items 3, items_solved 3 "),
         ("pairs/tiny/0", {"id": "u"}, "pairs.csv:2: expected pairs 2 "),
+        ("paths/tiny/0", ANOTHER, "solving.csv:2: expected items 3, value 0.833333 "),
     ],
 )
 def test_what_a_table_says_of_a_file_is_counted_in_the_file(study, artifact, more, expected):
     name, own = f"results/{artifact}.jsonl", f"results/{artifact}.provenance.json"
     write(name, [*read_jsonl(Path(name)), more])
     seal(own)
-    seal(TABLES, own, *([name] if "paths" in name else []))
+    reseal(own)
+    reseal(name)
     assert any(fault.startswith(f"results/tables/{expected}") for fault in faults())
 
 
@@ -556,16 +849,15 @@ def test_a_row_whose_answers_and_their_record_are_gone_is_not_counted(study):
         ("accuracy", f"tiny/base,{SAMPLES['base']}", "tiny/base,results/x.jsonl", "files that the table was made from"),
         ("accuracy", f"tiny/base,{SAMPLES['base']}", "tiny/base,", "files that the table was made from"),
         ("arms", f"2,4,0.625,{SAMPLES['instruct/0']} ", "1,4,0.5,", "of its arm"),
+        ("lengths", f"23.5,baseline,12,{SAMPLES['instruct/0']} ", "25.5,baseline,14,", "of its arm"),
+        ("lengths", "23.5,baseline", "23.5,teacher", "of an arm teacher to compare with"),
         ("comparisons", "0,baseline", "0,teacher", "of an arm teacher to compare with"),
     ],
 )
 def test_a_row_must_name_the_samples_of_its_arm(study, table, old, new, expected):
     name = f"results/tables/{table}.csv"
     edit(name, old, new)
-    seal(TABLES)
-    if table == "arms":
-        seal("results/figures/accuracy.provenance.json", name)
-        seal("results/figures/matrix.provenance.json", name)
+    reseal(name)
     (wrong, *_) = [fault for fault in faults() if fault.startswith(f"{name}:")]
     assert expected in wrong
 
@@ -582,20 +874,23 @@ def test_answers_that_cannot_be_counted_are_a_fault(study):
     rows = [{"id": row["id"], "lenient": 1.0} for row in read_jsonl(Path(SAMPLES["base"]))]
     write(SAMPLES["base"], rows)
     own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
-    seal(own)
-    seal(TABLES, own, SAMPLES["base"])
+    reseal(SAMPLES["base"])
+    reseal(own)
     assert all("what cannot be counted (KeyError: 'strict')" in fault for fault in faults()) and faults()
 
 
 def test_other_items_in_one_seed_than_in_another_are_a_fault(study):
     own = SAMPLES["instruct/1"].replace("samples.jsonl", "provenance.json")
     edit(SAMPLES["instruct/1"], '"id": "d"', '"id": "e"')
-    seal(own)
-    seal(TABLES, own, SAMPLES["instruct/1"])
+    reseal(SAMPLES["instruct/1"])
+    reseal(own)
     found = faults()
     assert [fault.split(": expected")[0] for fault in found] == [
+        "results/claims.json:claim 1, comparison 1",
+        "results/claims.json:claim 1, comparison 2",
         "results/tables/arms.csv:3",
         "results/tables/comparisons.csv:3",
+        "results/tables/lengths.csv:3",
     ]
     assert all("the files are of different items" in fault for fault in found)
 

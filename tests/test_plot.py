@@ -1,5 +1,6 @@
 """The figures: the same bytes at every drawing, intervals on every number, nothing on top of a legend or beyond the page."""
 
+import csv
 import itertools
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import run
-from selfrefine import curves, figures, overview
+from selfrefine import curves, figures, overview, shown
 from selfrefine.arms import in_domain, read_table, whole
 from selfrefine.files import write_jsonl
 
@@ -89,8 +90,14 @@ def yields() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 def costs() -> pd.DataFrame:
     stages = ("teach", "instruct", "sample", "pair", "refine", "evaluate", "another")
-    rows = [(s, arm, stage, 9000, 5000) for s in STUDENTS for arm in ("instruct", "refine") for stage in stages]
-    return pd.DataFrame(rows, columns=["student", "arm", "stage", "wall_seconds", "tokens"])
+    rows = [
+        (s, arm, share, stage, 90 * share, 50 * share)
+        for s in STUDENTS
+        for arm in ("instruct", "refine")
+        for share in (50, 100)
+        for stage in stages
+    ]
+    return pd.DataFrame(rows, columns=["student", "arm", "share", "stage", "wall_seconds", "tokens"])
 
 
 def logs(folder: Path) -> list[str]:
@@ -187,6 +194,30 @@ def test_arms_that_are_missing_leave_no_trace(style):
     figures.draw_low_resource(arms, BENCHMARKS, "llama-2-7b")
     overview.draw_accuracy(arms, BENCHMARKS)
     overview.draw_matrix(arms, BENCHMARKS)
+
+
+def test_a_cell_that_the_study_leaves_out_is_a_dash(style):
+    arms = plant({"s": "x"}, {"t": "y"}, ("piqa",))
+    arms = arms[~arms.arm.isin(("baseline", "refine-only")) & ((arms.evaluation == "piqa") | (arms.arm == "teacher"))]
+    texts = [text.get_text() for text in overview.draw_matrix(arms, BENCHMARKS).axes[0].texts]
+    assert texts.count("–") == 2 * (len(BENCHMARKS) - 1)
+    assert sum("[" in text for text in texts) == 2 + len(BENCHMARKS)
+    panels = overview.draw_accuracy(arms, BENCHMARKS).axes
+    assert [panel.get_xlabel() for panel in panels] == ["n = 100"] * len(BENCHMARKS)
+
+
+@pytest.mark.parametrize(("figure", "families"), [("in-family", ("in",)), ("out-family", ("in", "out"))])
+def test_a_trace_finds_the_bars_that_are_drawn(style, tmp_path, figure, families):
+    arms = plant(teachers={"llama-2-70b": "llama", "gpt-3.5": "gpt"})
+    arms.to_csv(tmp_path / "arms.csv", index=False)
+    with open(tmp_path / "arms.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [row for row in shown.in_figure(figure, "", rows, "arms") if row["arm"] != "teacher"]
+    panels = figures.draw_families(arms, BENCHMARKS, families, "accuracy").axes
+    bars = [bar.get_height() for panel in panels for bar in panel.patches]
+    assert sorted(100 * float(row["accuracy"]) for row in found) == pytest.approx(sorted(bars))
+    assert len(shown.in_domain(rows)) == len(in_domain(arms))
+    assert len(shown.whole(rows)) == len(whole(arms))
 
 
 def test_the_largest_share_counts_where_shares_are_not_compared():

@@ -48,7 +48,9 @@ DRAWN |= {f"plot {figure}-{student}" for figure in ("solving", "yields") for stu
 LAID_OUT = {"layout lengths", "layout solving", "layout yields"} | {
     f"layout transfer-{student}" for student in STUDENTS
 }
-REPORT = {"tables", "claims", "plot cost", "layout cost", "summarise"} | DRAWN | LAID_OUT
+FROM_TABLES = {"tables", "plot cost", "layout cost", "summarise"} | DRAWN | LAID_OUT
+# The claims are tested on the judged answers themselves, not on tables.
+REPORT = {"claims"} | FROM_TABLES
 
 
 def report(*more: str, without: tuple[str, ...] = ()) -> set[str]:
@@ -247,6 +249,20 @@ CONFIGURATION = {
         | {f"{stage} {student} seed 1" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {s} {arm} {task} seed 1" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
     ),
+    "study.transfer_shares: none": (put("study/transfer_shares", []), {"index tables"} | REPORT),
+    "study.transfer_shares: all, by name": (put("study/transfer_shares", [100]), set()),
+    "study.shares: one more, kept to its own benchmark": (
+        several(put("study/shares", [100, 50]), put("study/transfer_shares", [100])),
+        NEW_ROWS
+        | {f"plot low-resource-{student}" for student in STUDENTS}
+        | {f"{stage} {student} 50%" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
+        | {f"evaluate {student} {arm} boxes 50%" for student in STUDENTS for arm in ("instruct", "refine")},
+    ),
+    "study.teacher_styles": (
+        put("study/teacher_styles", ["cot", "plain"]),
+        {f"teach {split} plain" for split in ("boxes train", "boxes test", "far test")}
+        | {"layout teachers", "layout prompts"},
+    ),
     # Models, students, teachers.
     "models.licence": (put("models/tiny/licence", "MIT"), {"sources_table", "summarise"}),
     "models: an entry that nothing uses": (put("models/unused", {"source": "file:nowhere.gguf"}), set()),
@@ -294,7 +310,7 @@ CONFIGURATION = {
     # Benchmarks and prompts.
     "benchmarks.title": (
         put("benchmarks/far/title", "Farther"),
-        {"layout teachers", "layout splits", "summarise"} | DRAWN | LAID_OUT,
+        {"layout teachers", "layout splits", "summarise", "claims"} | DRAWN | LAID_OUT,
     ),
     "benchmarks.files.licence": (put("benchmarks/far/files/all/licence", "CC0"), {"sources_table", "summarise"}),
     "benchmarks.files.sha256": (
@@ -432,7 +448,8 @@ SCRIPTS = {
     "refine": ('"greater_is_better": False', from_refine()),
     "export_task": ("folder = args.yaml.parent", FROM_EXPORT),
     "evaluate": ("run again", evaluations()),
-    "tables": ('"%.6g"', REPORT),
+    "tables": ('"%.6g"', FROM_TABLES),
+    "claims": ("# The paper's claims", {"claims"}),
     "plot": ("RESOLUTION = 200", {"plot cost", "plot training"} | DRAWN),
     "layout": ('"md": table', LAYOUTS),
     "summarise": ("# Summary of the study", {"summarise"}),
@@ -454,6 +471,7 @@ NEW_TEXT = {
     "folder = args.yaml.parent": "folder = Path(args.yaml).parent",
     "run again": "again",
     '"%.6g"': '"%.7g"',
+    "# The paper's claims": "# What the paper claims",
     "RESOLUTION = 200": "RESOLUTION = 300",
     '"md": table': '"md": "" + table',
     "# Summary of the study": "# The study",
@@ -466,16 +484,24 @@ LIBRARY = {
     "answers.extract": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | FROM_EXPORT,
     "arms.read_table": {"plot cost", "plot training", "summarise"} | DRAWN | LAYOUTS,
     "arms.in_domain": {"plot cost", "plot training", "summarise"} | DRAWN | LAYOUTS,
-    "costs.costs_table": REPORT,
+    "claims.comparisons_of": {"claims"},
+    "claims.judge": {"claims"},
+    "costs.costs_table": FROM_TABLES,
     "curves.draw_cost": {"plot cost", "plot training"} | DRAWN,
     "figures.grid": {"plot cost", "plot training"} | DRAWN,
-    "formats.escape": {"summarise"} | LAYOUTS,
+    "formats.escape": {"summarise", "claims"} | LAYOUTS,
+    # A method of a class that others reach: a class counts as a whole.
+    "formats.csv": {"summarise", "claims"} | LAYOUTS,
     "layout.cost": {"summarise"} | LAYOUTS,
     "layout.prompts": LAYOUTS,
-    "lengths.lengths_table": REPORT,
+    "lengths.lengths_table": FROM_TABLES,
     "outputs.layout_recipe": set(),
+    "links.check_outputs": set(),
+    "lineage.trace": set(),
     "overview.draw_matrix": {"plot cost", "plot training"} | DRAWN,
-    "solving.pass_at_k": REPORT,
+    "attempts.pass_at_k": FROM_TABLES,
+    "solving.summarised": FROM_TABLES,
+    "jobs.jobs_of": FROM_TABLES,
     "benchmarks.prepare": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
     "benchmarks.near_duplicates": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
     "benchmarks.subset": from_instruct(),
@@ -500,10 +526,16 @@ LIBRARY = {
     "preferences.make_pairs": from_pair(),
     "progress.watch": set(),
     "prompts.messages": LAYOUTS | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
-    "provenance.environment_differences": REPORT - {"claims"},
+    "provenance.environment_differences": FROM_TABLES,
     "provenance.describe_files": FROM_MODEL,
     "sources.extract_member": EVERYTHING,
-    "statistics.wilson": LAYOUTS | REPORT,
+    "statistics.wilson": LAYOUTS | FROM_TABLES,
+    "statistics.accuracy": FROM_TABLES,
+    "statistics.difference": FROM_TABLES,
+    "statistics.components": REPORT,
+    "statistics.mcnemar": REPORT,
+    "statistics.holm": {"claims"},
+    "statistics.power": {"claims"},
     "study.index": set(),
     "teaching.demonstrations": FROM_DEMONSTRATE,
     "training.encode_completion": from_instruct(),
@@ -595,6 +627,8 @@ OUTPUTS = {
     "an exported task edited": (corrupt("results/lm_eval/far/far.yaml"), {"export_task far"}),
     "a table edited": (corrupt("results/tables/arms.csv"), {"tables"}),
     "a figure truncated": (truncate("results/figures/matrix.svg"), {"plot matrix"}),
+    "a laid-out table edited": (corrupt("results/tables/paper/cost.tex"), {"layout cost"}),
+    "the claims edited": (corrupt("results/claims.json"), {"claims"}),
     "the summary emptied": (lambda folder: (folder / "results/summary.md").write_text(""), {"summarise"}),
     "the index edited": (truncate("results/index/training.json"), {"index training"}),
     "two outputs of one chain corrupted": (
@@ -668,6 +702,7 @@ def label(rule: str, wildcards: dict[str, str]) -> str:
     if rule in ("fetch", "prepare", "teach", "demonstrate", "export_task", "evaluate"):
         words.append(wildcards["task"])
     words += [wildcards["split"]] if "split" in wildcards else []
+    words += ["plain"] if wildcards.get("style") == "plain" else []
     recipes = {wildcards.get("recipe"), *(parts[i + 2] for i, part in enumerate(parts) if part == "refine")}
     words += sorted(recipes - {None, "cot"})
     if rule not in ("fetch", "prepare", "teach", "demonstrate", "export_task") and trained != "boxes":

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from selfrefine import outputs
 from selfrefine.errors import UserError
 from selfrefine.study import Study, origin_of, refinements_of, student_of, teacher_of
 
@@ -210,6 +211,10 @@ def test_all_faults_are_told_at_once():
         ),
         ("study/shares", [0], "study.shares: each must be a whole percentage from 1 to 100"),
         ("study/shares", [50, 101], "study.shares: each must be a whole percentage from 1 to 100"),
+        ("study/transfer_shares", [50], "study.transfer_shares: 50 is none of study.shares [100]"),
+        ("study/transfer_shares", [100, 100], "study.transfer_shares: a value stands there twice"),
+        ("study/teacher_styles", ["plain"], "study.teacher_styles: must have cot, from which demonstrations are made"),
+        ("study/teacher_styles", ["cot", "cot"], "study.teacher_styles: a value stands there twice"),
         ("benchmarks/csqa/splits/test/file", "al", "benchmarks.csqa: splits.test.file 'al' is none of its files (all)"),
         ("instruct/micro_batch_size", 5, "instruct: batch_size 16 is not a multiple of micro_batch_size 5"),
         (
@@ -385,6 +390,70 @@ def test_every_checkpoint_and_teacher_is_judged_on_every_evaluation_task():
         "results/completions/owl/add/test-cot.jsonl",
         "results/completions/owl/pick/test-cot.jsonl",
     ]
+
+
+@pytest.mark.parametrize("shares", [None, [100, 50]])
+def test_all_shares_are_transferred_by_default(shares):
+    assert Study.read(changed(SMALL, "study/transfer_shares", shares)).cells() == Study.read(SMALL).cells()
+
+
+@pytest.mark.parametrize("shares", [[100], [50], []])
+def test_a_share_that_is_not_transferred_is_evaluated_on_what_it_was_trained_on(shares):
+    def trained_on(cell: dict) -> set:
+        return {cell["task"], cell["refine_task"]} - {""}
+
+    cells = Study.read(changed(SMALL, "study/transfer_shares", shares)).cells()
+    expected = [
+        cell
+        for cell in Study.read(SMALL).cells()
+        if cell["share"] in ("", *shares) or trained_on(cell) == {cell["evaluation"]}
+    ]
+    assert cells == expected
+    assert len(cells) == 2 + 2 + len(shares) * 16 * 2 + (2 - len(shares)) * 12
+    assert {cell["share"] for cell in cells if cell["arm"] == "cross"} == set(shares)
+
+
+def test_a_share_that_is_not_transferred_needs_no_cross_artifacts():
+    index = Study.read(changed(SMALL, "study/transfer_shares", [100])).index()
+    crossed = [path for path in index["pairs"] if "/add/" in path and "/pick/" in path]
+    assert len(crossed) == 2 * 2
+    assert all("/100/" in path and "/50/" not in path for path in crossed)
+
+
+def test_teachers_are_asked_in_every_style():
+    config = changed(SMALL, "teachers/owl/request", {"math": "Be brief.", "choice": "Name a letter."})
+    both = Study.read(changed(config, "study/teacher_styles", ["cot", "plain"]))
+    rows = {(row["task"], row["split"], row["style"]): row["answers"] for row in outputs.answers_of(both)}
+    assert rows == {
+        (task, split, style): f"results/completions/owl/{task}/{split}-{style}.jsonl"
+        for task in ("add", "pick")
+        for split in ("train", "test")
+        for style in ("cot", "plain")
+    }
+    assert set(outputs.layout_files(both, "teachers")) == set(rows.values())
+    asked = {(row["name"], row["kind"], row["style"]): row["request"] for row in outputs.prompts_of(both)}
+    assert asked["owl", "math", "cot"] == "Be brief."
+    assert asked["owl", "choice", "cot"] == "Name a letter."
+    assert asked["owl", "math", "plain"] == asked["owl", "choice", "plain"] == asked["ant", "math", "cot"] == ""
+    wishes = {
+        style: json.loads(both.recipe("teach", teacher="owl", task="add", split="test", style=style))["request"]
+        for style in ("cot", "plain")
+    }
+    assert wishes == {"cot": "Be brief.", "plain": ""}
+
+
+def test_plain_answers_of_teachers_reach_the_table_of_teachers_alone():
+    both = Study.read(changed(SMALL, "study/teacher_styles", ["cot", "plain"]))
+    alone = Study.read(SMALL)
+    assert both.index() == alone.index()
+    changed_layouts = {
+        name
+        for name in both.layouts()
+        if outputs.layout_files(both, name) != outputs.layout_files(alone, name)
+        or both.recipe("layout", layout=name) != alone.recipe("layout", layout=name)
+    }
+    assert changed_layouts == {"teachers", "prompts"}
+    assert outputs.layout_files(both, "prompts") == outputs.layout_files(alone, "prompts")
 
 
 def test_index_names_the_files_behind_the_cells():

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
+import summarise
 from conftest import REPOSITORY, tiny_config
-from selfrefine import formats, layout, outputs, solving
+from selfrefine import attempts, formats, layout, outputs, solving
+from selfrefine.arms import read_table
 from selfrefine.costs import costs_table
 from selfrefine.files import write_json, write_jsonl
 from selfrefine.formats import Number, Table
@@ -38,7 +40,7 @@ TITLES = {"sums": "Sums & more", "words": "Words_2"}
     ],
 )
 def test_pass_at_k_is_one_minus_the_chance_of_drawing_wrong_ones_only(samples, right, k, expected):
-    assert solving.pass_at_k(samples, right, k) == pytest.approx(expected, abs=1e-12)
+    assert attempts.pass_at_k(samples, right, k) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_pass_at_k_is_one_minus_the_chance_of_drawing_wrong_ones_only(samples, r
 )
 def test_maj_at_k_splits_ties_and_does_not_count_silence(answers, k, expected):
     given = [None if answer == "-" else answer for answer in answers]
-    assert solving.majority_at_k(given, [a == "A" for a in given], k) == pytest.approx(expected, abs=1e-12)
+    assert attempts.majority_at_k(given, [a == "A" for a in given], k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_maj_at_k_agrees_with_every_draw_and_maj_at_1_with_pass_at_1():
@@ -73,8 +75,10 @@ def test_maj_at_k_agrees_with_every_draw_and_maj_at_1_with_pass_at_1():
             votes = collections.Counter(answer for answer in draw if answer)
             leading = [answer for answer, count in votes.items() if count == max(votes.values())]
             shares.append(leading.count("A") / len(leading) if leading else 0)
-        assert solving.majority_at_k(answers, right, k) == pytest.approx(np.mean(shares))
-        assert solving.majority_at_k(answers, right, 1) == pytest.approx(solving.pass_at_k(len(answers), sum(right), 1))
+        assert attempts.majority_at_k(answers, right, k) == pytest.approx(np.mean(shares))
+        assert attempts.majority_at_k(answers, right, 1) == pytest.approx(
+            attempts.pass_at_k(len(answers), sum(right), 1)
+        )
 
 
 def sampled(item: str, verdicts: str, style: str = "cot") -> list[dict]:
@@ -98,8 +102,8 @@ def test_solving_is_averaged_over_seeds_that_may_have_other_items():
 
 
 def test_solving_goes_no_deeper_than_the_fewest_samples():
-    assert solving.depths(6) == [1, 2, 4, 6]
-    assert {k for _, _, k in solving.solved(sampled("a", "RRRR") + sampled("b", "WWW"))} == {1, 2, 3}
+    assert attempts.depths(6) == [1, 2, 4, 6]
+    assert {k for _, _, k in attempts.solved(sampled("a", "RRRR") + sampled("b", "WWW"))} == {1, 2, 3}
 
 
 FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
@@ -108,7 +112,9 @@ FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe",
 def test_lengths_are_compared_with_the_arm_before_item_by_item():
     def answers(arm: str, checkpoint: str, seed, tokens: list[int]) -> pd.DataFrame:
         facts = dict.fromkeys(FACTS, "") | {"arm": arm, "student": "s", "seed": seed, "evaluation": "sums"}
-        return pd.DataFrame({"item": ["a", "b"], "tokens": tokens}).assign(**facts, checkpoint=checkpoint)
+        return pd.DataFrame({"item": ["a", "b"], "tokens": tokens}).assign(
+            **facts, checkpoint=checkpoint, samples=f"{checkpoint}.jsonl"
+        )
 
     frames = [answers("baseline", "s/base", "", [10, 30])]
     frames += [answers("instruct", f"s/instruct/{seed}", seed, [20, 40 + 2 * seed]) for seed in (0, 1)]
@@ -122,8 +128,12 @@ def test_lengths_are_compared_with_the_arm_before_item_by_item():
     table = lengths_table(pd.concat(frames), FACTS, start_of, 0.95).set_index("arm")
     assert list(table.tokens) == pytest.approx([20, 30.5, 29])
     assert list(table.against) == ["", "baseline", "instruct"]
+    assert table.samples["refine"] == "s/instruct/0/refine/x.jsonl s/instruct/1/refine/x.jsonl"
+    assert list(table.against_samples) == ["", "s/base.jsonl", "s/instruct/0.jsonl s/instruct/1.jsonl"]
     assert list(table.longer)[1:] == pytest.approx([10.5, -1.5]) and np.isnan(table.longer.iloc[0])
     assert table.longer_low["refine"] < -3 and table.longer_high["refine"] > -1
+    turned = lengths_table(pd.concat([frames[0].iloc[::-1], *frames[1:]]), FACTS, start_of, 0.95).set_index("arm")
+    pd.testing.assert_frame_equal(turned, table)
 
 
 def test_the_interval_of_one_seed_is_that_of_the_mean_over_items():
@@ -156,12 +166,30 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
         for task in TITLES:
             names.append(record(f"r/{seed}/{task}.provenance.json", "evaluate", [f"{place}/manifest.json"], 2, 4))
             cells.append(
-                {"student": "s", "arm": "instruct", "checkpoint": place, "samples": f"r/{seed}/{task}.samples.jsonl"}
+                {
+                    "student": "s",
+                    "arm": "instruct",
+                    "share": 100,
+                    "checkpoint": place,
+                    "samples": f"r/{seed}/{task}.samples.jsonl",
+                }
             )
     names.append(record("r/base.provenance.json", "evaluate", ["base/manifest.json"], 1, 4))
-    cells.append({"student": "s", "arm": "baseline", "checkpoint": "s/base", "samples": "r/base.samples.jsonl"})
+    cells.append(
+        {"student": "s", "arm": "baseline", "share": "", "checkpoint": "s/base", "samples": "r/base.samples.jsonl"}
+    )
+    names.append(record("s/part/provenance.json", "instruct", ["teach.jsonl"], 4, 20))
+    names.append(record("r/part.provenance.json", "evaluate", ["s/part/manifest.json"], 1, 4))
+    part = {"share": 25, "checkpoint": "s/part", "samples": "r/part.samples.jsonl"}
+    cells.append({"student": "s", "arm": "instruct", **part})
     cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": "teach.jsonl"})
-    table = costs_table(cells, names).set_index(["arm", "stage"])
+    costs_table(cells, names).to_csv("costs.csv", index=False)
+    table = read_table(tmp_path, "costs")
+    laid_out = [row[:5] for row in layout.cost(table).rows if row is not None]
+    assert laid_out[0] == ["s", "instruct", "teach", "2", "1"] and len(laid_out) == 4
+    of_part = table[table.share == 25].set_index("stage")
+    assert of_part.wall_seconds.to_dict() == {"teach": 5, "instruct": 4, "evaluate": 1}
+    table = table[table.share != 25].set_index(["arm", "stage"])
     assert list(table.index) == [
         ("instruct", "teach"),
         ("instruct", "instruct"),
@@ -262,6 +290,19 @@ def test_the_transfer_table_has_the_papers_rows_and_columns():
     assert not rows[1][6].marked and rows[3][5].marked and rows[3][6].marked
     assert "95 % intervals" in table.caption and "2 seeds" in table.caption
     assert r"$\underline{40.0}_{30.0}^{50.0}$" in table.latex() and r"Words\_2" in table.latex()
+
+
+def test_a_cell_that_the_study_leaves_out_is_a_dash(tmp_path):
+    arms = planted_arms()
+    kept = (arms.share != 50) | (arms.evaluation == arms.refine_task.where(arms.refine_task != "", arms.task))
+    arms[kept].to_csv(tmp_path / "arms.csv", index=False)
+    rows = summarise.accuracy_section(tmp_path, TITLES).splitlines()
+    half = [row for row in rows if "50 %" in row]
+    assert len(half) == 2 + 4 and all(row.count("–") == 1 for row in half)
+    assert not any("–" in row for row in rows if row.startswith("| refine") and row not in half)
+    left_out = arms[(arms.arm != "refine") | (arms.evaluation == arms.task)]
+    table = layout.transfer(left_out, TITLES, "s")
+    assert [row.count("–") for row in table.rows if row is not None and row[0] == "refine"] == [1, 1]
 
 
 def test_the_transfer_table_of_a_study_without_refinement_has_no_columns_for_it():

@@ -1,5 +1,6 @@
 """The whole workflow on the tiny study: it ends, again and the same; what is wrong is said in one line."""
 
+import csv
 import json
 import shutil
 import zipfile
@@ -11,6 +12,8 @@ import yaml
 
 from conftest import assert_same_results, run, snakemake, tiny_records
 from selfrefine.files import read_jsonl, sha256_of
+from selfrefine.lineage import trace
+from selfrefine.links import Results
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
 REFINED = f"{INSTRUCTED}/refine/boxes/cot/100/0"
@@ -85,6 +88,22 @@ def test_every_number_can_be_traced_and_an_edited_file_is_found(finished, tmp_pa
     outcome = run("python", "scripts/lineage.py", *cell, "--results", tmp_path / "copy", cwd=folder, check=False)
     assert outcome.returncode == 1
     assert f"results/pairs/{INSTRUCTED}/boxes/cot/100/0.jsonl" in outcome.stderr
+
+
+def test_every_figure_and_laid_out_table_can_be_traced(finished):
+    folder, _ = finished
+    results = Results(folder / "results")
+    for path in sorted(folder.glob("results/figures/*.svg")):
+        wanted = {"checkpoint": "refine"} if path.stem == "training" else {"student": "tiny"}
+        chain = "\n".join(trace(results, str(path), wanted))
+        assert [stage for stage in ("fetch", "fetch_model") if f" {stage} " not in chain] == [], path
+    for path in sorted(folder.glob("results/tables/paper/*.csv")):
+        for row in csv.DictReader(path.read_text().splitlines()):
+            column = next(iter(row))
+            assert " fetch " in "\n".join(trace(results, str(path), {column: row[column]})), path
+    for claim in ("1", "2", "3", "5"):
+        assert " fetch_model " in "\n".join(trace(results, str(folder / "results/claims.md"), {"claim": claim}))
+    assert results.faults == {}
 
 
 def test_an_archive_passes_the_public_validator_and_is_checked_elsewhere(finished, tmp_path, profile_issues):

@@ -327,7 +327,10 @@ def missing(claim: Claim, part: Part, arms: list[Arm]) -> str:
     lacking = [arm for arm in dict.fromkeys((part.treated, part.control)) if arm not in {arm.arm for arm in arms}]
     if lacking:
         return "the arm " + " and the arm ".join(lacking)
-    return "more than one share" if claim.every_share and len(_shares(arms)) < 2 else part.needs
+    several = len(_shares(arms)) > 1
+    if claim.every_share:
+        return part.needs if several else "more than one share"
+    return f"{part.needs}, at the largest share" if several else part.needs
 
 
 def _shares(arms: list[Arm]) -> list[int]:

@@ -169,6 +169,7 @@ def stack(panel: plt.Axes, parts: list[pd.Series], looks, intervals: pd.DataFram
 
 def draw_cost(costs: pd.DataFrame) -> plt.Figure:
     """Wall time and tokens of one checkpoint of each arm, by stage, its teacher's answers included."""
+    costs = whole(costs)
     arms = costs[["student", "arm"]].drop_duplicates()
     looks = dict(zip(STAGES, SPENT, strict=True))
     looks |= {stage: ("1.0", "+++++") for stage in costs.stage if stage not in looks}

@@ -181,7 +181,7 @@ def yields(table: pd.DataFrame, titles: dict[str, str]) -> Table:
 def cost(table: pd.DataFrame) -> Table:
     """What one checkpoint of each arm took, by stage."""
     body: list[list[Cell] | None] = []
-    for _, group in table.groupby(["student", "arm"], sort=False):
+    for _, group in whole(table).groupby(["student", "arm"], sort=False):
         body += [None] if body else []
         for row in group.itertuples():
             seconds = Number(row.wall_seconds, row.least, row.most, 0)
@@ -190,8 +190,8 @@ def cost(table: pd.DataFrame) -> Table:
                 + [f"{row.tokens:.0f}", str(row.peak_memory_mib)]
             )
     caption = (
-        "Cost of one checkpoint of each arm from its teacher's answers to its evaluation: the mean over the arm's checkpoints, and "
-        "the range of the wall time. Jobs that several checkpoints share count for each. Tokens: made or, in training, seen."
+        "Cost of one checkpoint of each arm from its teacher's answers to its evaluation: the mean over the arm's checkpoints "
+        "of the largest share, and the range of the wall time. Jobs that several checkpoints share count for each. Tokens: made or, in training, seen."
     )
     header = ["student", "arm", "stage", "checkpoints", "jobs", "wall seconds", "tokens", "peak memory (MiB)"]
     return Table("cost", caption, header, body, ["l"] * 3 + ["r"] * 5)

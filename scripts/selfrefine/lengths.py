@@ -1,7 +1,7 @@
 """How long answers are, and whether training lengthens them: a gain in accuracy may be one of length."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,10 @@ def mean_and_interval(values: np.ndarray, level: float) -> list[float]:
     return [parts.mean, parts.mean - reach, parts.mean + reach]
 
 
+def _joined(names: Iterable[str]) -> str:
+    return " ".join(dict.fromkeys(names))
+
+
 def lengths_table(
     answers: pd.DataFrame,
     facts: list[str],
@@ -30,7 +34,7 @@ def lengths_table(
 ) -> pd.DataFrame:
     """lengths.csv: per arm and benchmark the mean tokens of an answer, and how many more than the arm it started from.
 
-    `answers` has one row per answer with `facts`, seed, evaluation, checkpoint, item and tokens; `start_of` names the
+    `answers` has one row per answer with `facts`, seed, evaluation, checkpoint, samples, item and tokens; `start_of` names the
     checkpoint from which one of a student was trained. `longer` is paired by item and seed; empty where nothing came before.
     """
     starts = {key: group for key, group in answers.groupby(["checkpoint", "evaluation"], sort=False) if key[0]}
@@ -44,13 +48,15 @@ def lengths_table(
             seed: starts.get((start_of(checkpoint, row["student"]), row["evaluation"]))
             for seed, checkpoint in zip(group.seed, group.checkpoint, strict=True)
         }
-        row["against"], gained = "", [np.nan] * 3
+        row["against"], gained, sources = "", [np.nan] * 3, []
         if all(frame is not None for frame in before.values()):
             row["against"] = next(iter(before.values())).arm.iloc[0]
+            sources = [before[seed].samples.iloc[0] for seed in matrix.index]
             control = np.stack(
                 [before[seed].set_index("item").tokens[matrix.columns].to_numpy(float) for seed in matrix.index]
             )
             gained = mean_and_interval(matrix.to_numpy() - control, level)
         row |= dict(zip(("longer", "longer_low", "longer_high"), gained, strict=True)) | {"level": level}
+        row |= {"samples": _joined(group.samples), "against_samples": _joined(sources)}
         rows.append(row)
     return pd.DataFrame(rows)

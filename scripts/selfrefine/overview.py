@@ -70,7 +70,7 @@ def draw_accuracy(arms: pd.DataFrame, titles: dict[str, str]) -> plt.Figure:
             if line == 0:
                 panel.set_title(titles[task], **turned(tasks))
             if line == len(students) - 1:
-                panel.set_xlabel(f"n = {here.n.iloc[0]}")
+                panel.set_xlabel(f"n = {arms[arms.evaluation == task].n.iloc[0]}")
         axes[line][0].set_yticks(range(len(mine)), labels(mine))
         axes[line][0].set_ylabel(student)
     handles = [
@@ -83,7 +83,7 @@ def draw_accuracy(arms: pd.DataFrame, titles: dict[str, str]) -> plt.Figure:
 
 
 def draw_matrix(arms: pd.DataFrame, titles: dict[str, str]) -> plt.Figure:
-    """Rows: checkpoints and teachers; columns: benchmarks; each cell with its interval, framed where it was trained on."""
+    """Rows: checkpoints and teachers; columns: benchmarks; each cell with its interval, framed where it was trained on; a dash: not evaluated."""
     arms = whole(arms)
     tasks, rows = list(arms.evaluation.unique()), checkpoints(arms)
     rows = pd.concat([rows, arms[arms.arm == "teacher"][FACTS].drop_duplicates()], ignore_index=True)
@@ -91,7 +91,10 @@ def draw_matrix(arms: pd.DataFrame, titles: dict[str, str]) -> plt.Figure:
     cells = {(*(getattr(row, fact) for fact in FACTS), row.evaluation): row for row in arms.itertuples()}
     for y, row in enumerate(rows.itertuples()):
         for x, task in enumerate(tasks):
-            cell = cells[(*(getattr(row, fact) for fact in FACTS), task)]
+            cell = cells.get((*(getattr(row, fact) for fact in FACTS), task))
+            if cell is None:
+                axis.text(x + 0.5, y + 0.5, "–", ha="center", va="center")
+                continue
             trained = task in (row.task, row.refine_task)
             frame = {"edgecolor": "black", "linewidth": 1.6 if trained else 0.3}
             grey = str(1 - 0.45 * cell.accuracy)

@@ -201,13 +201,13 @@ def holm(p_values: list[float]) -> list[float]:
 # What a study could have seen.
 
 
-def mcnemar_power(items: int, discordance: float, difference: float, alpha: float) -> float:
-    """The exact power of McNemar's exact test, in the direction of `difference`, a share `discordance` of pairs being unlike."""
+def mcnemar_power(items: int, discordance: float, true: float, alpha: float) -> float:
+    """The exact power of McNemar's exact test, in the direction of the `true` difference, a share `discordance` of pairs being unlike."""
     reach = 9 * math.sqrt(items * discordance) + 10
     unlike = np.arange(max(0, int(items * discordance - reach)), min(items, int(items * discordance + reach)) + 1)
     fewest = stats.binom.ppf(alpha / 2, unlike, 0.5)
     fewest -= stats.binom.cdf(fewest, unlike, 0.5) > alpha / 2
-    won = stats.binom.sf(unlike - fewest - 1, unlike, (discordance + abs(difference)) / (2 * discordance))
+    won = stats.binom.sf(unlike - fewest - 1, unlike, (discordance + abs(true)) / (2 * discordance))
     return float(stats.binom.pmf(unlike, items, discordance) @ won)
 
 
