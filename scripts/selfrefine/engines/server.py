@@ -175,10 +175,14 @@ class _Asking:
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         options = {"timeout": aiohttp.ClientTimeout(total=self.server.timeout), "cookie_jar": aiohttp.DummyCookieJar()}
         with (
-            tqdm(total=self.total, desc="ask", unit="answer", mininterval=5, dynamic_ncols=False, ncols=110) as self.bar,
+            tqdm(
+                total=self.total, desc="ask", unit="answer", mininterval=5, dynamic_ncols=False, ncols=110
+            ) as self.bar,
             self._signals(),
         ):
-            async with aiohttp.ClientSession(connector=connector, headers=self.engine.headers(), **options) as self.session:
+            async with aiohttp.ClientSession(
+                connector=connector, headers=self.engine.headers(), **options
+            ) as self.session:
                 syncing = asyncio.create_task(self._sync())
                 workers = [asyncio.create_task(self._work()) for _ in range(min(self.server.concurrency, self.total))]
                 try:
@@ -204,7 +208,9 @@ class _Asking:
             if self.fault:
                 task.cancel()
                 return
-            waiting = f"waiting up to {self.server.timeout:g} s for the requests in flight; interrupt again to drop them"
+            waiting = (
+                f"waiting up to {self.server.timeout:g} s for the requests in flight; interrupt again to drop them"
+            )
             print(f"\ninterrupted: {waiting}", file=sys.stderr, flush=True)
             self._stop(KeyboardInterrupt())
 
@@ -374,7 +380,9 @@ class _Asking:
         field = self.engine.limit_field
         body = body_of(request, self.engine.served, self.engine.extra, field)
         try:
-            async with self.session.post(self.url, json=body, allow_redirects=False, proxy=self.engine.proxy) as response:
+            async with self.session.post(
+                self.url, json=body, allow_redirects=False, proxy=self.engine.proxy
+            ) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorCertificateError as error:
             raise UserError(
@@ -426,17 +434,23 @@ class _Asking:
             return _Again(f"status {status}", charged=False, wait=wait)
         if status == 401:
             # What it says may repeat parts of the key.
-            fault = f"refused the key in {variable}" if self.engine.headers() else f"wants a key, and {variable} is not set"
+            fault = (
+                f"refused the key in {variable}" if self.engine.headers() else f"wants a key, and {variable} is not set"
+            )
             return UserError(f"{where}: {fault} (status 401); set the variable to a valid key and run again")
         if status == 403:
-            return UserError(f"{where}: forbids the request (status 403){told}; check what the key in {variable} may use")
+            return UserError(
+                f"{where}: forbids the request (status 403){told}; check what the key in {variable} may use"
+            )
         if status == 404:
             return UserError(
                 f"{where}: has no /chat/completions, or no model {self.engine.served!r} (status 404){told}; correct the teacher's "
                 "server.endpoint or served"
             )
         if status < 400:
-            return UserError(f"{where}: redirects elsewhere (status {status}); set server.endpoint to the final address")
+            return UserError(
+                f"{where}: redirects elsewhere (status {status}); set server.endpoint to the final address"
+            )
         if is_filtered(error):
             return _Filtered()
         if field == "max_tokens" and "max_completion_tokens" in str(error.get("message")):
