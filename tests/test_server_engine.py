@@ -1,11 +1,14 @@
 """The openai engine against a server that fails in every way: nothing lost, nothing asked twice, limits held, no key shown."""
 
+import contextlib
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 import yaml
@@ -573,3 +576,43 @@ def test_a_batch_goes_out_and_its_answers_come_back_into_the_store(tmp_path):
     assert [row["custom_id"] for row in read_jsonl(tmp_path / "rest.jsonl")] == [row["custom_id"] for row in rows[:3]]
     (asked,) = read_asked(path)
     assert asked.engine.store.spent.total == 9 * 36
+
+
+# A server that others wrote.
+
+
+def test_transformers_serve_answers_as_the_model_does(tiny_model, tmp_path):
+    for package in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(package, reason="transformers serve needs the packages fastapi, uvicorn and openai")
+    from selfrefine.engines.local import TransformersEngine
+    from selfrefine.models import load_model, load_tokenizer
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = "from transformers.cli.transformers import main; main()"
+    options = ["serve", str(tiny_model), "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    with open(tmp_path / "server.log", "wb") as log:
+        process = subprocess.Popen([sys.executable, "-c", program, *options], stdout=log, stderr=log)
+    try:
+
+        def is_up():
+            assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
+                return answer.status == 200
+
+        wait_for(is_up, 300)
+        server = Server(endpoint=f"http://127.0.0.1:{port}/v1", store=str(tmp_path / "store"), concurrency=2)
+        wanted = requests(12, max_tokens=12)
+        engine = ServerEngine(server, str(tiny_model))
+        served = engine.generate(wanted)
+    finally:
+        process.terminate()
+        process.wait()
+    local = TransformersEngine(load_model(tiny_model, "float32"), load_tokenizer(tiny_model), {}, 4)
+    expected = {
+        r.id: answer for batch in local.batches(wanted) for r, answer in zip(batch, local.generate(batch), strict=True)
+    }
+    assert [answer.text for answer in served] == [expected[request.id].text for request in wanted]
+    assert [answer.prompt_tokens for answer in served] == [expected[request.id].prompt_tokens for request in wanted]
+    assert engine.report(wanted)["without_usage"] == 0
