@@ -1,6 +1,8 @@
 # What the rules share: the validated study, each job's recipe, and the fingerprint of the code it runs.
 
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -37,7 +39,7 @@ wildcard_constraints:
     task="[A-Za-z0-9][A-Za-z0-9_-]*",
     recipe="[A-Za-z0-9][A-Za-z0-9_-]*",
     file="[A-Za-z0-9][A-Za-z0-9_-]*[.][a-z]+",
-    part="tables|training|reading",
+    part="tables|training|reading|asked",
     split="train|test",
     style="cot|plain",
     share="[0-9]+",
@@ -93,8 +95,25 @@ def held_out(wildcards):
     return {}
 
 
+def teachers_among(names):
+    """A pattern that only these teachers match; none, if there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def teachers_but(names):
+    """A pattern that all teachers but these match."""
+    return f"(?!(?:{teachers_among(names)})/)[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+def server(wildcards):
+    """Where and how a served teacher is asked, as a command-line flag: no part of the recipe."""
+    return f"--server {shlex.quote(study.teachers[wildcards.teacher].server.model_dump_json())}"
+
+
 def teacher_source(wildcards):
     teacher = study.teachers[wildcards.teacher]
+    if teacher.engine == "openai":
+        return {}
     if teacher.engine == "recorded":
         return {"recording": teacher.recording}
     return {"model": f"results/models/{teacher.model}/manifest.json"}

@@ -1,6 +1,11 @@
 # The teacher answers every item of a split; its right, whole answers to the training items become demonstrations.
 
 
+localrules:
+    ask,
+    estimate,
+
+
 rule teach:
     input:
         unpack(teacher_source),
@@ -12,6 +17,8 @@ rule teach:
         "logs/teach/{teacher}/{task}/{split}-{style}.log",
     conda:
         "../envs/pipeline.yaml"
+    wildcard_constraints:
+        teacher=teachers_but(study.served()),
     threads: study.threads.generate
     params:
         recipe=recipe("teach"),
@@ -26,6 +33,30 @@ rule teach:
         " --output {output.answers}"
         " --provenance {output.provenance}"
         " &> {log}"
+
+
+# A served teacher needs the network and waits; compute nodes often have none, so it is asked from where Snakemake runs.
+use rule teach as ask with:
+    wildcard_constraints:
+        teacher=teachers_among(study.served()),
+    threads: 1
+    params:
+        recipe=recipe("teach"),
+        code=code("scripts/teach.py"),
+        source=server,
+
+
+# `snakemake estimate` says what the requests that are not answered yet would cost.
+rule estimate:
+    input:
+        [row["items"] for row in study.asked()],
+        asked="results/index/asked.json",
+    log:
+        "logs/estimate.log",
+    conda:
+        "../envs/pipeline.yaml"
+    shell:
+        "python scripts/estimate.py --asked {input.asked} | tee {log}"
 
 
 rule demonstrate:

@@ -77,7 +77,9 @@ def report(jobs: list, planner: Planner) -> str:
     """What the jobs take: by stage, by model, evaluation by benchmark, teachers by name."""
     groups: dict[str, dict[str, list[Cost]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for job in jobs:
-        rule, wildcards = job.rule.name, dict(job.wildcards.items())
+        # Served teachers have a rule of their own, for the same stage.
+        rule = "teach" if job.rule.name == "ask" else job.rule.name
+        wildcards = dict(job.wildcards.items())
         if rule == "all":
             continue
         cost = planner.cost(rule, **wildcards)

@@ -1,7 +1,10 @@
 """Asks a teacher every item of a split and judges its answers; goes on where an interrupted run stopped."""
 
 import argparse
+import os
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from selfrefine import cli
 from selfrefine.benchmarks import read_items
@@ -10,6 +13,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import write_jsonl
 from selfrefine.paths import count, requests_for, to_rows
 from selfrefine.provenance import Run
+from selfrefine.serving import Server
 from selfrefine.teaching import Teaching
 
 
@@ -19,13 +23,34 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--items", required=True, type=Path, help="the items to ask")
     parser.add_argument("--model", type=Path, help="the teacher's model manifest (engine transformers)")
     parser.add_argument("--recording", type=Path, help="kept completions (engine recorded)")
+    parser.add_argument(
+        "--server",
+        type=cli.recipe(Server),
+        default=Server(),
+        metavar="JSON",
+        help="where and how to ask (engine openai); the API key is in the environment",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
     cli.add_provenance(parser)
     return parser.parse_args()
 
 
+def proxy_for(address: str) -> str | None:
+    """The proxy that the environment sets for an address."""
+    parts = urlsplit(address)
+    return None if urllib.request.proxy_bypass(parts.hostname) else urllib.request.getproxies().get(parts.scheme)
+
+
 def open_engine(args: argparse.Namespace):
+    if args.recipe.engine == "openai":
+        if not args.recipe.served:
+            raise UserError("engine openai: name the model at the server with `served` in --recipe")
+        from selfrefine.engines.server import ServerEngine
+
+        recipe, server = args.recipe, args.server
+        key, proxy = os.environ.get(server.key_variable), proxy_for(server.endpoint)
+        return ServerEngine(server, recipe.served, recipe.revision, recipe.extra, key, proxy)
     if args.recipe.engine == "recorded":
         if args.recording is None:
             raise UserError("engine recorded: name the kept completions with --recording")
@@ -66,7 +91,10 @@ def teach(args: argparse.Namespace, run: Run) -> None:
     keys = {request.id: request.key for request in requests}
     write_jsonl(args.output, ({**row, "key": keys[row["id"]]} for row in rows))
     made = sum(completion.tokens for completion in completions.values())
-    figures = {"tokens_made": made} if recipe.engine != "recorded" else {"tokens_replayed": made}
+    if recipe.engine == "openai":
+        figures = engine.report(requests)
+    else:
+        figures = {"tokens_made": made} if recipe.engine != "recorded" else {"tokens_replayed": made}
     run.record([args.output], engine=engine.identity, paths=count(rows), **figures)
 
 

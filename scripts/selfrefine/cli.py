@@ -39,9 +39,11 @@ def describe(fault: dict) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "(whole)"
     message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
+    # What stands there in place of a variable's name or a plain address may be a key.
+    secret = bool(fault["loc"]) and fault["loc"][-1] in ("key_variable", "endpoint")
     shown = (
         f" (found {given!r})"
-        if isinstance(given, str | int | float | bool) and fault["type"] != "extra_forbidden"
+        if isinstance(given, str | int | float | bool) and fault["type"] != "extra_forbidden" and not secret
         else ""
     )
     return f"{where}: {message}{shown}"

@@ -12,7 +12,7 @@ import re
 from typing import Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from selfrefine import benchmarks, outputs, preferences
 from selfrefine.cli import describe
@@ -22,6 +22,7 @@ from selfrefine.files import canonical_json
 from selfrefine.prompts import Prompt
 from selfrefine.provenance import record_of
 from selfrefine.sampling import SampleRecipe, Sampling
+from selfrefine.serving import Server, check_extra
 from selfrefine.sources import Source
 from selfrefine.teaching import Keeping, Teaching
 from selfrefine.training import InstructRecipe, InstructSettings, RefineRecipe, RefineSettings
@@ -70,18 +71,24 @@ class Teacher(Strict):
     """A teacher: the engine that answers for it, and how it is spoken to."""
 
     family: str
-    engine: Literal["transformers", "recorded"]
+    engine: Literal["transformers", "openai", "recorded"]
     model: str | None = Field(None, description="Its weights; needed by engine transformers.")
     recording: str | None = Field(None, description="Its kept completions; needed by engine recorded.")
+    served: str | None = Field(None, min_length=1, description="Its name at the server; needed by engine openai.")
+    revision: str = Field("", description="Tells apart different weights that are served under one name.")
+    extra: dict = Field({}, description="Further fields of each request's body, such as reasoning_effort.")
+    server: Server = Server()
     request: dict[Literal["math", "choice"], str] = Field({}, description="An extra last line of the prompt, by kind.")
     system: str | None = None
     generation: Generation = Generation()
     dtype: str = DTYPE
     batch_size: int = Field(16, gt=0)
 
+    _extra_is_free = field_validator("extra")(check_extra)
+
     @model_validator(mode="after")
     def _can_answer(self):
-        needed = "recording" if self.engine == "recorded" else "model"
+        needed = {"transformers": "model", "openai": "served", "recorded": "recording"}[self.engine]
         if getattr(self, needed) is None:
             raise ValueError(f"engine {self.engine} needs the key {needed!r}")
         return self
@@ -290,6 +297,10 @@ class Study(Strict):
 
     def _teach(self, teacher: str, task: str, split: str, style: str) -> Teaching:
         entry = self.teachers[teacher]
+        if entry.engine == "openai":
+            own = {"served": entry.served, "revision": entry.revision, "extra": entry.extra}
+        else:
+            own = {"dtype": entry.dtype, "batch_size": entry.batch_size}
         return Teaching(
             engine=entry.engine,
             prompt=self._prompt(task),
@@ -299,8 +310,7 @@ class Study(Strict):
             system=entry.system,
             generation=entry.generation,
             extractor=self.extractor,
-            dtype=entry.dtype,
-            batch_size=entry.batch_size,
+            **own,
         )
 
     def _demonstrate(self, teacher: str, task: str) -> Keeping:
@@ -495,8 +505,29 @@ class Study(Strict):
             "records": [str(record_of(path)) for path in itertools.chain(samples, *made)],
         }
 
+    def served(self) -> list[str]:
+        """The teachers that a server answers for."""
+        return [name for name in self.study.teachers if self.teachers[name].engine == "openai"]
+
+    def asked(self) -> list[dict]:
+        """What is asked of served teachers, {teacher, items, recipe, server} per file of answers."""
+        rows = [row for row in outputs.answers_of(self) if row["teacher"] in self.served()]
+        return [
+            {
+                "teacher": row["teacher"],
+                "items": f"results/benchmarks/{row['task']}/{row['split']}.jsonl",
+                "recipe": self._teach(
+                    **{name: row[name] for name in ("teacher", "task", "split", "style")}
+                ).model_dump(),
+                "server": self.teachers[row["teacher"]].server.model_dump(),
+            }
+            for row in rows
+        ]
+
     def listing(self, part: str) -> str:
-        """The artifacts that the tables, the training curves or the reading page are made of, as JSON."""
+        """What is asked of served teachers, or the artifacts behind the tables, training curves or reading page, as JSON."""
+        if part == "asked":
+            return json.dumps(self.asked(), indent=1) + "\n"
         kinds = {
             "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
             "training": ("training",),
@@ -534,19 +565,23 @@ class Study(Strict):
         return {task: self.benchmarks[task].title for task in self._used()}
 
     def sources(self) -> list[dict[str, str]]:
-        """What the study uses {role, name, source, licence, sha256}: benchmarks, students, teachers with weights."""
+        """What the study uses {role, name, source, licence, sha256}: benchmarks, students, teachers with weights or served."""
         rows = []
         for task in self._used():
             files = {split.file for split in self.benchmarks[task].splits.values()}
             rows += [("benchmark", task, self.benchmarks[task].files[name]) for name in sorted(files)]
         rows += [("student", name, self.models[self.students[name].model]) for name in self.study.students]
         for name in self.study.teachers:
-            if self.teachers[name].model:
+            if self.teachers[name].model and name not in self.served():
                 rows.append(("teacher", name, self.models[self.teachers[name].model]))
-        return [
+        listed = [
             {"role": role, "name": name, "source": s.source, "licence": s.licence, "sha256": s.sha256 or ""}
             for role, name, s in rows
         ]
+        blank = {"licence": "", "sha256": ""}
+        for name in self.served():
+            listed.append({"role": "teacher", "name": name, "source": f"served:{self.teachers[name].served}", **blank})
+        return listed
 
 
 def base(student: str) -> str:

@@ -3,10 +3,11 @@
 import collections
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from selfrefine.engines import Generation
 from selfrefine.prompts import Prompt
+from selfrefine.serving import check_extra
 
 
 class Teaching(BaseModel):
@@ -14,7 +15,7 @@ class Teaching(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: Literal["transformers", "recorded"]
+    engine: Literal["transformers", "openai", "recorded"]
     prompt: Prompt
     style: Literal["cot", "plain"] = "cot"
     request: str = Field("", description="An extra last line of the prompt, such as a wish for brevity.")
@@ -23,6 +24,11 @@ class Teaching(BaseModel):
     extractor: Literal["strict", "legacy"] = "strict"
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
     batch_size: int = Field(16, gt=0)
+    served: str = Field("", description="The model's name at the server (engine openai).")
+    revision: str = Field("", description="Tells apart different weights served under one name (engine openai).")
+    extra: dict = Field({}, description="Further fields of each request's body (engine openai).")
+
+    _extra_is_free = field_validator("extra")(check_extra)
 
 
 class Keeping(BaseModel):
