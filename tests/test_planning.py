@@ -1,0 +1,120 @@
+"""What a study takes, against sums done by hand."""
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from conftest import REPOSITORY, run
+from selfrefine.errors import UserError
+from selfrefine.planning import Assumptions, Planner
+from selfrefine.study import Study
+
+SHIPPED = yaml.safe_load((REPOSITORY / "config/assumptions.yaml").read_text())
+
+
+def planner(study: dict | None = None, **assumed) -> Planner:
+    """The paper's study, with round figures."""
+    config: dict = {}
+    for name in ("benchmarks", "recipes", "paper"):
+        update_config(config, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
+    update_config(config, study or {})
+    values: dict = {}
+    update_config(values, SHIPPED)
+    round_figures = {
+        "gpu": {"peak_tflops": 100, "memory_gb": 80, "generate": 0.1, "train": 0.5},
+        "start_seconds": 0,
+        "load_gb_per_second": 1e9,
+        "tokens": {part: {"math": n, "choice": n} for part, n in (("prompt", 100), ("cot", 200), ("plain", 50))},
+        "yields": {"demonstrations": 0.5, "pairs": 0.5},
+        "items": {"gsm8k": {"train": 8000, "test": 1000}},
+        "models": {"llama-2-7b": {"parameters": 10, "active": 10, "per_rank": 2.5}},
+        "bytes_per_token": 5,
+    }
+    update_config(values, round_figures)
+    update_config(values, assumed)
+    return Planner(Study.read(config), Assumptions.read(values))
+
+
+START = "llama-2-7b/instruct/gpt-3.5/gsm8k/100/0"
+
+
+def test_evaluation_reads_prompts_and_writes_chains():
+    cost = planner().cost("evaluate", checkpoint=START, task="gsm8k")
+    # 1,000 x 100 tokens at 100e12 x 0.5 / 20e9 a second, and 1,000 x 200 at 100e12 x 0.1 / 20e9.
+    assert cost.gpu_hours == pytest.approx((100_000 / 2500 + 200_000 / 500) / 3600)
+    assert (cost.prompt_tokens, cost.written_tokens, cost.bytes) == (100_000, 200_000, 1_000_000)
+
+
+def test_sampling_counts_both_styles_and_the_share():
+    cost = planner().cost("sample", start=START, task="gsm8k", share="25", seed="0")
+    assert cost.prompt_tokens == 2000 * 8 * 100
+    assert cost.written_tokens == 2000 * (4 * 200 + 4 * 50)
+
+
+def test_instruct_counts_epochs_kept_demonstrations_and_recomputed_activations():
+    cost = planner().cost("instruct", student="llama-2-7b", teacher="gpt-3.5", task="gsm8k", share="50", seed="0")
+    assert cost.trained_tokens == 4000 * 0.5 * 4 * 300
+    assert cost.gpu_hours == pytest.approx(cost.trained_tokens * 3 * 20e9 / 50e12 / 3600)
+    assert cost.bytes == 2.5e6 * 8 * 4
+
+
+def test_refine_counts_both_sides_the_reference_and_the_limit_of_updates():
+    at = {"start": START, "task": "gsm8k", "share": "100", "seed": "0"}
+    cost = planner().cost("refine", recipe="cot", **at)
+    assert cost.trained_tokens == 8000 * 0.5 * 3 * (300 + 150)
+    assert cost.gpu_hours == pytest.approx(cost.trained_tokens * (3 + 1 / 3) * 20e9 / 50e12 / 3600)
+    assert planner().cost("refine", recipe="rft", **at).trained_tokens == 8000 * 0.5 * 3 * 4 * 300
+    few = planner({"refine": {"max_steps": 10}}).cost("refine", recipe="cot", **at)
+    assert few.trained_tokens == 10 * 128 * 450
+
+
+def test_a_served_teacher_takes_tokens_and_no_gpu():
+    at = {"task": "gsm8k", "split": "train", "style": "cot"}
+    served, own = (planner().cost("teach", teacher=name, **at) for name in ("gpt-3.5", "llama-2-70b"))
+    assert served.gpu_hours == 0 < own.gpu_hours
+    assert served.written_tokens == own.written_tokens == 8000 * 200
+
+
+def test_what_was_measured_takes_the_place_of_what_is_reckoned():
+    measured = {"generate_tokens_per_second": {"llama-2-7b": 1000}, "train_tokens_per_second": {"llama-2-7b": 100}}
+    mine = planner(**measured)
+    cost = mine.cost("evaluate", checkpoint=START, task="gsm8k")
+    assert cost.gpu_hours == pytest.approx((100_000 / 2500 + 200_000 / 1000) / 3600)
+    cost = mine.cost("instruct", student="llama-2-7b", teacher="gpt-3.5", task="gsm8k", share="100", seed="0")
+    assert cost.gpu_hours == pytest.approx(cost.trained_tokens / 100 / 3600)
+
+
+def test_a_model_takes_as_many_gpus_as_hold_it_and_waits_for_its_weights():
+    mine = planner(start_seconds=36, load_gb_per_second=1, models={"llama-2-7b": {"parameters": 80}})
+    assert mine.gpus("llama-2-7b") == 3  # 80e9 x 2 bytes x 1.25 = 200 GB
+    spare = planner(models={"llama-2-7b": {"parameters": 80}})
+    waited = [p.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours for p in (mine, spare)]
+    assert waited[0] - waited[1] == pytest.approx(3 * (36 + 160) / 3600, rel=1e-3)
+
+
+def test_what_is_not_known_is_named():
+    with pytest.raises(UserError, match="assumptions: models.other is missing"):
+        planner().model("other")
+    with pytest.raises(UserError, match=r"assumptions: gpu.peak_tflops: Input should be greater than 0"):
+        Assumptions.read(SHIPPED | {"gpu": SHIPPED["gpu"] | {"peak_tflops": 0}})
+    with pytest.raises(UserError, match="assumptions: gpus: unknown key"):
+        Assumptions.read(SHIPPED | {"gpus": 1})
+    lacking = planner()
+    object.__setattr__(lacking.assumed, "items", {})
+    with pytest.raises(UserError, match="assumptions: items.gsm8k.test is missing"):
+        lacking.items("gsm8k", "test")
+
+
+def test_the_command_counts_what_snakemake_would_run(finished, fresh, tmp_path):
+    folder, _, _ = fresh
+    assume = tmp_path / "assume.yaml"
+    assume.write_text("models: {tiny: {parameters: 0.0001, active: 0.0001, per_rank: 0.01}}\n")
+    command = ("python", "scripts/plan.py", "--configfile", "config/tiny.yaml", "--assume", assume)
+    (folder / "config/assumptions.yaml").symlink_to(REPOSITORY / "config/assumptions.yaml")
+    told = run(*command, cwd=folder).stdout
+    for rule, jobs in (("instruct", 1), ("sample", 1), ("refine", 1), ("evaluate", 6), ("teach", 3)):
+        assert f"| {rule} " in told
+        line = next(line for line in told.splitlines() if line.startswith(f"| {rule} "))
+        assert line.split("|")[2].strip() == str(jobs)
+    assert "assumptions: models.tiny is missing" in run(*command[:4], cwd=folder, check=False).stderr
+    assert "Nothing would run" in run(*command, cwd=finished[0]).stdout
