@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 
 import pytest
 import yaml
@@ -29,7 +28,7 @@ def miniature(model, folder) -> dict:
         "students": ["llama-2-7b"],
         "teachers": ["llama-2-70b", "gpt-3.5"],
         "tasks": list(SIZES),
-        "evaluate": [*SIZES, "gsm8k"],
+        "evaluate": list(SIZES),
         "shares": [50, 100],
         "seeds": [0, 1],
     }
@@ -147,7 +146,7 @@ def test_every_arm_is_there_where_it_belongs(paper):
 
 def test_every_number_leads_back_to_its_samples(paper):
     folder, _ = paper
-    assert re.search(r"no fault|all .* hold|verified", run("python", "scripts/lineage.py", "--all", cwd=folder).stdout)
+    assert "every link holds" in run("python", "scripts/lineage.py", "--all", cwd=folder).stdout
 
 
 def test_a_student_that_solves_nothing_is_left_as_it_was_and_named(paper):
