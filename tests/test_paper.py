@@ -154,4 +154,4 @@ def test_a_student_that_solves_nothing_is_left_as_it_was_and_named(paper):
     records = [json.loads(path.read_text()) for path in folder.glob("results/checkpoints/**/provenance.json")]
     idle = [record for record in records if record["stage"] == "refine" and record["figures"]["updates"] == 0]
     summary = (folder / "results/summary.md").read_text()
-    assert (f"In {len(idle)} of " in summary) is bool(idle)
+    assert idle and f"In {len(idle)} of " in summary

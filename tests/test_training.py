@@ -22,6 +22,7 @@ from selfrefine.training import (
     InstructRecipe,
     RefineRecipe,
     check_example,
+    common_arguments,
     encode_completion,
     encode_prompt,
     last_checkpoint,
@@ -430,6 +431,19 @@ def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, 
             expected.append(weight * (1 - 1 / (1 + math.exp(-gain if good else gain))))
     kept = min(row["loss"] for row in log if row["split"] == "validation")
     assert kept == pytest.approx(sum(expected) / len(expected), rel=2e-3)
+
+
+def test_kto_sets_each_question_beside_the_batchs_last_answer(tiny_model, tokenizer, tmp_path):
+    rows = [{"prompt_ids": [5, 6], "completion_ids": [10 + i], "label": i % 2 == 0} for i in range(7)]
+    recipe = RefineRecipe.model_validate(refine_recipe(objective={"loss": "kto"}, micro_batch_size=4))
+    arguments = common_arguments(recipe.training, tmp_path, 0, 1)
+    examples = {"train": rows, "validation": rows[:2]}
+    trainer = refine.make_trainer(load_model(tiny_model, "float32"), False, arguments, recipe, examples, tokenizer)
+    own = [ids[0] for ids in trainer.train_dataset["completion_ids"]]
+    beside = [ids[0] for ids in trainer.train_dataset["KL_completion_ids"]]
+    assert sorted(own) == list(range(10, 17)) != own
+    assert beside == [own[3], *own[:3], own[6], *own[4:6]]
+    assert list(trainer._get_train_sampler()) == list(range(7))
 
 
 def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path):
