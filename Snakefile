@@ -27,6 +27,7 @@ include: "rules/instruct.smk"
 include: "rules/refine.smk"
 include: "rules/evaluate.smk"
 include: "rules/results.smk"
+include: "rules/figures.smk"
 include: "rules/claims.smk"
 
 

@@ -10,9 +10,6 @@ localrules:
     read,
 
 
-include: "figures.smk"
-
-
 INDEX = study.index()
 TABLES = [
     "accuracy",
