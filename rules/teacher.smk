@@ -15,10 +15,10 @@ rule teach:
         provenance="results/completions/{teacher}/{task}/{split}-{style}.provenance.json",
     log:
         "logs/teach/{teacher}/{task}/{split}-{style}.log",
-    conda:
-        "../envs/pipeline.yaml"
     wildcard_constraints:
         teacher=teachers_but(study.served()),
+    conda:
+        "../envs/pipeline.yaml"
     threads: study.threads.generate
     params:
         recipe=recipe("teach"),
