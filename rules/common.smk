@@ -95,6 +95,17 @@ def held_out(wildcards):
     return {}
 
 
+def launcher(wildcards, resources):
+    """How a training job starts: with one process for each of its GPUs."""
+    gpus = resources.get("gpu", 0)
+    if gpus < 2:
+        return "python"
+    return (
+        f"accelerate launch --multi_gpu --num_processes {gpus} --num_machines 1 --main_process_port 0"
+        " --mixed_precision no --dynamo_backend no"
+    )
+
+
 def teachers_among(names):
     """A pattern that only these teachers match; none, if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"

@@ -9,8 +9,6 @@ rule instruct:
     output:
         multiext(
             "results/checkpoints/{student}/instruct/{teacher}/{task}/{share}/{seed}/",
-            adapter="adapter_model.safetensors",
-            adapter_config="adapter_config.json",
             manifest="manifest.json",
             training="training.jsonl",
             provenance="provenance.json",
@@ -24,8 +22,9 @@ rule instruct:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),
         allocator=KEEP_MEMORY,
+        launcher=launcher,
     shell:
-        "HF_HUB_OFFLINE=1 {params.allocator} python scripts/instruct.py"
+        "HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} scripts/instruct.py"
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"

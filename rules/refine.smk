@@ -60,8 +60,6 @@ rule refine:
     output:
         multiext(
             "results/checkpoints/{start}/refine/{task}/{recipe}/{share}/{seed}/",
-            adapter="adapter_model.safetensors",
-            adapter_config="adapter_config.json",
             manifest="manifest.json",
             training="training.jsonl",
             provenance="provenance.json",
@@ -75,8 +73,9 @@ rule refine:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),
         allocator=KEEP_MEMORY,
+        launcher=launcher,
     shell:
-        "HF_HUB_OFFLINE=1 {params.allocator} python scripts/refine.py"
+        "HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} scripts/refine.py"
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"

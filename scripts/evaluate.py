@@ -44,7 +44,7 @@ def evaluate(args: argparse.Namespace, run: Run) -> None:
 
     recipe = args.recipe
     set_threads(args.threads)
-    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype), recipe.batch_size)
+    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype, recipe.quantisation), recipe.batch_size)
     model = evaluation.EngineModel(engine, args.report, recipe.system)
     report, samples = evaluation.evaluate(model, recipe.task, args.task.parent)
     asked = {row["id"] for row in read_jsonl(args.task.parent / "docs.jsonl")}

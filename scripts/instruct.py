@@ -1,4 +1,4 @@
-"""Phase 1: fine-tunes a student's adapter on a teacher's demonstrations (TRL's SFTTrainer, PEFT LoRA).
+"""Phase 1: fine-tunes a student, or an adapter of it, on a teacher's demonstrations (TRL's SFTTrainer, PEFT LoRA).
 
 The loss is on the answer's tokens and the stop token. An interrupted run goes on from its last trainer checkpoint.
 """
@@ -11,19 +11,24 @@ from selfrefine.benchmarks import known_item, read_items, subset
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
+from selfrefine.models import load_tokenizer, open_checkpoint, set_threads
+from selfrefine.processes import agreed, state
 from selfrefine.prompts import messages
 from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
+    EpochOrder,
     InstructRecipe,
     check_example,
     common_arguments,
     encode_completion,
     encode_prompt,
+    load_for_training,
     lora_config,
     open_scratch,
+    restore_precision,
     run_to_the_end,
-    save_adapter,
+    save_trained,
+    shared_dataset,
     tokens_seen,
     updates,
 )
@@ -64,8 +69,9 @@ def main() -> None:
     args = arguments()
     scratch = args.manifest.parent / TRAINER
     inputs = [args.start, args.items, args.demonstrations]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
-        if not run.made:
+    leads = state().is_main_process
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed, leads) as run:
+        if not agreed(leads and run.made):
             instruct(args, scratch, run)
 
 
@@ -81,28 +87,36 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     if not examples:
         raise UserError(f"{args.demonstrations}: no demonstration is left ({counts}); raise `max_length` or `share`")
 
-    from datasets import Dataset
+    from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
+
+    class DemonstrationTrainer(SFTTrainer):
+        def _get_train_sampler(self, dataset=None):
+            lengths = [len(example["input_ids"]) for example in examples]
+            return EpochOrder(len(examples), settings.batch_size, recipe.seed, lengths)
 
     open_scratch(scratch, run)
     steps = updates(len(examples), settings.batch_size, settings.epochs)
     config = SFTConfig(
-        **common_arguments(settings, scratch, recipe.seed, steps),
+        **common_arguments(settings, scratch, recipe.seed, steps, recipe.dtype),
         warmup_steps=round(settings.warmup * steps),
         save_steps=settings.save_every,
-        train_sampling_strategy="group_by_length",
         completion_only_loss=True,
     )
-    trainer = SFTTrainer(
-        model=load_model(folder, recipe.dtype),
+    set_seed(recipe.seed)
+    trainer = DemonstrationTrainer(
+        model=load_for_training(folder, None, recipe),
         args=config,
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=shared_dataset(examples, scratch / "train"),
         processing_class=tokenizer,
-        peft_config=lora_config(settings.lora),
+        peft_config=lora_config(settings.lora) if settings.method == "lora" else None,
     )
+    restore_precision(trainer.model, {})
     check_first_batch(trainer, examples, tokenizer)
     history = run_to_the_end(trainer, scratch, steps)
-    names = save_adapter(trainer.model, args.manifest.parent)
+    if not run.leads:
+        return
+    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype)
     log = [{"step": e["step"], "loss": e["loss"], "learning_rate": e["learning_rate"]} for e in history if "loss" in e]
     write_jsonl(args.log, log)
     write_manifest(args.manifest, "instruct", folder, names)

@@ -11,20 +11,26 @@ from selfrefine.benchmarks import known_item, read_items
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_model, load_tokenizer, open_checkpoint, set_threads
+from selfrefine.models import load_tokenizer, open_checkpoint, set_threads
 from selfrefine.preferences import Objective
+from selfrefine.processes import agreed, state
 from selfrefine.prompts import messages
 from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
+    EpochOrder,
     RefineRecipe,
     common_arguments,
     encode_completion,
     encode_prompt,
+    load_for_training,
     lora_config,
     open_scratch,
+    restore_precision,
     run_to_the_end,
-    save_adapter,
+    save_trained,
+    shared_dataset,
     tokens_seen,
+    trainable,
     updates,
 )
 
@@ -79,24 +85,35 @@ def build_examples(
 def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, examples: dict, tokenizer):
     """TRL's trainer for the recipe's objective, over texts that are tokenised already, exactly as they were sampled.
 
-    `adapter`: whether the model comes with one to train on; otherwise a new one is made.
+    `adapter`: whether the model comes with one to train on; otherwise a new one is made, unless all weights are trained.
     """
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    class TextTrainer(SFTTrainer):
+        def _get_train_sampler(self, dataset=None):
+            return order_of(self)
+
     objective, settings = recipe.objective, recipe.training
+    scratch = Path(arguments["output_dir"])
     data = {
-        "train_dataset": Dataset.from_list(examples["train"]),
-        "eval_dataset": Dataset.from_list(examples["validation"]),
+        "train_dataset": shared_dataset(examples["train"], scratch / "train"),
+        "eval_dataset": shared_dataset(examples["validation"], scratch / "validation"),
         "processing_class": tokenizer,
-        "peft_config": None if adapter else lora_config(settings.lora),
+        "peft_config": None if adapter or settings.method == "full" else lora_config(settings.lora),
     }
     if objective.loss == "sft":
-        return SFTTrainer(model=model, args=SFTConfig(**arguments, completion_only_loss=True), **data)
+        return TextTrainer(model=model, args=SFTConfig(**arguments, completion_only_loss=True), **data)
     beta = objective.beta or settings.beta
     if objective.loss == "kto":
         return single_text_trainer(model, arguments, beta, data)
     return pair_trainer(model, arguments, beta, objective, data)
+
+
+def order_of(trainer) -> EpochOrder:
+    """The order in which a trainer sees its examples."""
+    arguments, processes = trainer.args, state().num_processes
+    size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    return EpochOrder(len(trainer.train_dataset), size, arguments.seed)
 
 
 def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data: dict):
@@ -108,6 +125,9 @@ def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data
     class PairTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset
+
+        def _get_train_sampler(self, dataset=None):
+            return order_of(self)
 
         def _precompute_ref_logps(self, dataset, name, batch_size):
             if objective.reference == "start":
@@ -150,7 +170,7 @@ def single_text_trainer(model, arguments: dict, beta: float, data: dict):
     """TRL's KTOTrainer. The rarer kind of text weighs as much in all as the other (KTO, arXiv 2402.01306, equation 8)."""
     from trl import KTOConfig, KTOTrainer
 
-    class TextTrainer(KTOTrainer):
+    class SingleTextTrainer(KTOTrainer):
         def _prepare_dataset(self, dataset, tokenizer, args, name):
             # Texts meet other questions within their batch to estimate how far the student has moved; batches keep the
             # order of the data, so it is shuffled here.
@@ -169,15 +189,16 @@ def single_text_trainer(model, arguments: dict, beta: float, data: dict):
         undesirable_weight=max(good / bad, 1.0),
         precompute_ref_log_probs=True,
     )
-    return TextTrainer(model=model, args=config, **data)
+    return SingleTextTrainer(model=model, args=config, **data)
 
 
 def main() -> None:
     args = arguments()
     scratch = args.manifest.parent / TRAINER
     inputs = [args.start, args.items, args.pairs]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
-        if not run.made:
+    leads = state().is_main_process
+    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed, leads) as run:
+        if not agreed(leads and run.made):
             refine(args, scratch, run)
 
 
@@ -190,15 +211,16 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     if not (examples["train"] and examples["validation"]):
         if counts["too_long"]:
             raise UserError(f"{args.pairs}: too few pairs are left ({counts}); raise `max_length`")
-        leave_unchanged(args, run, folder, adapter, counts)
+        if run.leads:
+            leave_unchanged(args, run, folder, adapter, tokenizer, counts)
         return
 
-    from peft import PeftModel
+    from transformers import set_seed
 
     open_scratch(scratch, run)
     steps = min(settings.max_steps, updates(len(examples["train"]), settings.batch_size, settings.epochs))
     every = min(settings.evaluate_every, steps)
-    arguments = common_arguments(settings, scratch, recipe.seed, steps) | {
+    arguments = common_arguments(settings, scratch, recipe.seed, steps, recipe.dtype) | {
         "per_device_eval_batch_size": settings.micro_batch_size,
         "warmup_steps": settings.warmup_steps,
         "eval_strategy": "steps",
@@ -208,14 +230,15 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
     }
-    model = load_model(folder, recipe.dtype)
-    if adapter:
-        # A PeftModel without a peft_config makes the trainer keep a frozen copy of the adapter as the reference; with a
-        # peft_config the reference would be the base model.
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    set_seed(recipe.seed)
+    model = load_for_training(folder, adapter, recipe)
+    exact = trainable(model)
     trainer = make_trainer(model, bool(adapter), arguments, recipe, examples, tokenizer)
+    restore_precision(trainer.model, exact)
     history = run_to_the_end(trainer, scratch, steps)
-    names = save_adapter(trainer.model, args.manifest.parent)
+    if not run.leads:
+        return
+    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype)
     log = [training_row(entry) for entry in history if "loss" in entry or "eval_loss" in entry]
     write_jsonl(args.log, log)
     write_manifest(args.manifest, "refine", folder, names)
@@ -230,23 +253,22 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     )
 
 
-def leave_unchanged(args: argparse.Namespace, run: Run, folder: Path, adapter: Path | None, counts: dict) -> None:
+def leave_unchanged(args: argparse.Namespace, run: Run, folder: Path, adapter: Path | None, tokenizer, counts) -> None:
     """The checkpoint of a student whose paths gave nothing to learn from: its start, without an update.
 
     So one barren cell does not stop a study; the summary names it.
     """
-    from peft import PeftModel, get_peft_model
+    from peft import get_peft_model
     from transformers import set_seed
 
+    recipe = args.recipe
     print(f"{args.pairs}: too few pairs to learn from ({counts}): the student is left as it was", flush=True)
-    set_seed(args.recipe.seed)
-    model = load_model(folder, args.recipe.dtype)
-    if adapter:
-        model = PeftModel.from_pretrained(model, adapter)
-    else:
-        model = get_peft_model(model, lora_config(args.recipe.training.lora))
+    set_seed(recipe.seed)
+    model = load_for_training(folder, adapter, recipe)
+    if not adapter and recipe.training.method == "lora":
+        model = get_peft_model(model, lora_config(recipe.training.lora))
     args.manifest.parent.mkdir(parents=True, exist_ok=True)
-    names = save_adapter(model, args.manifest.parent)
+    names = save_trained(model, tokenizer, args.manifest.parent, recipe.dtype)
     write_jsonl(args.log, [])
     write_manifest(args.manifest, "refine", folder, names)
     run.record([args.manifest, args.log, *(args.manifest.parent / name for name in names)], pairs=counts, updates=0)

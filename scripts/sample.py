@@ -60,7 +60,7 @@ def sample(args: argparse.Namespace, run: Run) -> None:
     requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]
     if not requests:
         raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
-    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype), recipe.batch_size)
+    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype, recipe.quantisation), recipe.batch_size)
     rows = to_rows(requests, complete(engine, requests, args.output, "sample paths"), items, recipe.extractor)
     solved = {row["item"] for row in rows if row["style"] == "cot" and row["correct"]}
     unsolved = {item_id: item for item_id, item in items.items() if item_id not in solved}

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,10 +17,11 @@ import refine
 from conftest import INSTRUCTION, run
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_model, load_tokenizer, open_checkpoint
+from selfrefine.models import load_checkpoint, load_model, load_tokenizer, open_checkpoint
 from selfrefine.prompts import Prompt, messages
-from selfrefine.provenance import Run, clear_scratch
+from selfrefine.provenance import Run, clear_scratch, describe_files
 from selfrefine.training import (
+    EpochOrder,
     InstructRecipe,
     RefineRecipe,
     check_example,
@@ -133,6 +136,12 @@ def instruct_command(folder, base_checkpoint, **training):
     ]
 
 
+TWO_PROCESSES = (
+    *("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
+)
+
+
 @pytest.fixture(scope="module")
 def instructed(tmp_path_factory, base_checkpoint):
     folder = tmp_path_factory.mktemp("instructed")
@@ -166,7 +175,7 @@ def test_a_training_asked_to_end_once_more_only_writes_its_adapter(instructed, b
     assert "going on from checkpoint-6" in outcome.stdout
     for name in ("adapter_model.safetensors", "manifest.json", "training.jsonl"):
         assert (folder / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
-    clear_scratch([str(folder / "out/adapter_model.safetensors")])
+    clear_scratch([str(folder / "out/manifest.json")])
     assert not (folder / "out/trainer").exists()
 
 
@@ -177,16 +186,15 @@ def test_what_is_made_already_is_not_made_again(instructed, base_checkpoint):
     assert (instructed / "out/adapter_model.safetensors").stat().st_ctime_ns == before.st_ctime_ns
 
 
-def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(
-    instructed, base_checkpoint, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("update", [3, 5], ids=["first epoch", "second epoch"])
+def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(instructed, base_checkpoint, tmp_path, update):
     command = instruct_command(tmp_path, base_checkpoint)
     program = tmp_path / "killed.py"
     program.write_text(
         "import os, sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\nimport instruct\n"
         "step = Trainer.training_step\n"
         "def dying(self, *a, **k):\n"
-        "    if self.state.global_step == 3: os._exit(9)\n"
+        f"    if self.state.global_step == {update}: os._exit(9)\n"
         "    return step(self, *a, **k)\n"
         "Trainer.training_step = dying\ninstruct.main()\n"
     )
@@ -194,12 +202,12 @@ def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(
     assert killed.returncode == 9
     assert not (tmp_path / "out/manifest.json").exists()
     checkpoint = last_checkpoint(tmp_path / "out/trainer")
-    assert checkpoint.name == "checkpoint-2"
-    torn = tmp_path / "out/trainer/checkpoint-4"
+    assert checkpoint.name == f"checkpoint-{update - 1}"
+    torn = tmp_path / f"out/trainer/checkpoint-{update + 1}"
     torn.mkdir()
     (torn / "adapter_model.safetensors").write_bytes(b"half")
     outcome = run(*command)
-    assert "going on from checkpoint-2" in outcome.stdout
+    assert f"going on from checkpoint-{update - 1}" in outcome.stdout
     for name in ("adapter_model.safetensors", "manifest.json"):
         assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
 
@@ -436,7 +444,7 @@ def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, 
 def test_kto_sets_each_question_beside_the_batchs_last_answer(tiny_model, tokenizer, tmp_path):
     rows = [{"prompt_ids": [5, 6], "completion_ids": [10 + i], "label": i % 2 == 0} for i in range(7)]
     recipe = RefineRecipe.model_validate(refine_recipe(objective={"loss": "kto"}, micro_batch_size=4))
-    arguments = common_arguments(recipe.training, tmp_path, 0, 1)
+    arguments = common_arguments(recipe.training, tmp_path, 0, 1, "float32")
     examples = {"train": rows, "validation": rows[:2]}
     trainer = refine.make_trainer(load_model(tiny_model, "float32"), False, arguments, recipe, examples, tokenizer)
     own = [ids[0] for ids in trainer.train_dataset["completion_ids"]]
@@ -473,3 +481,145 @@ def test_a_student_without_pairs_is_left_as_it_was(start, instructed, base_check
 def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path):
     run(*refine_command(tmp_path, base_checkpoint))
     assert open_checkpoint(tmp_path / "out/manifest.json")[1] == tmp_path / "out"
+
+
+@pytest.mark.parametrize("stage", ["instruct", "refine"])
+def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint, tmp_path):
+    """On a CPU they speak through gloo. The examples of each update, its loss and the weights at the end are the same."""
+    logs, adapters = [], []
+    for name, launcher in (("one", ()), ("two", TWO_PROCESSES)):
+        if stage == "instruct":
+            command = instruct_command(tmp_path / name, base_checkpoint, lora={"dropout": 0.0})
+        else:
+            start = without_dropout(instructed / "out", tmp_path / name / "start")
+            command = refine_command(tmp_path / name, start, micro_batch_size=2)
+        run(*(*launcher, *command[1:]) if launcher else command)
+        record = json.loads((tmp_path / name / "out/provenance.json").read_text())
+        assert record["machine"].get("processes", 1) == (2 if launcher else 1)
+        logs.append(read_jsonl(tmp_path / name / "out/training.jsonl"))
+        adapters.append(load_file(tmp_path / name / "out/adapter_model.safetensors"))
+    one, two = logs
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert one[-1]["loss"] < one[0]["loss"]
+    for name, tensor in adapters[0].items():
+        assert torch.allclose(tensor, adapters[1][name], atol=1e-4), name
+
+
+def without_dropout(checkpoint, folder):
+    """The manifest of a copy of a checkpoint whose adapter drops nothing out."""
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("trainer"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.0}))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = describe_files(folder, sorted(manifest["files"]))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder / "manifest.json"
+
+
+def test_an_update_that_cannot_be_shared_out_is_refused(monkeypatch, tmp_path):
+    recipe = RefineRecipe.model_validate(refine_recipe(batch_size=6, micro_batch_size=2))
+    monkeypatch.setattr("selfrefine.training.state", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError, match="batch_size 6 cannot be shared out among 2 processes in micro-batches of 2"):
+        common_arguments(recipe.training, tmp_path, 0, 1, "float32")
+
+
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
+    lengths = [3, 50, 4, 49, 5, 48, 6, 47] * 4
+    order = EpochOrder(32, 4, 7, lengths)
+    first = list(order)
+    assert sorted(first) == list(range(32))
+    assert list(order) == first
+    order.set_epoch(1)
+    assert list(order) != first
+    order.set_epoch(0)
+    assert list(order) == first
+    assert list(EpochOrder(32, 4, 8, lengths)) != first
+    spreads = [max(found) - min(found) for found in ([lengths[i] for i in first[k : k + 4]] for k in range(4, 32, 4))]
+    assert sum(spread <= 3 for spread in spreads) >= 5  # without grouping nearly every update holds both kinds
+
+
+def packed_command(command, quantisation="nf4"):
+    """A stage's command with its recipe's quantisation set."""
+    recipe = json.loads(command[3])
+    return [*command[:3], json.dumps(recipe | {"quantisation": quantisation}), *command[4:]]
+
+
+def test_what_is_trained_on_packed_weights_is_what_is_sampled_from(tiny_model, base_checkpoint, tokenizer, tmp_path):
+    """Trains on 4-bit weights, and recomputes the margin by hand with the weights that generation unpacks."""
+    pytest.importorskip("bitsandbytes")
+    first = tmp_path / "instruct"
+    run(*packed_command(instruct_command(first, base_checkpoint)))
+    # At this learning rate an update of bfloat16 weights would round to nothing.
+    settings = {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-6}
+    run(*packed_command(refine_command(tmp_path / "slow", first / "out/manifest.json", **settings)))
+    before, after = (load_file(folder / "out/adapter_model.safetensors") for folder in (first, tmp_path / "slow"))
+    assert all(tensor.dtype == torch.float32 for tensor in after.values())
+    moved = [(after[name] - before[name]).abs().max().item() for name in after]
+    assert 5e-7 < max(moved) < 2e-6 and min(moved) > 0
+    run(*packed_command(refine_command(tmp_path, first / "out/manifest.json", **settings | {"learning_rate": 0.005})))
+    log = read_jsonl(tmp_path / "out/training.jsonl")
+    assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-6)
+    (validation,) = [row for row in log if row["split"] == "validation"]
+    policy, _, identity = load_checkpoint(tmp_path / "out/manifest.json", "float32", "nf4")
+    start, _, _ = load_checkpoint(first / "out/manifest.json", "float32", "nf4")
+    plain, _, _ = load_checkpoint(first / "out/manifest.json", "float32")
+    assert identity["quantisation"] == "nf4"
+
+    def margin(against):
+        gaps = []
+        for pair in pairs()[:4]:
+            chosen, rejected = (
+                log_probability(policy, tokenizer, pair, side) - log_probability(against, tokenizer, pair, side)
+                for side in ("chosen", "rejected")
+            )
+            gaps.append(chosen - rejected)
+        return 0.1 * sum(gaps) / len(gaps)
+
+    # On a CPU, packed weights are multiplied in bfloat16, whatever the dtype.
+    assert validation["margin"] == pytest.approx(margin(start), abs=0.02)
+    assert abs(margin(plain) - margin(start)) > 0.1  # unrounded weights are another student
+    assert margin(start) > 0.05
+
+
+def test_all_weights_can_be_trained(base_checkpoint, tiny_model, tokenizer, tmp_path):
+    """Phase 1 in full, phase 2 from it in full and with an adapter, each against where it started; nothing of adapters is left."""
+    first = tmp_path / "instruct"
+    run(*instruct_command(first, base_checkpoint, method="full", learning_rate=0.003))
+    folder, adapter, manifest = open_checkpoint(first / "out/manifest.json")
+    assert (folder, adapter) == (first / "out", None)
+    assert "tokenizer.json" in manifest["files"] and "model.safetensors" in manifest["files"]
+    losses = [row["loss"] for row in read_jsonl(first / "out/training.jsonl")]
+    assert losses[-1] < losses[0]
+    start, base = load_model(first / "out", "float32"), load_model(tiny_model, "float32")
+    assert all(not torch.equal(a, b) for a, b in zip(start.parameters(), base.parameters(), strict=True))
+    for method in ("full", "lora"):
+        settings = {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 0.001, "method": method}
+        run(*refine_command(tmp_path / method, first / "out/manifest.json", **settings))
+        log = read_jsonl(tmp_path / method / "out/training.jsonl")
+        assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-6)
+        (validation,) = [row for row in log if row["split"] == "validation"]
+        policy, _, _ = load_checkpoint(tmp_path / method / "out/manifest.json", "float32")
+        gaps = [
+            log_probability(policy, tokenizer, pair, "chosen")
+            - log_probability(start, tokenizer, pair, "chosen")
+            - log_probability(policy, tokenizer, pair, "rejected")
+            + log_probability(start, tokenizer, pair, "rejected")
+            for pair in pairs()[:4]
+        ]
+        assert validation["margin"] == pytest.approx(0.1 * sum(gaps) / 4, rel=1e-3, abs=1e-6)
+    # Another method in the same folder leaves nothing behind that would be loaded beside it.
+    for file in ("manifest.json", "provenance.json"):
+        (tmp_path / "lora/out" / file).unlink()
+    run(*refine_command(tmp_path / "lora", first / "out/manifest.json", epochs=1, method="full"))
+    assert not list((tmp_path / "lora/out").glob("adapter_*"))
+
+
+def test_full_training_computes_in_the_students_dtype_and_starts_at_its_reference(base_checkpoint, tmp_path):
+    command = refine_command(tmp_path, base_checkpoint, method="full", epochs=1, batch_size=8, micro_batch_size=8)
+    recipe = json.loads(command[3]) | {"dtype": "bfloat16"}
+    run(*command[:3], json.dumps(recipe), *command[4:])
+    log = read_jsonl(tmp_path / "out/training.jsonl")
+    assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-5)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(tmp_path / "out/model.safetensors").values())

@@ -1,4 +1,4 @@
-"""Checkpoints: a small manifest that names a model's folder and, by sha256, the adapter trained on it."""
+"""Checkpoints: a small manifest that names a model's folder and, by sha256, the adapter or weights trained from it."""
 
 from pathlib import Path
 

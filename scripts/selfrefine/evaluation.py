@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from selfrefine import answers
 from selfrefine.engines import Completion, Engine, Generation, Request, complete
 from selfrefine.files import whole_file, write_jsonl
+from selfrefine.models import Quantisation
 from selfrefine.prompts import Prompt, messages
 
 METRICS = (*answers.EXTRACTORS, "committed", "chain")
@@ -35,6 +36,7 @@ class EvaluateRecipe(BaseModel):
     task: str
     system: str | None = None
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    quantisation: Quantisation = "none"
     batch_size: int = Field(32, gt=0)
 
 

@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from selfrefine.errors import UserError
 from selfrefine.files import read_json
+from selfrefine.processes import state
+
+Quantisation = Literal["none", "nf4"]
 
 
 def convert_gguf(path: Path, folder: Path, origin: str) -> None:
@@ -43,17 +47,51 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str):
-    """A model's plain weights, on the GPU where there is one."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def load_model(folder: Path, dtype: str, quantisation: str = "none", training: bool = False):
+    """A model's weights, on the GPUs where there are any: spread over all of them, or for training on the process's own.
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
+    `quantisation` "nf4" rounds the linear layers' weights to QLoRA's four bits with doubly quantised constants (Dettmers et
+    al. 2023, arXiv 2305.14314). For training they stay packed, which takes a quarter of the memory; for generation they are
+    unpacked to `dtype` once, which is faster and gives the very weights that the adapter was trained on.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "device_map": _placement(training)}
+    if quantisation == "none":
+        return AutoModelForCausalLM.from_pretrained(folder, **options)
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "quantisation nf4 needs the package bitsandbytes; install envs/requirements.txt again, or set the student's "
+            "`quantisation: none`"
+        ) from None
+    packing = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=options["dtype"],
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder, **options, quantization_config=packing)
+    return model if training else model.dequantize(dtype=options["dtype"])
+
+
+def _placement(training: bool) -> dict | str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"": "cpu"}
+    if training:
+        return {"": state().local_process_index}
+    return "auto" if torch.cuda.device_count() > 1 else {"": 0}
 
 
 def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
-    """A checkpoint's model folder, adapter folder (None for a base model) and manifest; every file must be there."""
+    """A checkpoint's model folder, adapter folder (None where it has whole weights) and manifest; every file must be there.
+
+    The model folder of a checkpoint that was trained in full is its own.
+    """
     manifest_path = Path(manifest_path)
     manifest = read_json(manifest_path)
     model_folder = Path(manifest["model"]["folder"])
@@ -65,14 +103,16 @@ def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
             raise UserError(
                 f"{path}: missing or of another size than its manifest says; delete the manifest beside it and run again"
             )
-    adapter = manifest_path.parent if "adapter_config.json" in manifest["files"] else None
-    return model_folder, adapter, manifest
+    own = manifest_path.parent if manifest["files"] else None
+    if own and "adapter_config.json" in manifest["files"]:
+        return model_folder, own, manifest
+    return own or model_folder, None, manifest
 
 
-def load_checkpoint(manifest_path: Path, dtype: str):
-    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory."""
+def load_checkpoint(manifest_path: Path, dtype: str, quantisation: str = "none"):
+    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory, as `load_model` reads them."""
     folder, adapter, manifest = open_checkpoint(manifest_path)
-    model, tokenizer = load_model(folder, dtype), load_tokenizer(folder)
+    model, tokenizer = load_model(folder, dtype, quantisation), load_tokenizer(folder)
     if adapter:
         from peft import PeftModel
 
@@ -81,7 +121,7 @@ def load_checkpoint(manifest_path: Path, dtype: str):
         "model": manifest["model"]["manifest_sha256"],
         "adapter": {n: e["sha256"] for n, e in manifest["files"].items()},
     }
-    return model, tokenizer, {"weights": weights, "dtype": dtype}
+    return model, tokenizer, {"weights": weights, "dtype": dtype, "quantisation": quantisation}
 
 
 def set_threads(threads: int) -> None:

@@ -4,6 +4,7 @@ The record is what the workflow knows an artifact by: it says whether a job's ou
 code and inputs ask for. It is written last, so an artifact without one is not finished.
 """
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -24,10 +25,11 @@ from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
     *("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "tokenizers", "safetensors", "accelerate"),
+    "bitsandbytes",
     *("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "snakemake"),
 )
 RECORD = "provenance.json"
-# The trainer's folder beside an adapter.
+# The trainer's folder in a checkpoint's.
 TRAINER = "trainer"
 ABSENT = object()
 SHA256 = Field(pattern="^[0-9a-f]{64}$")
@@ -89,10 +91,20 @@ def state_of(path: Path) -> FileState:
 class Run:
     """One run of a stage, as a context: it alone makes the artifact while it lasts.
 
-    `inputs` are the files that it reads, hashed when it begins; `provenance` is where the record goes.
+    `inputs` are the files that it reads, hashed when it begins; `provenance` is where the record goes. Of several processes
+    that make one artifact together, those that do not lead leave the lock and the record to the one that does.
     """
 
-    def __init__(self, script: str, recipe: dict, inputs: list[Path], provenance: Path, seed: int | None = None):
+    def __init__(
+        self,
+        script: str,
+        recipe: dict,
+        inputs: list[Path],
+        provenance: Path,
+        seed: int | None = None,
+        leads: bool = True,
+    ):
+        self.leads = leads
         self.script = Path(script)
         self.recipe = recipe
         self.seed = seed
@@ -103,7 +115,7 @@ class Run:
             if not Path(path).exists():
                 raise UserError(f"{path}: no such file")
         self.inputs = {str(path): state_of(path) for path in sorted(inputs)}
-        self._lock = held(self.path.with_name(f".{self.path.name}.lock"))
+        self._lock = held(self.path.with_name(f".{self.path.name}.lock")) if leads else contextlib.nullcontext()
 
     def __enter__(self) -> "Run":
         self._lock.__enter__()
@@ -161,7 +173,7 @@ def clear_scratch(outputs: list[str]) -> None:
         Journal(path).remove()
         remove_torn(path)
         remove_torn(record_of(str(path)))
-        if path.name == "adapter_model.safetensors":
+        if path.name == "manifest.json":
             shutil.rmtree(path.with_name(TRAINER), ignore_errors=True)
 
 
@@ -220,4 +232,6 @@ def _machine() -> dict:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         machine["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        machine["processes"] = torch.distributed.get_world_size()
     return machine

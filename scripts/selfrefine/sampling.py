@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine.engines import Generation
+from selfrefine.models import Quantisation
 from selfrefine.prompts import Prompt
 
 
@@ -35,6 +36,7 @@ class SampleRecipe(BaseModel):
     prompt: Prompt
     system: str | None = None
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    quantisation: Quantisation = "none"
     batch_size: int = Field(32, gt=0)
     extractor: Literal["strict", "legacy"] = "strict"
     sampling: Sampling = Sampling()

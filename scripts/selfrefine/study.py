@@ -19,6 +19,7 @@ from selfrefine.cli import describe
 from selfrefine.engines import Generation
 from selfrefine.errors import UserError
 from selfrefine.files import canonical_json
+from selfrefine.models import Quantisation
 from selfrefine.prompts import Prompt
 from selfrefine.provenance import record_of
 from selfrefine.sampling import SampleRecipe, Sampling
@@ -62,6 +63,7 @@ class Student(Strict):
     teachers: list[str] | None = Field(None, description="Those of the study's teachers that teach it; null: all.")
     system: str | None = Field(None, description="The system message; null leaves it to the model's chat template.")
     dtype: str = DTYPE
+    quantisation: Quantisation = Field("none", description="nf4: its weights are rounded to four bits, as in QLoRA.")
     batch_size: int = Field(32, gt=0, description="Completions drawn at once.")
     instruct: dict = {}
     refine: dict = {}
@@ -174,8 +176,13 @@ class Study(Strict):
             raise UserError("configuration: " + "; ".join(faults)) from None
         study._check_names()
         for name in study.students:
-            study.training(name, "instruct")
-            study.training(name, "refine")
+            for phase in ("instruct", "refine"):
+                settings, entry = study.training(name, phase), study.students[name]
+                if settings.method == "full" and (entry.quantisation != "none" or entry.dtype == "float16"):
+                    raise UserError(
+                        f"configuration: {phase}.method: full trains plain weights in bfloat16 or float32, but student "
+                        f"{name!r} has dtype {entry.dtype}, quantisation {entry.quantisation}; set `method: lora` for it"
+                    )
         return study
 
     def _check_names(self) -> None:
@@ -321,6 +328,7 @@ class Study(Strict):
             prompt=self._prompt(task),
             system=self.students[student].system,
             dtype=self.students[student].dtype,
+            quantisation=self.students[student].quantisation,
             share=int(share),
             seed=int(seed),
             training=self.training(student, "instruct"),
@@ -332,6 +340,7 @@ class Study(Strict):
             prompt=self._prompt(task),
             system=student.system,
             dtype=student.dtype,
+            quantisation=student.quantisation,
             batch_size=student.batch_size,
             extractor=self.extractor,
             sampling=self.sampling,
@@ -350,6 +359,7 @@ class Study(Strict):
             prompt=self._prompt(task),
             system=student.system,
             dtype=student.dtype,
+            quantisation=student.quantisation,
             seed=int(seed),
             objective=self.recipes[recipe].objective,
             training=self.training(student_of(start), "refine"),
@@ -365,7 +375,8 @@ class Study(Strict):
 
     def _evaluate(self, checkpoint: str, task: str) -> dict:
         student = self.students[student_of(checkpoint)]
-        return {"task": task, "system": student.system, "dtype": student.dtype, "batch_size": student.batch_size}
+        kept = {name: getattr(student, name) for name in ("system", "dtype", "quantisation", "batch_size")}
+        return {"task": task, **kept}
 
     def _tables(self) -> dict:
         return {"level": self.statistics.level, "extractor": self.extractor}

@@ -13,8 +13,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selfrefine.errors import UserError
-from selfrefine.files import read_json, write_json
+from selfrefine.files import digest, read_json, write_json
+from selfrefine.models import Quantisation, load_model
 from selfrefine.preferences import Objective
+from selfrefine.processes import agreed, state
 from selfrefine.prompts import Prompt
 from selfrefine.provenance import Run
 
@@ -45,6 +47,7 @@ class Optimisation(BaseModel):
     max_length: int = Field(1024, gt=0, description="Longer examples are dropped and counted, never cut.")
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower.")
+    method: Literal["lora", "full"] = Field("lora", description="An adapter on frozen weights [R], or all weights.")
     save_every: int = Field(
         50, gt=0, description="Updates between checkpoints; an interrupted run goes on from the last."
     )
@@ -87,6 +90,7 @@ class InstructRecipe(BaseModel):
     style: Literal["cot", "plain"] = Field("cot", description="The prompt that the student learns to answer.")
     system: str | None = None
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    quantisation: Quantisation = "none"
     share: int = Field(100, gt=0, le=100, description="Percent of the demonstrations.")
     seed: int = 0
     training: InstructSettings = InstructSettings()
@@ -100,6 +104,7 @@ class RefineRecipe(BaseModel):
     prompt: Prompt
     system: str | None = None
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    quantisation: Quantisation = "none"
     seed: int = 0
     objective: Objective = Objective()
     training: RefineSettings = RefineSettings()
@@ -168,14 +173,54 @@ def updates(examples: int, batch_size: int, epochs: float) -> int:
     return math.ceil(epochs * math.ceil(examples / batch_size))
 
 
-def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: int) -> dict:
-    """The trainer arguments that both stages share. `steps` is the number of updates of a full run."""
+class EpochOrder:
+    """The order of the examples in each epoch, from the seed and the epoch alone.
+
+    So a resumed run and one on another number of GPUs learn from the same examples at each update. `lengths`, one per
+    example, sets examples of similar length side by side, in groups that make up an update.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int, lengths: list[int] | None = None):
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.lengths = lengths
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def __iter__(self):
+        import torch
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        generator = torch.Generator().manual_seed(int(digest([self.seed, self.epoch]), 16))
+        if self.lengths:
+            return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+        return iter(torch.randperm(self.examples, generator=generator).tolist())
+
+
+def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: int, dtype: str) -> dict:
+    """The trainer arguments that both stages share. `steps` is the number of updates of a full run.
+
+    The examples of an update are shared out among the processes; `UserError` if they cannot be.
+    """
     import torch
 
+    processes = state().num_processes
+    if settings.batch_size % (settings.micro_batch_size * processes):
+        raise UserError(
+            f"batch_size {settings.batch_size} cannot be shared out among {processes} processes in micro-batches of "
+            f"{settings.micro_batch_size}; set a `micro_batch_size` that divides {settings.batch_size} / {processes}"
+        )
     return {
         "output_dir": str(scratch),
         "per_device_train_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": settings.batch_size // settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch_size * processes),
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
@@ -183,9 +228,9 @@ def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: in
         "max_grad_norm": settings.max_grad_norm,
         "max_length": None,
         "gradient_checkpointing": settings.gradient_checkpointing,
-        # The weights' own dtype decides: under autocast the policy would be computed in another precision than the
-        # reference log-probabilities, which TRL computes before training, outside of it.
-        "bf16": False,
+        # An adapter's float32 weights lie on frozen ones of the student's dtype, which decides in what is computed. Where all
+        # weights learn, they are kept in float32, which sees the small updates, and computed with in the dtype.
+        "bf16": settings.method == "full" and dtype == "bfloat16",
         "fp16": False,
         "logging_steps": 1,
         "logging_first_step": True,
@@ -197,11 +242,58 @@ def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: in
         "disable_tqdm": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
     }
+
+
+def load_for_training(folder: Path, adapter: Path | None, recipe: InstructRecipe | RefineRecipe):
+    """The model to train: a base model, one with the adapter it goes on from, or, in full, its weights in float32."""
+    from peft import PeftModel
+
+    if recipe.training.method == "full":
+        model = load_model(folder, "float32", training=True)
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload() if adapter else model
+    model = load_model(folder, recipe.dtype, recipe.quantisation, training=True)
+    # A PeftModel without a peft_config makes TRL's trainers keep a frozen copy of the adapter as the reference; with a
+    # peft_config the reference would be the base model.
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
+
+
+def trainable(model) -> dict:
+    """Copies of an adapter's weights, by name."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if ".lora_" in name}
+
+
+def restore_precision(model, adapter: dict) -> None:
+    """Undoes TRL's rounding of an adapter to bfloat16 where the weights below are packed.
+
+    At the learning rates of preference optimisation an update of bfloat16 weights rounds to nothing, and the student would
+    not start at its reference. TRL rounds since PEFT offers no choice there: https://github.com/huggingface/peft/issues/2889
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            weight.data = adapter.get(name, weight.data).float()
+
+
+def shared_dataset(rows: list[dict], folder: Path):
+    """Examples as a dataset in files, so that what a trainer caches beside them is seen by all processes."""
+    from datasets import Dataset, load_from_disk
+
+    if state().is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+        Dataset.from_list(rows).save_to_disk(folder)
+    state().wait_for_everyone()
+    return load_from_disk(folder)
 
 
 def open_scratch(scratch: Path, run: Run) -> None:
     """Makes the trainer's folder ready; what another recipe, other code or other inputs left there is removed."""
+    if run.leads:
+        _clear_foreign(scratch, run)
+    state().wait_for_everyone()
+
+
+def _clear_foreign(scratch: Path, run: Run) -> None:
     mark = scratch / "identity.json"
     inputs = {path: state.sha256 for path, state in run.inputs.items()}
     identity = {"recipe": run.recipe, "code": run.code, "inputs": inputs}
@@ -231,7 +323,7 @@ def run_to_the_end(trainer, scratch: Path, steps: int) -> list[dict]:
 
     `UserError` if training stopped before its last update: a half-trained model must not pass for a finished one.
     """
-    checkpoint = last_checkpoint(scratch)
+    checkpoint = agreed(last_checkpoint(scratch) if state().is_main_process else None)
     if checkpoint:
         print(f"going on from {checkpoint.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -251,16 +343,29 @@ def tokens_seen(history: list[dict]) -> int:
     return int(total)
 
 
-def save_adapter(model, folder: Path) -> list[str]:
-    """Writes the trained adapter into a checkpoint's folder, each file whole; the names of the files."""
-    scratch = folder / ".adapter"
+def save_trained(model, tokenizer, folder: Path, dtype: str) -> list[str]:
+    """Writes an adapter, or whole weights with their tokenizer, into a checkpoint's folder; the names of the files."""
+    import torch
+    from peft import PeftModel
+
+    scratch = folder / ".trained"
     shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch, selected_adapters=["default"], safe_serialization=True)
-    # PEFT writes the set of target modules in an order that changes from run to run; sorted, equal adapters are equal bytes.
-    config = read_json(scratch / "adapter_config.json")
-    if isinstance(config["target_modules"], list):
-        config["target_modules"].sort()
-    write_json(folder / "adapter_config.json", config)
-    (scratch / "adapter_model.safetensors").replace(folder / "adapter_model.safetensors")
-    shutil.rmtree(scratch)
-    return ["adapter_config.json", "adapter_model.safetensors"]
+    if isinstance(model, PeftModel):
+        model.save_pretrained(scratch, selected_adapters=["default"], safe_serialization=True)
+        (scratch / "README.md").unlink(missing_ok=True)
+        # PEFT writes the set of target modules in an order that changes from run to run; sorted, equal adapters are equal bytes.
+        config = read_json(scratch / "adapter_config.json")
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()
+        write_json(scratch / "adapter_config.json", config)
+    else:
+        model.to(getattr(torch, dtype)).save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    names = sorted(path.name for path in scratch.iterdir())
+    # Left here by another method, an adapter would be taken for this model's own, and weights lie there for nothing.
+    for stale in (*folder.glob("adapter_*"), *folder.glob("model*.safetensors*")):
+        stale.unlink()
+    for name in names:
+        (scratch / name).replace(folder / name)
+    scratch.rmdir()
+    return names
