@@ -30,6 +30,7 @@ from selfrefine.training import (
     save_trained,
     shared_dataset,
     tokens_seen,
+    training_seconds,
     updates,
 )
 
@@ -125,6 +126,7 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         demonstrations=counts,
         updates=steps,
         tokens_seen=tokens_seen(history),
+        training_seconds=round(training_seconds(history), 1),
         final_loss=log[-1]["loss"],
     )
 

@@ -4,6 +4,7 @@ Keeps the weights of lowest validation loss. An interrupted run goes on from its
 """
 
 import argparse
+import time
 from pathlib import Path
 
 from selfrefine import cli
@@ -31,6 +32,7 @@ from selfrefine.training import (
     shared_dataset,
     tokens_seen,
     trainable,
+    training_seconds,
     updates,
 )
 
@@ -233,7 +235,9 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     set_seed(recipe.seed)
     model = load_for_training(folder, adapter, recipe)
     exact = trainable(model)
+    began = time.perf_counter()
     trainer = make_trainer(model, bool(adapter), arguments, recipe, examples, tokenizer)
+    reference_seconds = round(time.perf_counter() - began, 1)
     restore_precision(trainer.model, exact)
     history = run_to_the_end(trainer, scratch, steps)
     if not run.leads:
@@ -250,6 +254,8 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         validation_loss=losses,
         kept_update=min(losses, key=losses.get),
         tokens_seen=tokens_seen(history),
+        reference_seconds=reference_seconds,
+        training_seconds=round(training_seconds(history), 1),
     )
 
 

@@ -34,8 +34,8 @@ def tiny_records() -> list[dict]:
     return records
 
 
-def build_tiny_model(folder: Path) -> None:
-    """A Llama of about 100,000 random weights, and a byte-level tokenizer fitted to the tiny study's texts."""
+def build_tiny_model(folder: Path, **shape: int) -> None:
+    """A Llama of about 100,000 random weights, or of another `shape`, and a byte-level tokenizer fitted to the tiny study's texts."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -63,21 +63,24 @@ def build_tiny_model(folder: Path) -> None:
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
     torch.manual_seed(0)
+    tiny = {
+        "vocab_size": len(fast),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
     config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
+        **tiny | shape,
         initializer_range=0.25,
         bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,
-        tie_word_embeddings=True,
+        tie_word_embeddings=not shape,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(torch.bfloat16 if shape else torch.float32).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -146,6 +146,10 @@ class Run:
         tokens = figures.get("tokens_made") or figures.get("tokens_seen")
         if tokens:
             figures["tokens_per_second"] = round(tokens / seconds, 1)
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            cards = range(torch.cuda.device_count())
+            figures["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_reserved(card) for card in cards) >> 20
         record = Record(
             stage=self.script.stem,
             inputs=self.inputs,

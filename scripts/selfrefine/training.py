@@ -259,6 +259,11 @@ def load_for_training(folder: Path, adapter: Path | None, recipe: InstructRecipe
     return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
 
 
+def training_seconds(history: list[dict]) -> float:
+    """The seconds of the last run's updates and looks at the validation loss, loading and saving left out."""
+    return sum(entry.get("train_runtime", 0.0) for entry in history)
+
+
 def trainable(model) -> dict:
     """Copies of an adapter's weights, by name."""
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if ".lora_" in name}
