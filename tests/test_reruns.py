@@ -279,6 +279,7 @@ CONFIGURATION = {
         {"layout prompts"} | from_base(["twin"]) - {"base twin"},
     ),
     "students.dtype": (put("students/twin/dtype", "bfloat16"), from_base(["twin"]) - {"base twin"}),
+    "students.quantisation": (put("students/twin/quantisation", "nf4"), from_base(["twin"]) - {"base twin"}),
     "students.batch_size": (
         put("students/twin/batch_size", 8),
         evaluations(["twin"]) | from_sample(["twin"]),
@@ -287,6 +288,7 @@ CONFIGURATION = {
         put("students/twin/instruct", {"learning_rate": 0.01}),
         from_instruct(["twin"]),
     ),
+    "students.instruct.method": (put("students/twin/instruct", {"method": "full"}), from_instruct(["twin"])),
     "students.refine.beta": (put("students/twin/refine", {"beta": 0.2}), from_refine(["twin"])),
     "students.refine.lora.r": (put("students/tiny/refine", {"lora": {"r": 8}}), from_refine(["tiny"])),
     "teachers.family": (
@@ -524,6 +526,7 @@ LIBRARY = {
     "models.load_model": FROM_TEACH_TRAIN | TEACH_TESTS | evaluations(),
     "paths.to_rows": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample(),
     "preferences.make_pairs": from_pair(),
+    "processes.state": FROM_TEACH_TRAIN | TEACH_TESTS | evaluations(),
     "progress.watch": set(),
     "prompts.messages": LAYOUTS | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
     "provenance.environment_differences": FROM_TABLES,
@@ -540,6 +543,7 @@ LIBRARY = {
     "teaching.demonstrations": FROM_DEMONSTRATE,
     "training.encode_completion": from_instruct(),
     "training.open_scratch": from_instruct(),
+    "training.shared_dataset": from_instruct(),
 }
 
 
