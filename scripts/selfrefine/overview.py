@@ -12,12 +12,12 @@ FACTS = ["arm", "student", "teacher", "task", "refine_task", "recipe"]
 ROW, CELL = 0.14, 0.27
 
 
-def labels(rows: pd.DataFrame) -> list[str]:
+def labels(rows: pd.DataFrame, titles: dict[str, str]) -> list[str]:
     """How a figure names checkpoints: the arm, what it was trained on, and recipe and teacher where there are several."""
     teachers, recipes = (len(set(rows[column]) - {""}) > 1 for column in ("teacher", "recipe"))
     names = []
     for row in rows.itertuples():
-        tasks = " → ".join(dict.fromkeys(task for task in (row.task, row.refine_task) if task))
+        tasks = " → ".join(dict.fromkeys(titles[task] for task in (row.task, row.refine_task) if task))
         name = f"{row.arm} on {tasks}" if tasks else row.arm
         name += f" ({row.recipe})" if row.recipe and recipes else ""
         names.append(f"{name}, {row.teacher}" if row.teacher and teachers else name)
@@ -71,7 +71,7 @@ def draw_accuracy(arms: pd.DataFrame, titles: dict[str, str]) -> plt.Figure:
                 panel.set_title(titles[task], **turned(tasks))
             if line == len(students) - 1:
                 panel.set_xlabel(f"n = {arms[arms.evaluation == task].n.iloc[0]}")
-        axes[line][0].set_yticks(range(len(mine)), labels(mine))
+        axes[line][0].set_yticks(range(len(mine)), labels(mine, titles))
         axes[line][0].set_ylabel(student)
     handles = [
         Line2D([], [], marker="o", color="black", markerfacecolor="black", label="trained on the benchmark"),
@@ -105,7 +105,7 @@ def draw_matrix(arms: pd.DataFrame, titles: dict[str, str]) -> plt.Figure:
             axis.text(x + 0.5, y + 0.5, number, ha="center", va="center", fontsize=6 if len(tasks) > 4 else None)
     names = [
         f"{row.teacher} (teacher)" if row.arm == "teacher" else f"{row.student} {name}"
-        for row, name in zip(rows.itertuples(), labels(rows), strict=True)
+        for row, name in zip(rows.itertuples(), labels(rows, titles), strict=True)
     ]
     axis.set(xlim=(0, len(tasks)), ylim=(len(rows), 0))
     axis.set_yticks([y + 0.5 for y in range(len(rows))], names)
