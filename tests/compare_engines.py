@@ -21,7 +21,7 @@ from selfrefine.engines.weights import open_checkpoint_engine
 from selfrefine.models import load_checkpoint, set_threads
 
 MEMORY = 0.25
-TOKENS = 64
+TOKENS = 48
 
 
 def request(name: str, text: str, generation: Generation, sample: int = 0) -> Request:
@@ -29,7 +29,7 @@ def request(name: str, text: str, generation: Generation, sample: int = 0) -> Re
 
 
 def answers(engine, requests: list[Request]) -> dict[str, dict]:
-    """{tokens, and the completion's fields} by request id; what `finish` is handed is what the model made."""
+    """{ids, and the completion's fields} by request id; what `finish` is handed is what the model made."""
     made = []
     finish = engine.finish
 
@@ -41,7 +41,7 @@ def answers(engine, requests: list[Request]) -> dict[str, dict]:
     found = {}
     for batch in engine.batches(requests):
         for asked, completion in zip(batch, engine.generate(batch), strict=True):
-            found[asked.id] = {"tokens": made.pop(0), **dataclasses.asdict(completion)}
+            found[asked.id] = {"ids": made.pop(0), **dataclasses.asdict(completion)}
     engine.finish = finish
     return found
 
@@ -56,13 +56,14 @@ def first_difference(model, prompt: list[int], one: list[int], other: list[int])
     return {"place": place, "behind": [float(logits.max() - logits[token]) for token in (one[place], other[place])]}
 
 
+@torch.inference_mode()
 def main() -> None:
     manifest, dtype, questions, seeded, output = sys.argv[1:]
-    set_threads(2)
+    set_threads(1)
     texts = json.loads(Path(questions).read_text())
     greedy = [request(f"q{i}", text, Generation(max_tokens=TOKENS)) for i, text in enumerate(texts)]
-    hot = Generation(max_tokens=24, temperature=0.8, top_p=0.95)
-    sampled = [request(f"s{i}-{k}", text, hot, k) for i, text in enumerate(texts) for k in range(3)]
+    hot = Generation(max_tokens=16, temperature=0.8, top_p=0.95)
+    sampled = [request(f"s{i}-{k}", text, hot, k) for i, text in enumerate(texts) for k in range(2)]
     single = [request(f"one-{k}", texts[0], Generation(max_tokens=1, temperature=1.0), k) for k in range(int(seeded))]
 
     local = open_checkpoint_engine(Path(manifest), "transformers", dtype, 16, MEMORY)
@@ -73,7 +74,7 @@ def main() -> None:
     drawn, again = answers(engine, sampled), {}
     for part in (sampled[::2][::-1], sampled[1::2][::-1]):
         again |= answers(engine, part)
-    firsts = [row["tokens"][0] for row in answers(engine, single).values()]
+    firsts = [row["ids"][0] for row in answers(engine, single).values()]
     local.read(greedy)
     engine.read(greedy)
     prompts = {r.id: local._prompts[r.id] for r in greedy}
@@ -88,7 +89,7 @@ def main() -> None:
         "transformers": expected,
         "vllm": found,
         "differences": {
-            name: first_difference(model, prompts[name], expected[name]["tokens"], found[name]["tokens"])
+            name: first_difference(model, prompts[name], expected[name]["ids"], found[name]["ids"])
             for name in expected
             if expected[name] != found[name]
         },

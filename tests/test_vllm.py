@@ -30,12 +30,12 @@ pytestmark = [
 # are multiples of 1/8, and what goes into them is rounded at every layer.
 ROUNDING = {"float32": 1e-3, "bfloat16": 0.5}
 PROMPT = {"instruction": "Answer the following mathematical question with a numerical solution."}
-# Two threads, not bound to cores: the machine may have others to serve.
-SETTINGS = {"OMP_NUM_THREADS": "2", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+# One thread: where others compute too, two wait for each other most of the time.
+SETTINGS = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def questions() -> list[str]:
-    return [row["question"] for part in ("train", "test") for row in records(part)]
+    return [row["question"] for row in records("train")[:24]]
 
 
 def records(part: str) -> list[dict]:
@@ -131,10 +131,10 @@ def test_lengths_and_reasons_are_counted_alike(compared):
     reasons = set()
     for engine in ("transformers", "vllm"):
         for row in found[engine].values():
-            ends = row["tokens"][-1] in found["stop_ids"][0]
+            ends = row["ids"][-1] in found["stop_ids"][0]
             assert row["finish_reason"] == ("stop" if ends else "length")
-            assert ends or len(row["tokens"]) == 64
-            assert not set(row["tokens"][:-1]) & set(found["stop_ids"][0])
+            assert row["tokens"] == len(row["ids"]) and (ends or row["tokens"] == 48)
+            assert not set(row["ids"][:-1]) & set(found["stop_ids"][0])
             reasons.add(row["finish_reason"])
     assert reasons == {"stop", "length"}
 
@@ -146,7 +146,7 @@ def test_a_seed_draws_the_same_whatever_is_asked_beside_it(compared):
     texts = {}
     for name, row in found["drawn"].items():
         texts.setdefault(name.split("-")[0], set()).add(row["text"])
-    assert sum(len(found) == 3 for found in texts.values()) > len(texts) / 2
+    assert sum(len(found) == 2 for found in texts.values()) > len(texts) / 2
     # In other company a sum is rounded otherwise; what is drawn then differs where a draw falls on a border.
     assert same >= len(found["drawn"]) * (0.95 if dtype == "float32" else 0.5)
 
@@ -199,7 +199,7 @@ def stages(base, tmp_path):
 
     def command(stage: str, folder: Path) -> list:
         recipe = {"engine": "vllm", "dtype": "float32", "batch_size": None}
-        common = ("--checkpoint", base, "--threads", "2", "--memory", "0.25")
+        common = ("--checkpoint", base, "--threads", "1", "--memory", "0.25")
         if stage == "evaluate":
             recipe |= {"task": "gsm8k"}
             own = ("--task", tmp_path / "task/gsm8k.yaml", "--report", folder / "gsm8k.json")

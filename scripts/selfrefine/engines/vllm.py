@@ -6,6 +6,7 @@ seed + k. Samples of one prompt lie side by side and share what is computed for 
 
 import functools
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -138,6 +139,8 @@ class VllmEngine(TokenEngine):
         os.environ.update(SETTINGS)
         from vllm import LLM
 
+        # It tries out a chat template, has none without a tokenizer, and would tell so with a traceback.
+        logging.getLogger("vllm.renderers.base").setLevel(logging.ERROR)
         options = {}
         if not self.gpus:
             # vLLM reads a prompt in parts where it does not fit a step, and sets the request's generator back after each;
