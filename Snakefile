@@ -20,6 +20,10 @@ if "study" not in config:
 report: "report/workflow.rst"
 
 
+# For `snakemake --sdm apptainer`; built from envs/selfrefine.def.
+container: "envs/selfrefine.sif"
+
+
 include: "rules/common.smk"
 include: "rules/sources.smk"
 include: "rules/teacher.smk"

@@ -31,6 +31,10 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+# vLLM's environment has all that the pipeline's has, and is larger: it is made only where the study generates with it.
+STUDENT_ENVIRONMENT = "../envs/vllm.yaml" if study.engine == "vllm" else "../envs/pipeline.yaml"
+TEACHER_ENVIRONMENT = "../envs/vllm.yaml" if study.teaches_with("vllm") else "../envs/pipeline.yaml"
+
 
 wildcard_constraints:
     student="[A-Za-z0-9][A-Za-z0-9._-]*",
@@ -119,6 +123,15 @@ def teachers_but(names):
 def server(wildcards):
     """Where and how a served teacher is asked, as a command-line flag: no part of the recipe."""
     return f"--server {shlex.quote(study.teachers[wildcards.teacher].server.model_dump_json())}"
+
+
+def memory(engine):
+    """What vLLM may take of the GPUs, as a command-line flag: no part of the recipe. Nothing for other engines."""
+    return f"--memory {study.vllm.memory:g}" if engine == "vllm" else ""
+
+
+def teacher_memory(wildcards):
+    return memory(study.teachers[wildcards.teacher].engine)
 
 
 def teacher_source(wildcards):

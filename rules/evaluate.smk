@@ -42,17 +42,19 @@ rule evaluate:
     log:
         "logs/evaluate/{checkpoint}/{task}.log",
     conda:
-        "../envs/pipeline.yaml"
+        STUDENT_ENVIRONMENT
     threads: study.threads.evaluate
     params:
         recipe=recipe("evaluate"),
         code=code("scripts/evaluate.py"),
+        memory=memory(study.engine),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/evaluate.py"
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --task {input.task}"
         " --threads {threads}"
+        " {params.memory}"
         " --report {output.report}"
         " --samples {output.samples}"
         " --provenance {output.provenance}"

@@ -11,17 +11,19 @@ rule sample:
     log:
         "logs/sample/{start}/{task}/{share}/{seed}.log",
     conda:
-        "../envs/pipeline.yaml"
+        STUDENT_ENVIRONMENT
     threads: study.threads.generate
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
+        memory=memory(study.engine),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/sample.py"
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --items {input.questions}"
         " --threads {threads}"
+        " {params.memory}"
         " --output {output.paths}"
         " --provenance {output.provenance}"
         " &> {log}"

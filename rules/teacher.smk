@@ -18,18 +18,20 @@ rule teach:
     wildcard_constraints:
         teacher=teachers_but(study.served()),
     conda:
-        "../envs/pipeline.yaml"
+        TEACHER_ENVIRONMENT
     threads: study.threads.generate
     params:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
         source=flags(teacher_source),
+        memory=teacher_memory,
     shell:
         "HF_HUB_OFFLINE=1 python scripts/teach.py"
         " --recipe {params.recipe:q}"
         " --items {input.questions}"
         " {params.source}"
         " --threads {threads}"
+        " {params.memory}"
         " --output {output.answers}"
         " --provenance {output.provenance}"
         " &> {log}"
@@ -44,6 +46,7 @@ use rule teach as ask with:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
         source=server,
+        memory=teacher_memory,
 
 
 # `snakemake estimate` says what the requests that are not answered yet would cost.

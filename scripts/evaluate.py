@@ -19,6 +19,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
     parser.add_argument("--task", required=True, type=Path, help="the exported task's YAML")
     parser.add_argument("--threads", type=int, default=1)
+    cli.add_memory(parser)
     parser.add_argument("--report", required=True, type=Path, help="lm-eval's results")
     parser.add_argument("--samples", required=True, type=Path, help="one judged answer a line")
     cli.add_provenance(parser)
@@ -39,12 +40,12 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, run: Run) -> None:
     from selfrefine import evaluation
-    from selfrefine.engines.local import TransformersEngine
-    from selfrefine.models import load_checkpoint, set_threads
+    from selfrefine.engines.weights import open_checkpoint_engine
+    from selfrefine.models import set_threads
 
     recipe = args.recipe
     set_threads(args.threads)
-    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype, recipe.quantisation), recipe.batch_size)
+    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory)
     model = evaluation.EngineModel(engine, args.report, recipe.system)
     report, samples = evaluation.evaluate(model, recipe.task, args.task.parent)
     asked = {row["id"] for row in read_jsonl(args.task.parent / "docs.jsonl")}

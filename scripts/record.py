@@ -1,6 +1,6 @@
 """Keeps a live teacher's completions as a recording, so that they need not be made, or paid, again.
 
-Reads the teach stage's outputs (engines transformers and openai) and writes one file: a first line that says where the completions
+Reads the teach stage's outputs (engines transformers, vllm and openai) and writes one file: a first line that says where the completions
 come from, then one line per completion with the key of what was asked. It holds no question.
 """
 
@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--teacher", required=True, help="the teacher's name")
     parser.add_argument(
-        "--model", type=Path, help="the model manifest of the teacher that answered (engine transformers)"
+        "--model", type=Path, help="the model manifest of the teacher that answered (engines transformers and vllm)"
     )
     parser.add_argument("--output", required=True, type=Path, help="the recording")
     return parser.parse_args()

@@ -9,10 +9,10 @@ from pathlib import Path
 from selfrefine import cli
 from selfrefine.benchmarks import read_items, subset
 from selfrefine.engines import Request, complete
-from selfrefine.engines.local import TransformersEngine
+from selfrefine.engines.weights import open_checkpoint_engine
 from selfrefine.errors import UserError
 from selfrefine.files import write_jsonl
-from selfrefine.models import load_checkpoint, set_threads
+from selfrefine.models import set_threads
 from selfrefine.paths import count, requests_for, to_rows
 from selfrefine.provenance import Run
 from selfrefine.sampling import SampleRecipe
@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
     parser.add_argument("--items", required=True, type=Path, help="the training items")
     parser.add_argument("--threads", type=int, default=1)
+    cli.add_memory(parser)
     parser.add_argument("--output", required=True, type=Path, help="one judged path a line")
     cli.add_provenance(parser)
     return parser.parse_args()
@@ -60,7 +61,9 @@ def sample(args: argparse.Namespace, run: Run) -> None:
     requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]
     if not requests:
         raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
-    engine = TransformersEngine(*load_checkpoint(args.checkpoint, recipe.dtype, recipe.quantisation), recipe.batch_size)
+    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory)
+    # What may be asked later is looked at now: too long a prompt shall not end the stage after hours of work.
+    engine.read(ask(items, "rationale", sampling.rationales))
     rows = to_rows(requests, complete(engine, requests, args.output, "sample paths"), items, recipe.extractor)
     solved = {row["item"] for row in rows if row["style"] == "cot" and row["correct"]}
     unsolved = {item_id: item for item_id, item in items.items() if item_id not in solved}

@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, Teaching)
     parser.add_argument("--items", required=True, type=Path, help="the items to ask")
-    parser.add_argument("--model", type=Path, help="the teacher's model manifest (engine transformers)")
+    parser.add_argument("--model", type=Path, help="the teacher's model manifest (engines transformers and vllm)")
     parser.add_argument("--recording", type=Path, help="kept completions (engine recorded)")
     parser.add_argument(
         "--server",
@@ -31,6 +31,7 @@ def arguments() -> argparse.Namespace:
         help="where and how to ask (engine openai); the API key is in the environment",
     )
     parser.add_argument("--threads", type=int, default=1)
+    cli.add_memory(parser)
     parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
     cli.add_provenance(parser)
     return parser.parse_args()
@@ -58,17 +59,13 @@ def open_engine(args: argparse.Namespace):
 
         return RecordedEngine(args.recording)
     if args.model is None:
-        raise UserError("engine transformers: name the teacher's model manifest with --model")
-    from selfrefine.engines.local import TransformersEngine
-    from selfrefine.files import sha256_of
-    from selfrefine.models import load_model, load_tokenizer, set_threads
+        raise UserError(f"engine {args.recipe.engine}: name the teacher's model manifest with --model")
+    from selfrefine.engines.weights import open_model_engine
+    from selfrefine.models import set_threads
 
     set_threads(args.threads)
-    folder = args.model.parent
-    identity = {"model": sha256_of(args.model), "dtype": args.recipe.dtype}
-    return TransformersEngine(
-        load_model(folder, args.recipe.dtype), load_tokenizer(folder), identity, args.recipe.batch_size
-    )
+    recipe = args.recipe
+    return open_model_engine(args.model, recipe.engine, recipe.dtype, recipe.batch_size, args.memory)
 
 
 def main() -> None:

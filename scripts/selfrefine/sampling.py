@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine.engines import Generation
-from selfrefine.models import Quantisation
+from selfrefine.engines.weights import Answering
 from selfrefine.prompts import Prompt
 
 
@@ -28,16 +28,10 @@ class Sampling(BaseModel):
     generation: Generation = Generation(temperature=0.7)
 
 
-class SampleRecipe(BaseModel):
+class SampleRecipe(Answering):
     """What the sample stage reads."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     prompt: Prompt
-    system: str | None = None
-    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
-    quantisation: Quantisation = "none"
-    batch_size: int = Field(32, gt=0)
     extractor: Literal["strict", "legacy"] = "strict"
     sampling: Sampling = Sampling()
     share: int = Field(100, gt=0, le=100, description="Percent of the training items.")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from selfrefine import benchmarks, outputs, preferences
 from selfrefine.cli import describe
 from selfrefine.engines import Generation
+from selfrefine.engines.weights import STUDENT_ENGINES, Answering
 from selfrefine.errors import UserError
 from selfrefine.files import canonical_json
 from selfrefine.models import Quantisation
@@ -64,7 +65,7 @@ class Student(Strict):
     system: str | None = Field(None, description="The system message; null leaves it to the model's chat template.")
     dtype: str = DTYPE
     quantisation: Quantisation = Field("none", description="nf4: its weights are rounded to four bits, as in QLoRA.")
-    batch_size: int = Field(32, gt=0, description="Completions drawn at once.")
+    batch_size: int = Field(32, gt=0, description="Completions drawn at once by engine transformers.")
     instruct: dict = {}
     refine: dict = {}
 
@@ -73,8 +74,8 @@ class Teacher(Strict):
     """A teacher: the engine that answers for it, and how it is spoken to."""
 
     family: str
-    engine: Literal["transformers", "openai", "recorded"]
-    model: str | None = Field(None, description="Its weights; needed by engine transformers.")
+    engine: Literal["transformers", "vllm", "openai", "recorded"]
+    model: str | None = Field(None, description="Its weights; needed by engines transformers and vllm.")
     recording: str | None = Field(None, description="Its kept completions; needed by engine recorded.")
     served: str | None = Field(None, min_length=1, description="Its name at the server; needed by engine openai.")
     revision: str = Field("", description="Tells apart different weights that are served under one name.")
@@ -84,13 +85,13 @@ class Teacher(Strict):
     system: str | None = None
     generation: Generation = Generation()
     dtype: str = DTYPE
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(16, gt=0, description="Completions drawn at once by engine transformers.")
 
     _extra_is_free = field_validator("extra")(check_extra)
 
     @model_validator(mode="after")
     def _can_answer(self):
-        needed = {"transformers": "model", "openai": "served", "recorded": "recording"}[self.engine]
+        needed = {"openai": "served", "recorded": "recording"}.get(self.engine, "model")
         if getattr(self, needed) is None:
             raise ValueError(f"engine {self.engine} needs the key {needed!r}")
         return self
@@ -118,6 +119,14 @@ class Threads(Strict):
     train: int = Field(1, gt=0)
     generate: int = Field(1, gt=0, description="Teaching and sampling.")
     evaluate: int = Field(1, gt=0)
+
+
+class Vllm(Strict):
+    """How engine vllm uses the machine; nothing here shapes a completion."""
+
+    memory: float = Field(
+        0.9, gt=0, le=1, description="Share of each GPU's memory (without one, of the machine's) that it takes."
+    )
 
 
 class Design(Strict):
@@ -162,6 +171,10 @@ class Study(Strict):
     instruct: InstructSettings = InstructSettings()
     refine: RefineSettings = RefineSettings()
     evaluation: Evaluation = Evaluation()
+    engine: Literal[STUDENT_ENGINES] = Field(
+        "transformers", description="Generates for the students, in sampling and in evaluation."
+    )
+    vllm: Vllm = Vllm()
     extractor: Literal["strict", "legacy"] = "strict"
     statistics: Statistics = Statistics()
     threads: Threads = Threads()
@@ -307,7 +320,7 @@ class Study(Strict):
         if entry.engine == "openai":
             own = {"served": entry.served, "revision": entry.revision, "extra": entry.extra}
         else:
-            own = {"dtype": entry.dtype, "batch_size": entry.batch_size}
+            own = {"dtype": entry.dtype, "batch_size": None if entry.engine == "vllm" else entry.batch_size}
         return Teaching(
             engine=entry.engine,
             prompt=self._prompt(task),
@@ -337,11 +350,8 @@ class Study(Strict):
     def _sample(self, start: str, task: str, share: str, seed: str) -> SampleRecipe:
         student = self.students[student_of(start)]
         return SampleRecipe(
+            **self._answering(student),
             prompt=self._prompt(task),
-            system=student.system,
-            dtype=student.dtype,
-            quantisation=student.quantisation,
-            batch_size=student.batch_size,
             extractor=self.extractor,
             sampling=self.sampling,
             share=int(share),
@@ -374,9 +384,13 @@ class Study(Strict):
         }
 
     def _evaluate(self, checkpoint: str, task: str) -> dict:
-        student = self.students[student_of(checkpoint)]
-        kept = {name: getattr(student, name) for name in ("system", "dtype", "quantisation", "batch_size")}
-        return {"task": task, **kept}
+        return {"task": task, **self._answering(self.students[student_of(checkpoint)])}
+
+    def _answering(self, student: Student) -> dict:
+        """How a student answers, wherever it does: within one table all numbers come from one engine."""
+        own = {name: getattr(student, name) for name in ("system", "dtype", "quantisation")}
+        batch_size = None if self.engine == "vllm" else student.batch_size
+        return Answering(engine=self.engine, batch_size=batch_size, **own).model_dump()
 
     def _tables(self) -> dict:
         return {"level": self.statistics.level, "extractor": self.extractor}
@@ -518,7 +532,11 @@ class Study(Strict):
 
     def served(self) -> list[str]:
         """The teachers that a server answers for."""
-        return [name for name in self.study.teachers if self.teachers[name].engine == "openai"]
+        return self.teaches_with("openai")
+
+    def teaches_with(self, engine: str) -> list[str]:
+        """The teachers that an engine answers for."""
+        return [name for name in self.study.teachers if self.teachers[name].engine == engine]
 
     def asked(self) -> list[dict]:
         """What is asked of served teachers, {teacher, items, recipe, server} per file of answers."""

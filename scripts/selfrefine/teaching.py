@@ -15,7 +15,7 @@ class Teaching(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: Literal["transformers", "openai", "recorded"]
+    engine: Literal["transformers", "vllm", "openai", "recorded"]
     prompt: Prompt
     style: Literal["cot", "plain"] = "cot"
     request: str = Field("", description="An extra last line of the prompt, such as a wish for brevity.")
@@ -23,7 +23,7 @@ class Teaching(BaseModel):
     generation: Generation = Generation()
     extractor: Literal["strict", "legacy"] = "strict"
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
-    batch_size: int = Field(16, gt=0)
+    batch_size: int | None = Field(16, gt=0, description="Completions drawn at once (engine transformers).")
     served: str = Field("", description="The model's name at the server (engine openai).")
     revision: str = Field("", description="Tells apart different weights served under one name (engine openai).")
     extra: dict = Field({}, description="Further fields of each request's body (engine openai).")

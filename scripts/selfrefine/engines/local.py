@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from selfrefine.engines import Completion, Request
-from selfrefine.errors import UserError
+from selfrefine.engines.tokens import TokenEngine
 from selfrefine.fingerprint import fingerprint
 
 # Tokens generated between two looks at which rows have ended.
@@ -49,27 +49,18 @@ class SeededSampler(LogitsProcessor):
         return index.clamp_(max=weights.shape[-1] - 1)
 
 
-class TransformersEngine:
+class TransformersEngine(TokenEngine):
     """Generates with a loaded causal language model and its tokenizer."""
 
     def __init__(self, model, tokenizer, identity: dict, batch_size: int):
+        identity = {"engine": "transformers", "code": fingerprint(Path(__file__)), **identity}
+        super().__init__(tokenizer, model.config, model.generation_config, identity)
         self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.identity = {"engine": "transformers", "code": fingerprint(Path(__file__)), **identity}
         self.batch_size = batch_size
-        eos = model.generation_config.eos_token_id
-        self.stop_ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-        self.limit = getattr(model.config, "max_position_embeddings", None)
-
-    def encode(self, messages: list[dict[str, str]]) -> list[int]:
-        """A chat's token ids, the cue for the assistant's turn included; the template alone sets special tokens."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def batches(self, requests: list[Request]) -> list[list[Request]]:
         """Requests of like settings and prompt length together; those with one prompt side by side."""
-        self._prompts = {request.id: self.encode(request.messages) for request in requests}
-        self._check_lengths(requests)
+        self.read(requests)
         order = sorted(
             requests,
             key=lambda r: (
@@ -95,15 +86,6 @@ class TransformersEngine:
                     batches.append([])
                 batches[-1].extend(piece)
         return batches
-
-    def _check_lengths(self, requests: list[Request]) -> None:
-        for request in requests:
-            needed = len(self._prompts[request.id]) + request.generation.max_tokens
-            if self.limit and needed > self.limit:
-                raise UserError(
-                    f"{request.id}: its prompt of {len(self._prompts[request.id])} tokens and max_tokens "
-                    f"{request.generation.max_tokens} exceed the model's {self.limit}; lower max_tokens or drop the item"
-                )
 
     @torch.inference_mode()
     def generate(self, batch: list[Request]) -> list[Completion]:
@@ -131,7 +113,7 @@ class TransformersEngine:
             )
             cache.batch_select_indices(rows)
         made = self._continue(ids[rows], mask[rows], cache, settings, [request.seed for request in batch])
-        return [self._finish(tokens, prompt) for tokens, prompt in zip(made, prompts, strict=True)]
+        return [self.finish(tokens, prompt) for tokens, prompt in zip(made, prompts, strict=True)]
 
     def _continue(self, ids, mask, cache, settings, seeds: list[int]) -> list[list[int]]:
         """The token ids that follow each row of int[rows, width], the stop token included where one was drawn.
@@ -173,10 +155,3 @@ class TransformersEngine:
                     sampler.generators = [sampler.generators[place] for place in going]
             mask = torch.cat([mask, mask.new_ones(len(left), ids.shape[1] - mask.shape[1])], dim=1)
         return made
-
-    def _finish(self, tokens: list[int], prompt: list[int]) -> Completion:
-        end = next((i for i, token in enumerate(tokens) if token in self.stop_ids), None)
-        kept = tokens if end is None else tokens[:end]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        length = len(kept) + (end is not None)
-        return Completion(text, "length" if end is None else "stop", length, len(prompt))

@@ -8,8 +8,6 @@ run at once, as does the budget before it is exceeded. Requests already in fligh
 import asyncio
 import collections
 import contextlib
-import email.utils
-import json
 import random
 import signal
 import sys
@@ -19,38 +17,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from selfrefine.engines import Completion, Request
-from selfrefine.engines.chat import Malformed, answer_of, body_of, completion_of, error_in, filtered, is_filtered
+from selfrefine.engines.chat import completion_of
 from selfrefine.engines.store import Store
+from selfrefine.engines.wire import Again, OtherField, Wire
 from selfrefine.errors import UserError
 from selfrefine.serving import Server, Tokens, most
 
 # Seconds: the first delay is up to the first, later ones up to the second.
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
-# Statuses beside 5xx after which the same request may succeed.
-PASSING = (408, 409, 425, 429)
-NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-# Shorter keys are dummies for servers that want any; hiding "EMPTY" would damage answers.
-SECRET = 12
-PIECE = 8
-
-
-class _Again(Exception):
-    """No answer for now. `charged`: the server may have charged for one; `wait`: seconds that it asks for."""
-
-    def __init__(self, reason: str, charged: bool, wait: float = 0.0):
-        super().__init__(reason)
-        self.reason = reason
-        self.charged = charged
-        self.wait = wait
-
-
-class _OtherField(Exception):
-    """The server calls the limit on a completion's tokens by the newer name."""
-
-
-class _Filtered(Exception):
-    """The server's content filter refused the prompt."""
 
 
 class ServerEngine:
@@ -68,15 +43,11 @@ class ServerEngine:
         self.server = server
         self.served = served
         self.extra = extra or {}
-        self.proxy = proxy
+        self.wire = Wire(server, served, self.extra, key, proxy)
         self.identity = {"engine": "openai", "served": served, "revision": revision, "extra": self.extra}
         self.store = Store(Path(server.store), self.identity)
-        self.limit_field = "max_tokens"
         self.made = 0
         self.events: collections.Counter = collections.Counter()
-        self._key = (key or "").strip()
-        if not self._key.isascii() or not self._key.isprintable():
-            raise UserError(f"${server.key_variable}: the API key in it holds characters that no key has; set it again")
 
     def batches(self, requests: list[Request]) -> list[list[Request]]:
         """One batch: the store, not the stage's journal, keeps what is done."""
@@ -120,31 +91,6 @@ class ServerEngine:
         if asking.fault:
             raise asking.fault
 
-    def clean(self, text: str) -> str:
-        """A server's text for a message: one line, short, and without the key or pieces of it."""
-        text = " ".join(text.split())
-        if len(self._key) >= SECRET:
-            pieces = {self._key[i : i + PIECE] for i in range(len(self._key) - PIECE + 1)}
-            kept, at = [], 0
-            while at < len(text):
-                end = at
-                while text[end : end + PIECE] in pieces:
-                    end += 1
-                kept.append("[key]" if end > at else text[at])
-                at = end + PIECE - 1 if end > at else at + 1
-            text = "".join(kept)
-        return text if len(text) <= 300 else f"{text[:299]}…"
-
-    def hide(self, row: dict) -> dict:
-        """A row for the store without the key, should the server have repeated it."""
-        if len(self._key) < SECRET:
-            return row
-        return {name: v.replace(self._key, "[key]") if isinstance(v, str) else v for name, v in row.items()}
-
-    def headers(self) -> dict[str, str]:
-        """What authorises a request."""
-        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
-
 
 class _Asking:
     """One go at a list of requests, all within one event loop."""
@@ -161,7 +107,6 @@ class _Asking:
         self.failed: dict[str, str] = {}
         self.fault: BaseException | None = None
         self.pace = _Pace(self.server)
-        self.url = f"{self.server.endpoint}/chat/completions"
 
     async def run(self) -> None:
         """Answers all that can be answered; what kept it from the rest is in `fault`."""
@@ -181,7 +126,7 @@ class _Asking:
             self._signals(),
         ):
             async with aiohttp.ClientSession(
-                connector=connector, headers=self.engine.headers(), **options
+                connector=connector, headers=self.engine.wire.headers(), **options
             ) as self.session:
                 syncing = asyncio.create_task(self._sync())
                 workers = [asyncio.create_task(self._work()) for _ in range(min(self.server.concurrency, self.total))]
@@ -262,17 +207,17 @@ class _Asking:
                 self.store.append({"sent": request.key, "most": [need.prompt, need.made]})
                 self.engine.events["requests"] += 1
                 charged = True
-                row = self.engine.hide(await self._send(request))
+                row = self.engine.wire.hide(await self.engine.wire.send(self.session, request))
                 arrived = True
                 self.store.append(row)
                 self._keep(row, need)
                 charged = False
                 return
-            except _OtherField:
+            except OtherField:
                 charged = False
                 self.store.append({"freed": request.key})
                 continue
-            except _Again as again:
+            except Again as again:
                 charged = again.charged
                 if not charged:
                     self.store.append({"freed": request.key})
@@ -371,96 +316,6 @@ class _Asking:
         while (left := self.pace.held_for()) > 0 and not self.stopping.is_set():
             await self._pause(left)
 
-    # One request.
-
-    async def _send(self, request: Request) -> dict:
-        """The row to keep of a request's answer; `_Again` if it failed for now, `UserError` if for good."""
-        import aiohttp
-
-        field = self.engine.limit_field
-        body = body_of(request, self.engine.served, self.engine.extra, field)
-        try:
-            async with self.session.post(
-                self.url, json=body, allow_redirects=False, proxy=self.engine.proxy
-            ) as response:
-                content = await response.read()
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise UserError(
-                f"{self.server.endpoint}: its certificate is not trusted ({self.engine.clean(str(error))}); set SSL_CERT_FILE to "
-                "the certificates to trust, or correct server.endpoint"
-            ) from None
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _Again(f"no connection ({self.engine.clean(str(error))})", charged=False) from None
-        except TimeoutError:
-            raise _Again(f"timed out after {self.server.timeout:g} s", charged=True) from None
-        except aiohttp.ClientPayloadError:
-            raise _Again("connection broke within the answer", charged=True) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _Again(f"connection broke ({type(error).__name__})", charged=True) from None
-        parsed = _json(content)
-        try:
-            if response.status >= 300:
-                raise self._refusal(request, response.status, response.headers, parsed, content, field)
-            if parsed is None:
-                kind = response.headers.get("Content-Type", "no content type").split(";")[0]
-                raise Malformed("JSON cut off" if "json" in kind else f"{self.engine.clean(kind)} instead of JSON")
-            if error_in(parsed) and "choices" not in parsed:
-                code = error_in(parsed).get("code")
-                status = code if isinstance(code, int) and code >= 400 else 500
-                raise self._refusal(request, status, response.headers, parsed, content, field)
-            return answer_of(request, parsed)
-        except Malformed as error:
-            raise _Again(str(error), charged=True) from None
-        except _Filtered:
-            return filtered(request)
-
-    def _refusal(self, request: Request, status: int, headers, parsed, content: bytes, field: str) -> Exception:
-        """What to raise for an answer with an error's status."""
-        error = error_in(parsed)
-        told = self.engine.clean(str(error.get("message") or content[:1000].decode(errors="replace")))
-        told = f": {told}" if told else ""
-        code = error.get("code") or error.get("type")
-        variable = f"${self.server.key_variable}"
-        where = self.server.endpoint
-        if status == 402 or code in NO_CREDIT:
-            return UserError(f"{where}: the account has no credit left{told}; top it up and run again")
-        if status in PASSING or status >= 500:
-            wait = _retry_after(headers)
-            if wait > self.server.patience:
-                return UserError(
-                    f"{where}: status {status}, to be asked again in {wait:.0f} s, which is more than server.patience "
-                    f"({self.server.patience:g} s){told}; run again then, or raise server.patience"
-                )
-            return _Again(f"status {status}", charged=False, wait=wait)
-        if status == 401:
-            # What it says may repeat parts of the key.
-            fault = (
-                f"refused the key in {variable}" if self.engine.headers() else f"wants a key, and {variable} is not set"
-            )
-            return UserError(f"{where}: {fault} (status 401); set the variable to a valid key and run again")
-        if status == 403:
-            return UserError(
-                f"{where}: forbids the request (status 403){told}; check what the key in {variable} may use"
-            )
-        if status == 404:
-            return UserError(
-                f"{where}: has no /chat/completions, or no model {self.engine.served!r} (status 404){told}; correct the teacher's "
-                "server.endpoint or served"
-            )
-        if status < 400:
-            return UserError(
-                f"{where}: redirects elsewhere (status {status}); set server.endpoint to the final address"
-            )
-        if is_filtered(error):
-            return _Filtered()
-        if field == "max_tokens" and "max_completion_tokens" in str(error.get("message")):
-            self.engine.limit_field = "max_completion_tokens"
-            return _OtherField()
-        return UserError(
-            f"{where}: refused {request.id} (status {status}){told}; change the teacher's generation, system, request or extra "
-            "so that the server takes it"
-        )
-
     def say(self) -> None:
         """One line on stderr about what was asked, what went wrong, and what has been spent."""
         events = dict(self.engine.events)
@@ -503,27 +358,3 @@ class _Pace:
     def held_for(self) -> float:
         """Seconds for which nothing may go out."""
         return self._held_until - time.monotonic()
-
-
-def _json(content: bytes):
-    """Parsed JSON; None for what is none."""
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None
-
-
-def _retry_after(headers) -> float:
-    """Seconds to wait by the header Retry-After, in seconds or as a date; 0 where there is none."""
-    with contextlib.suppress(KeyError, ValueError):
-        return max(0.0, float(headers["Retry-After-Ms"]) / 1000)
-    text = headers.get("Retry-After", "")
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(text))
-    with contextlib.suppress(ValueError, TypeError):
-        date = email.utils.parsedate_to_datetime(text)
-        told = headers.get("Date")
-        # By the server's own clock, where it shows it.
-        now = email.utils.parsedate_to_datetime(told).timestamp() if told else time.time()
-        return max(0.0, date.timestamp() - now)
-    return 0.0

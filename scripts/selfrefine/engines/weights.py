@@ -1,0 +1,76 @@
+"""The engines that hold the weights themselves: `transformers` and `vllm`, opened for a checkpoint or a model."""
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from selfrefine.engines.tokens import TokenEngine, read_settings
+from selfrefine.files import sha256_of
+from selfrefine.models import Quantisation
+
+STUDENT_ENGINES = ("transformers", "vllm")
+
+
+class Answering(BaseModel):
+    """How weights answer: the part of a recipe that every stage shares in which a student generates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: Literal[STUDENT_ENGINES] = "transformers"
+    system: str | None = None
+    dtype: str = Field("bfloat16", pattern="^(bfloat16|float16|float32)$")
+    quantisation: Quantisation = "none"
+    batch_size: int | None = Field(
+        32,
+        gt=0,
+        description="Completions drawn at once by engine transformers; null with vllm, which sees to it itself.",
+    )
+
+
+def open_checkpoint_engine(manifest_path: Path, answering: Answering, memory: float) -> TokenEngine:
+    """The engine that answers with a checkpoint; `memory` is vLLM's share of each GPU."""
+    from selfrefine.models import identity_of, load_checkpoint, load_tokenizer, open_checkpoint
+
+    dtype, quantisation = answering.dtype, answering.quantisation
+    if answering.engine == "transformers":
+        from selfrefine.engines.local import TransformersEngine
+
+        return TransformersEngine(*load_checkpoint(manifest_path, dtype, quantisation), answering.batch_size)
+    from selfrefine.engines.vllm import VllmEngine
+
+    folder, adapter, manifest = open_checkpoint(manifest_path)
+    as_they_are = adapter is None and quantisation == "none"
+    weights = (
+        (lambda scratch: folder) if as_they_are else functools.partial(_merged, manifest_path, dtype, quantisation)
+    )
+    identity = identity_of(manifest, dtype, quantisation)
+    return VllmEngine(weights, load_tokenizer(folder), *read_settings(folder), identity, dtype, memory)
+
+
+def open_model_engine(
+    manifest_path: Path, engine: str, dtype: str, batch_size: int | None, memory: float
+) -> TokenEngine:
+    """The engine that answers with a model as it was fetched; `memory` is vLLM's share of each GPU."""
+    from selfrefine.models import load_model, load_tokenizer
+
+    folder = manifest_path.parent
+    identity = {"model": sha256_of(manifest_path), "dtype": dtype}
+    if engine == "transformers":
+        from selfrefine.engines.local import TransformersEngine
+
+        return TransformersEngine(load_model(folder, dtype), load_tokenizer(folder), identity, batch_size)
+    from selfrefine.engines.vllm import VllmEngine
+
+    return VllmEngine(lambda scratch: folder, load_tokenizer(folder), *read_settings(folder), identity, dtype, memory)
+
+
+def _merged(manifest_path: Path, dtype: str, quantisation: str, scratch: Path) -> Path:
+    """Writes a checkpoint's merged weights into a folder, and returns it."""
+    from selfrefine.models import load_checkpoint
+
+    # Not on the GPU: vLLM takes its memory next, and several GPUs' worth of weights may not fit on one.
+    model, _, _ = load_checkpoint(manifest_path, dtype, quantisation, device="cpu")
+    model.save_pretrained(scratch)
+    return scratch

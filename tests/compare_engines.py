@@ -1,0 +1,110 @@
+"""Asks both local engines the same, with a real model, and writes what each answered, token by token, as JSON.
+
+    python tests/compare_engines.py MANIFEST DTYPE QUESTIONS SEEDED OUTPUT
+
+runs with an interpreter that has vLLM. QUESTIONS is a JSON file with a list of texts, SEEDED the number of samples of the
+first one that vLLM draws a single token of.
+"""
+
+import dataclasses
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+from selfrefine.engines import Generation, Request, seed_for
+from selfrefine.engines.weights import Answering, open_checkpoint_engine
+from selfrefine.models import load_checkpoint, set_threads
+
+MEMORY = 0.25
+TOKENS = 48
+
+
+def request(name: str, text: str, generation: Generation, sample: int = 0) -> Request:
+    return Request(name, [{"role": "user", "content": text}], generation, seed_for(name, 0, "cot", sample))
+
+
+def answers(engine, requests: list[Request]) -> dict[str, dict]:
+    """{ids, and the completion's fields} by request id; what `finish` is handed is what the model made."""
+    made = []
+    finish = engine.finish
+
+    def noting(tokens, prompt):
+        made.append(list(tokens))
+        return finish(tokens, prompt)
+
+    engine.finish = noting
+    found = {}
+    for batch in engine.batches(requests):
+        for asked, completion in zip(batch, engine.generate(batch), strict=True):
+            found[asked.id] = {"ids": made.pop(0), **dataclasses.asdict(completion)}
+    engine.finish = finish
+    return found
+
+
+@torch.inference_mode()
+def first_difference(model, prompt: list[int], one: list[int], other: list[int]) -> dict | None:
+    """Where two answers part, and by how many logits each one's token there lies behind the likeliest."""
+    place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        return None
+    logits = model(torch.tensor([prompt + one[:place]])).logits[0, -1].float()
+    return {"place": place, "behind": [float(logits.max() - logits[token]) for token in (one[place], other[place])]}
+
+
+@torch.inference_mode()
+def main() -> None:
+    manifest, dtype, questions, seeded, output = sys.argv[1:]
+    set_threads(1)
+    texts = json.loads(Path(questions).read_text())
+    greedy = [request(f"q{i}", text, Generation(max_tokens=TOKENS)) for i, text in enumerate(texts)]
+    hot = Generation(max_tokens=16, temperature=0.8, top_p=0.95)
+    sampled = [request(f"s{i}-{k}", text, hot, k) for i, text in enumerate(texts) for k in range(2)]
+    single = [request(f"one-{k}", texts[0], Generation(max_tokens=1, temperature=1.0), k) for k in range(int(seeded))]
+
+    local = open_checkpoint_engine(Path(manifest), Answering(dtype=dtype, batch_size=16), MEMORY)
+    engine = open_checkpoint_engine(Path(manifest), Answering(engine="vllm", dtype=dtype, batch_size=None), MEMORY)
+    engine.read([*greedy, *sampled, *single])
+    expected, found = answers(local, greedy), answers(engine, greedy)
+    # Drawn first as they come, then by halves and the other way round.
+    drawn, again = answers(engine, sampled), {}
+    for part in (sampled[::2][::-1], sampled[1::2][::-1]):
+        again |= answers(engine, part)
+    firsts = [row["ids"][0] for row in answers(engine, single).values()]
+    local.read(greedy)
+    engine.read(greedy)
+    prompts = {r.id: local._prompts[r.id] for r in greedy}
+    model, _, _ = load_checkpoint(Path(manifest), dtype)
+    chances = torch.softmax(model(torch.tensor([prompts["q0"]])).logits[0, -1].float(), dim=-1)
+
+    import vllm.outputs
+
+    result = {
+        "prompts_equal": prompts == {r.id: engine._prompts[r.id] for r in greedy},
+        "stop_ids": [sorted(local.stop_ids), sorted(engine.stop_ids)],
+        "transformers": expected,
+        "vllm": found,
+        "differences": {
+            name: first_difference(model, prompts[name], expected[name]["ids"], found[name]["ids"])
+            for name in expected
+            if expected[name] != found[name]
+        },
+        "drawn": drawn,
+        "drawn_again": again,
+        "firsts": firsts,
+        "likely": {str(token): float(chances[token]) for token in chances.topk(20).indices.tolist()},
+        "fields": {
+            "CompletionOutput": [field.name for field in dataclasses.fields(vllm.outputs.CompletionOutput)],
+            "RequestOutput": list(inspect.signature(vllm.outputs.RequestOutput).parameters),
+            "SamplingParams": list(inspect.signature(vllm.SamplingParams).parameters),
+        },
+    }
+    Path(output).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
