@@ -4,8 +4,10 @@ import os
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 sys.path[:0] = [str(Path(workflow.basedir) / folder) for folder in ("scripts", "rules")]
@@ -14,6 +16,7 @@ import bookkeeping
 from selfrefine.errors import UserError
 from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
+from selfrefine.planning import Assumptions, Planner
 from selfrefine.progress import watch
 from selfrefine.study import Study, origin_of, student_of, teacher_of
 
@@ -28,6 +31,8 @@ bookkeeping.install()
 
 try:
     study = Study.read(config)
+    assumptions = yaml.safe_load((Path(workflow.basedir) / "config/assumptions.yaml").read_text())
+    planner = Planner(study, Assumptions.read(assumptions))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -70,6 +75,19 @@ def flags(named_files):
     return lambda wildcards: " ".join(f"--{name} {path}" for name, path in named_files(wildcards).items())
 
 
+@cache
+def needs_of(stage, attempt, wildcards):
+    try:
+        return planner.needs(stage, attempt, **dict(wildcards))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def needs(resource, stage):
+    """A resources function: what a job asks a cluster for, more at each attempt; of a resource `Needs` names."""
+    return lambda wildcards, attempt: getattr(needs_of(stage, attempt, tuple(wildcards.items())), resource)
+
+
 def source_files(wildcards):
     """The files here that a fetch reads, as far as they are still there."""
     if "model" in wildcards.keys():
@@ -105,11 +123,6 @@ def teachers_but(names):
     return f"(?!(?:{teachers_among(names)})/)[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def server(wildcards):
-    """Where and how a served teacher is asked, as a command-line flag: no part of the recipe."""
-    return f"--server {shlex.quote(study.teachers[wildcards.teacher].server.model_dump_json())}"
-
-
 def teacher_source(wildcards):
     teacher = study.teachers[wildcards.teacher]
     if teacher.engine == "openai":
@@ -117,6 +130,14 @@ def teacher_source(wildcards):
     if teacher.engine == "recorded":
         return {"recording": teacher.recording}
     return {"model": f"results/models/{teacher.model}/manifest.json"}
+
+
+def server_or_recording(wildcards):
+    """Where and how a served teacher is asked, or what a recorded one said, as a flag; the former is no part of the recipe."""
+    teacher = study.teachers[wildcards.teacher]
+    if teacher.engine == "openai":
+        return f"--server {shlex.quote(teacher.server.model_dump_json())}"
+    return flags(teacher_source)(wildcards)
 
 
 def demonstrations_for_pairs(wildcards):

@@ -20,6 +20,10 @@ rule instruct:
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.train
+    resources:
+        gpu=needs("gpu", "instruct"),
+        mem_mb=needs("mem_mb", "instruct"),
+        runtime=needs("runtime", "instruct"),
     params:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),

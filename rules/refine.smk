@@ -1,6 +1,11 @@
 # Phase 2: a checkpoint answers the training items itself; pairs of its answers refine it against itself, frozen.
 
 
+# Pairing reads one file and takes seconds; queueing for a node takes half a minute.
+localrules:
+    pair,
+
+
 rule sample:
     input:
         checkpoint="results/checkpoints/{start}/manifest.json",
@@ -13,6 +18,10 @@ rule sample:
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.generate
+    resources:
+        gpu=needs("gpu", "sample"),
+        mem_mb=needs("mem_mb", "sample"),
+        runtime=needs("runtime", "sample"),
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
@@ -71,6 +80,10 @@ rule refine:
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.train
+    resources:
+        gpu=needs("gpu", "refine"),
+        mem_mb=needs("mem_mb", "refine"),
+        runtime=needs("runtime", "refine"),
     params:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),
