@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 sys.path[:0] = [str(Path(workflow.basedir) / folder) for folder in ("scripts", "rules")]
 
 import bookkeeping
+import queueing
 from selfrefine.errors import UserError
 from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
@@ -28,6 +29,10 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 KEEP_MEMORY = f"MALLOC_MMAP_THRESHOLD_={4 << 30} MALLOC_TRIM_THRESHOLD_={16 << 30} MALLOC_TOP_PAD_={256 << 20}"
 
 bookkeeping.install()
+queueing.install()
+# The cores that profiles/default names are this machine's; jobs that are sent elsewhere are not bound to them.
+if workflow.resource_settings.nodes is not None:
+    workflow.global_resources["_cores"] = None
 
 try:
     study = Study.read(config)
@@ -164,6 +169,15 @@ def refinement_start(wildcards):
     """Where a refinement's weights start: from what wrote the paths, or from where its first round started."""
     restarts = study.recipes[wildcards.recipe].objective.restart
     return f"results/checkpoints/{origin_of(wildcards.start) if restarts else wildcards.start}/manifest.json"
+
+
+def refuse_without_cluster():
+    """Stops a run on a cluster of which nothing is known: its jobs would be queued without cards."""
+    if workflow.executor_plugin.common_settings.non_local_exec and study.cluster is None:
+        raise WorkflowError(
+            "configuration: cluster: is missing, so jobs would ask for no cards; slurm/config.yaml sets it under `config`, "
+            "which `--config` on the command line replaces: put settings of the study into its file instead"
+        )
 
 
 def show_summary(path):

@@ -130,7 +130,7 @@ def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
             "arms": ["baseline", "instruct", "refine"],
             "recipes": ["cot"],
         },
-        "models": {"tiny": {"source": f"file:{model}", "licence": "none"}},
+        "models": {"tiny": {"source": f"file:{model}", "licence": "none", "parameters": 0.0001}},
         "students": {"tiny": {"model": "tiny", "family": "tiny", "dtype": "float32", "batch_size": 16}},
         "teachers": {
             "oracle": {

@@ -108,7 +108,7 @@ def cards(memory: Memory, card: float, usable: float, most: int) -> int:
 
 def host_mb(weights: float, attempt: int) -> int:
     """Memory of a job in MB beside what lies on its cards; `weights` are the GB that pass through it on their way there."""
-    return math.ceil((HOST_GB + weights) * attempt) * 1000
+    return math.ceil((HOST_GB + weights) * attempt * 10) * 100
 
 
 def minutes(hours: float, factor: float, attempt: int, longest: float) -> int:
