@@ -82,14 +82,11 @@ def flags(named_files):
 
 @cache
 def needs_of(stage, attempt, wildcards):
-    try:
-        return planner.needs(stage, attempt, **dict(wildcards))
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    return planner.needs(stage, attempt, **dict(wildcards))
 
 
 def needs(resource, stage):
-    """A resources function: what a job asks a cluster for, more at each attempt; of a resource `Needs` names."""
+    """A resources function: what a job asks a cluster for, more at each attempt."""
     return lambda wildcards, attempt: getattr(needs_of(stage, attempt, tuple(wildcards.items())), resource)
 
 

@@ -1,9 +1,9 @@
 """SLURM's word on a run's jobs, mended where Snakemake's plugin would wait for ever.
 
 The plugin (2.8.0) asks for the states of all its jobs at once and goes by the answer. It takes a job for running that was
-preempted for good, whose node died without the job being queued again, that SLURM no longer lists, or that sacct calls
-"CANCELLED by" someone; and when SLURM gives no answer five times in a row, it forgets all its jobs and waits for none. Here
-each ends: in the queue again, or as a failure, which Snakemake tries again and which then takes what the job had kept.
+preempted for good, that SLURM no longer lists, or that sacct calls "CANCELLED by" someone; and when SLURM gives no answer
+five times in a row, it forgets all its jobs and waits for none. Here each ends: in the queue again, or as a failure, which
+Snakemake tries again and which then takes what the job had kept.
 
 This stands in for one function of the plugin, so its version is pinned exactly.
 """
@@ -12,10 +12,8 @@ import subprocess
 import sys
 
 PLUGIN = "snakemake_executor_plugin_slurm"
-ENDED = ("COMPLETED", "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT")
-# States that SLURM itself leaves soon, by queueing the job again, if it does.
-SET_ASIDE = ("PREEMPTED", "NODE_FAIL")
-# Looks at a job that is set aside, or not listed, until something is done about it.
+ENDED = ("COMPLETED", "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+# Looks at a job that is preempted, or not listed, until something is done about it: SLURM may queue it again itself.
 PATIENCE = 3
 # Why a job waits, where waiting does not help.
 HOPELESS = {
@@ -60,9 +58,10 @@ class Queue:
 
     def _mended(self, job: str, state: str | None) -> str:
         known = self._known.get(job)
-        if state is None and known in ENDED:
+        # NODE_FAIL may be left again: a job that asks for it is queued again.
+        if known in ENDED and state in (None, "PREEMPTED"):
             return known
-        if state is not None and state not in SET_ASIDE:
+        if state not in (None, "PREEMPTED"):
             self._looks.pop(job, None)
             return state
         self._looks[job] = self._looks.get(job, 0) + 1
@@ -76,13 +75,11 @@ class Queue:
         del self._looks[job]
         again = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         if again.returncode == 0:
-            self._say(
-                f"job {job} gave way to another and is queued again"
-                if state == "PREEMPTED"
-                else f"job {job} lost its node and is queued again"
-            )
+            self._say(f"job {job} gave way to another and is queued again")
             return "PENDING"
-        self._say(f"job {job} is {state} and cannot be queued again ({again.stderr.strip()}): it counts as failed")
+        self._say(
+            f"job {job} gave way to another and cannot be queued again ({again.stderr.strip()}): it counts as failed"
+        )
         return "CANCELLED"
 
     def _name_hopeless(self) -> None:

@@ -107,7 +107,10 @@ class UnknownSize(UserError):
 
 
 class Planner:
-    """Reckons the cost of a study's jobs, on the assumed cards or on those of its cluster."""
+    """Reckons the cost of a study's jobs, on the assumed cards or on those of its cluster.
+
+    `UserError` if one of the study's stages takes more cards than a node of the cluster has.
+    """
 
     def __init__(self, study: Study, assumptions: Assumptions):
         self.study = study
@@ -119,6 +122,8 @@ class Planner:
         # A study has ten thousand jobs, and few of these.
         self.items = functools.cache(self._items)
         self._held = functools.cache(self._memory)
+        if study.cluster and study.cluster.gpu_memory:
+            self._check_that_all_fit(study.cluster.gpus_per_node)
 
     def cost(self, rule: str, **wildcards: str) -> Cost:
         """The cost of one job, by the rule that makes it; nothing for rules that need no model."""
@@ -133,7 +138,7 @@ class Planner:
     def needs(self, rule: str, attempt: int, **wildcards: str) -> Needs:
         """What a job asks the study's cluster for at its n-th attempt, more memory and time at each.
 
-        Cards stay as many: a training that is divided otherwise rounds otherwise. `UserError` if no node has as many.
+        Cards stay as many: a training that is divided otherwise rounds otherwise.
         """
         cluster, own = self.study.cluster, self._loads(rule, **wildcards)
         if cluster is None or own is None:
@@ -142,20 +147,39 @@ class Planner:
             held = self.memory(rule, **wildcards).total if self.study.models[own.model].parameters else 0
             return Needs(0, resources.host_mb(held, attempt), int(cluster.longest_hours * 60))
         try:
-            cards = self.cards(rule, cluster.gpus_per_node, **wildcards)
-        except UserError as error:
-            raise UserError(f"configuration: models.{own.model}: a job of rule {rule} does not fit: {error}") from None
-        try:
             hours = self.cost(rule, **wildcards).gpu_hours
         except UnknownSize:
             hours = cluster.longest_hours
         limit = resources.minutes(hours, cluster.time_factor, attempt, cluster.longest_hours)
-        return Needs(cards, resources.host_mb(self.size(own.model).parameters * STORED_BYTES, attempt), limit)
+        cards = self.cards(rule, **wildcards)
+        return Needs(cards, resources.host_mb(self.size(own.model).parameters * BYTES[own.dtype], attempt), limit)
 
-    def cards(self, rule: str, most: int = sys.maxsize, **wildcards: str) -> int:
-        """How many GPUs hold a job; 0 for rules that load no model; `UserError` above `most`."""
-        memory, gpu = self.memory(rule, **wildcards), self.assumed.gpu
-        return resources.cards(memory, gpu.memory_gb, gpu.usable, most) if memory else 0
+    def cards(self, rule: str, **wildcards: str) -> int:
+        """How many GPUs hold a job; 0 for rules that load no model."""
+        memory = self.memory(rule, **wildcards)
+        return self._divided(memory) if memory else 0
+
+    def _divided(self, memory: Memory, most: int = sys.maxsize) -> int:
+        gpu = self.assumed.gpu
+        return resources.cards(memory, gpu.memory_gb, gpu.usable, most)
+
+    def _check_that_all_fit(self, most: int) -> None:
+        design = self.study.study
+        kinds = [("teach", name, None) for name in design.teachers if name not in self.study.asked_here()]
+        for student in design.students:
+            kinds.append(("evaluate", student, None))
+            if {"instruct", "refine", "cross"}.intersection(design.arms):
+                kinds.append(("instruct", student, None))
+            if {"refine", "cross", "refine-only"}.intersection(design.arms):
+                kinds.append(("sample", student, None))
+                steps = sorted({step for name in design.recipes for step in self.study.steps(name)})
+                kinds += [("refine", student, recipe) for recipe in steps]
+        for rule, name, recipe in kinds:
+            try:
+                self._divided(self._held(rule, name, recipe), most)
+            except UserError as error:
+                whose = "teachers" if rule == "teach" else "students"
+                raise UserError(f"configuration: {whose}.{name}: rule {rule} does not fit on a node: {error}") from None
 
     def memory(self, rule: str, **wildcards: str) -> Memory | None:
         """What one job holds on its GPUs; None for rules that load no model."""
