@@ -4,8 +4,8 @@ python bench/cluster_faults.py
 python bench/cluster_faults.py --only "scancel" "node dies"
 
 Starts a real cluster of two nodes on this machine (tests/cluster.py: Debian, as root). For each event, the tests' tiny study is
-instructed and sampled there, with the repository's own rules and profile; the event hits the job that instructs. Then its files
-are compared, byte by byte, with those of a run without a cluster.
+made there up to its instructed student, with the repository's own rules and profile; the event hits the job that instructs.
+Then its files are compared, byte by byte, with those of a run without a cluster.
 """
 
 import argparse
@@ -30,8 +30,7 @@ from selfrefine.files import write_json  # noqa: E402
 from selfrefine.provenance import describe_files  # noqa: E402
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
-TARGETS = [f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl"]
-STUDY = ["snakemake", "--configfile", "config/tiny.yaml", *TARGETS]
+STUDY = ["snakemake", "--configfile", "config/tiny.yaml", "--until", "instruct"]
 POLLS = [
     "--slurm-init-seconds-before-status-checks",
     "6",
