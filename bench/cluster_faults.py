@@ -30,7 +30,7 @@ from selfrefine.files import write_json  # noqa: E402
 from selfrefine.provenance import describe_files  # noqa: E402
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
-STUDY = ["snakemake", "--configfile", "config/tiny.yaml", "--until", "instruct"]
+STUDY = [str(Path(sys.executable).with_name("snakemake")), "--configfile", "config/tiny.yaml", "--until", "instruct"]
 POLLS = [
     "--slurm-init-seconds-before-status-checks",
     "6",
@@ -58,12 +58,8 @@ class Run:
 
     def start(self) -> None:
         """Starts the driver, once more after a kill."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with open(self.folder / "said.txt", "a") as said:
-            environment = os.environ | {"PATH": path}
-            self.drivers.append(
-                subprocess.Popen(self.command, cwd=self.folder, stdout=said, stderr=said, env=environment)
-            )
+            self.drivers.append(subprocess.Popen(self.command, cwd=self.folder, stdout=said, stderr=said))
 
     def said(self) -> str:
         return (self.folder / "said.txt").read_text()
@@ -76,7 +72,7 @@ class Run:
     def training(self) -> str:
         """Waits until the job that instructs has kept a checkpoint; its id."""
         scratch = self.folder / f"results/checkpoints/{INSTRUCTED}/trainer"
-        self.cluster.wait(lambda: any(scratch.glob("checkpoint-*/trainer_state.json")), "no checkpoint is kept", 200)
+        self.cluster.wait(lambda: any(scratch.glob("checkpoint-*/trainer_state.json")), "no checkpoint is kept", 400)
         return self.jobs()[-1]["id"]
 
     def state(self, job: str) -> str:
@@ -85,7 +81,7 @@ class Run:
 
     def seen(self, job: str, *states: str) -> str:
         """Waits until a job is in one of some states."""
-        self.cluster.wait(lambda: self.state(job) in states, f"job {job} is not {' or '.join(states)}", 200)
+        self.cluster.wait(lambda: self.state(job) in states, f"job {job} is not {' or '.join(states)}", 400)
         return self.state(job)
 
     def go_on(self, job: str) -> None:
@@ -103,7 +99,7 @@ class Run:
 
 
 def over_memory(it: Run) -> str:
-    it.cluster.wait(lambda: "OUT_OF_MEMORY" in {job["state"] for job in it.jobs()}, "no job is out of memory", 300)
+    it.cluster.wait(lambda: "OUT_OF_MEMORY" in {job["state"] for job in it.jobs()}, "no job is out of memory", 400)
     return "OUT_OF_MEMORY"
 
 
@@ -295,14 +291,18 @@ def main() -> None:
         cluster = Cluster.start()
         try:
             it = Run(cluster, model, place / f"study{number}", options)
-            seen = event(it)
+            try:
+                seen = event(it)
+            except TimeoutError as error:
+                seen = f"**the event did not come about: {error}**"
             ended, attempts = outcome(it, expected)
+            took = time.time() - it.began
         finally:
             cluster.stop()
         spoken = dict.fromkeys(
             re.sub(r"\d+", "N", line) for line in re.findall(r"^    … (?!\S+: \d+ %)(.*)", it.said(), re.M)
         )
-        cells = (name, seen, ended, attempts, f"{time.time() - it.began:.0f}", "; ".join(spoken))
+        cells = (name, seen, ended, attempts, f"{took:.0f}", "; ".join(spoken))
         print(f"| {' | '.join(cells)} |", flush=True)
     if not args.keep:
         shutil.rmtree(place)
