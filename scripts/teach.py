@@ -67,7 +67,7 @@ def open_engine(args: argparse.Namespace):
     folder = args.model.parent
     identity = {"model": sha256_of(args.model), "dtype": args.recipe.dtype}
     return TransformersEngine(
-        load_model(folder, args.recipe.dtype), load_tokenizer(folder), identity, args.recipe.batch_size
+        load_model(folder, args.recipe.dtype, spread=True), load_tokenizer(folder), identity, args.recipe.batch_size
     )
 
 

@@ -8,7 +8,7 @@ from conftest import run
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import write_json
-from selfrefine.models import convert_gguf, load_checkpoint, load_tokenizer, open_checkpoint
+from selfrefine.models import convert_gguf, load_checkpoint, load_model, load_tokenizer, open_checkpoint
 from selfrefine.provenance import describe_files
 
 
@@ -74,3 +74,21 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model):
     write_json(tmp_path / "tokenizer_config.json", settings)
     with pytest.raises(UserError, match="no chat template"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("gpus", "spread", "divided"), [(1, True, False), (2, True, True), (2, False, False)])
+def test_what_only_writes_is_divided_among_several_gpus(tiny_model, monkeypatch, gpus, spread, divided):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    asked = {}
+    plain = AutoModelForCausalLM.from_pretrained
+
+    def from_pretrained(folder, **options):
+        asked.update(options)
+        return plain(folder, **{name: value for name, value in options.items() if name != "device_map"})
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    load_model(tiny_model, "float32", spread=spread)
+    assert asked.get("device_map") == ("auto" if divided else None)

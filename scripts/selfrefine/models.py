@@ -43,13 +43,16 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str):
-    """A model's plain weights, on the GPU where there is one."""
+def load_model(folder: Path, dtype: str, spread: bool = False):
+    """A model's plain weights, on the GPU where there is one; `spread`: its layers divided among all where there are several."""
     import torch
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True).to(device)
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if spread and torch.cuda.device_count() > 1:
+        return AutoModelForCausalLM.from_pretrained(folder, device_map="auto", **options)
+    return AutoModelForCausalLM.from_pretrained(folder, **options).to(device)
 
 
 def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
@@ -72,7 +75,7 @@ def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
 def load_checkpoint(manifest_path: Path, dtype: str):
     """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory."""
     folder, adapter, manifest = open_checkpoint(manifest_path)
-    model, tokenizer = load_model(folder, dtype), load_tokenizer(folder)
+    model, tokenizer = load_model(folder, dtype, spread=True), load_tokenizer(folder)
     if adapter:
         from peft import PeftModel
 
