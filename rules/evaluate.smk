@@ -51,6 +51,7 @@ rule evaluate:
         gpu=needs("gpu", "evaluate"),
         mem_mb=needs("mem_mb", "evaluate"),
         runtime=needs("runtime", "evaluate"),
+        login=0,
     params:
         recipe=recipe("evaluate"),
         code=code("scripts/evaluate.py"),

@@ -24,6 +24,7 @@ rule instruct:
         gpu=needs("gpu", "instruct"),
         mem_mb=needs("mem_mb", "instruct"),
         runtime=needs("runtime", "instruct"),
+        login=0,
     params:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),

@@ -22,6 +22,7 @@ rule sample:
         gpu=needs("gpu", "sample"),
         mem_mb=needs("mem_mb", "sample"),
         runtime=needs("runtime", "sample"),
+        login=0,
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
@@ -84,6 +85,7 @@ rule refine:
         gpu=needs("gpu", "refine"),
         mem_mb=needs("mem_mb", "refine"),
         runtime=needs("runtime", "refine"),
+        login=0,
     params:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),

@@ -26,6 +26,7 @@ rule teach:
         gpu=needs("gpu", "teach"),
         mem_mb=needs("mem_mb", "teach"),
         runtime=needs("runtime", "teach"),
+        login=0,
     params:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
