@@ -30,6 +30,7 @@ from selfrefine.files import write_json  # noqa: E402
 from selfrefine.provenance import describe_files  # noqa: E402
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
+LOG = "logs/instruct/tiny/oracle/boxes/100/0.log"
 STUDY = [str(Path(sys.executable).with_name("snakemake")), "--configfile", "config/tiny.yaml", "--until", "instruct"]
 POLLS = [
     "--slurm-init-seconds-before-status-checks",
@@ -234,7 +235,7 @@ def command_of(pid: int) -> str:
 def make_tiny(folder: Path, model: Path) -> None:
     """The tests' study, with a training long enough to be hit, and checkpoints close together."""
     path, config = make_study(folder, model)
-    config["instruct"] |= {"epochs": 60, "save_every": 20}
+    config["instruct"] |= {"epochs": 40, "save_every": 20}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -262,7 +263,7 @@ def outcome(it: Run, expected: dict[str, bytes]) -> tuple[str, str]:
         planned = subprocess.run([*it.command, "-n"], cwd=it.folder, capture_output=True, text=True)
         ended += "" if "Nothing to be done" in planned.stdout + planned.stderr else "; **more is planned**"
     submitted = len(it.jobs())
-    log = (it.folder / f"logs/instruct/{INSTRUCTED}.log").read_text()
+    log = (it.folder / LOG).read_text()
     kept = re.findall(r"going on from (checkpoint-\d+)|(is made already)|(waiting for another process)", log)
     words = [next(filter(None, found)) for found in kept]
     return ended, f"{submitted} submitted" + (f"; {', '.join(dict.fromkeys(words))}" if words else "")
