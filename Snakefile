@@ -52,6 +52,7 @@ rule all:
 
 
 onstart:
+    refuse_without_cluster()
     watch(Path("logs"), sys.stderr)
 
 

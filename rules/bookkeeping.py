@@ -48,7 +48,10 @@ class Records(FilePersistence):
         # Modification times are left out of it (`input_checksums`), and no input is hashed for Snakemake's own notes.
         self.dag.max_checksum_file_size = sys.maxsize
         self.max_checksum_file_size = -1
-        self._hashes = KnownHashes(self.path / "hashes.jsonl")
+        # On a node, Snakemake runs again for the one job that the driver has decided on. It decides nothing, and leaves the
+        # driver's file alone: not every shared file system lets two machines append to one.
+        self._decides = self.dag.workflow.exec_mode == ExecMode.DEFAULT
+        self._hashes = KnownHashes(self.path / "hashes.jsonl" if self._decides else os.devnull)
         self._records: dict[str, Record | None] = {}
         self._stale: dict = {}
         self._active: dict = {}
@@ -59,6 +62,8 @@ class Records(FilePersistence):
 
     def params_changed(self, job, file=None) -> Changes:
         """Why the job must run; empty where it need not."""
+        if not self._decides:
+            return Changes()
         if self._cut is None:
             self._contain()
         return (self.stale(job) or self._mends(job)) if job.output else Changes()
@@ -89,9 +94,10 @@ class Records(FilePersistence):
     async def finished(self, job) -> None:
         """Clears up after a job, and keeps the hashes of what it made, so that the next plan need not take them."""
         await super().finished(job)
-        # On a cluster node the job may be another invocation's; only the driver knows that it will not be asked for again.
-        if self.dag.workflow.exec_mode == ExecMode.DEFAULT:
-            clear_scratch(job.output)
+        # On a node the job may be another invocation's; only the driver knows that it will not be asked for again.
+        if not self._decides:
+            return
+        clear_scratch(job.output)
         record = self._read(job)
         if record:
             for path, state in record.outputs.items():

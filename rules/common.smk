@@ -4,16 +4,20 @@ import os
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 sys.path[:0] = [str(Path(workflow.basedir) / folder) for folder in ("scripts", "rules")]
 
 import bookkeeping
+import queueing
 from selfrefine.errors import UserError
 from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
+from selfrefine.planning import Assumptions, Planner
 from selfrefine.progress import watch
 from selfrefine.study import Study, origin_of, student_of, teacher_of
 
@@ -25,9 +29,15 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 KEEP_MEMORY = f"MALLOC_MMAP_THRESHOLD_={4 << 30} MALLOC_TRIM_THRESHOLD_={16 << 30} MALLOC_TOP_PAD_={256 << 20}"
 
 bookkeeping.install()
+queueing.install()
+# The cores that profiles/default names are this machine's; jobs that are sent elsewhere are not bound to them.
+if workflow.resource_settings.nodes is not None:
+    workflow.global_resources["_cores"] = None
 
 try:
     study = Study.read(config)
+    assumptions = yaml.safe_load((Path(workflow.basedir) / "config/assumptions.yaml").read_text())
+    planner = Planner(study, Assumptions.read(assumptions))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -72,6 +82,16 @@ def text(made):
 def flags(named_files):
     """A params function: the optional inputs that a function names, as command-line flags."""
     return lambda wildcards: " ".join(f"--{name} {path}" for name, path in named_files(wildcards).items())
+
+
+@cache
+def needs_of(stage, attempt, wildcards):
+    return planner.needs(stage, attempt, **dict(wildcards))
+
+
+def needs(resource, stage):
+    """A resources function: what a job asks a cluster for, more at each attempt."""
+    return lambda wildcards, attempt: getattr(needs_of(stage, attempt, tuple(wildcards.items())), resource)
 
 
 def source_files(wildcards):
@@ -120,11 +140,6 @@ def teachers_but(names):
     return f"(?!(?:{teachers_among(names)})/)[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def server(wildcards):
-    """Where and how a served teacher is asked, as a command-line flag: no part of the recipe."""
-    return f"--server {shlex.quote(study.teachers[wildcards.teacher].server.model_dump_json())}"
-
-
 def memory(engine):
     """What vLLM may take of the GPUs, as a command-line flag: no part of the recipe. Nothing for other engines."""
     return f"--memory {study.vllm.memory:g}" if engine == "vllm" else ""
@@ -141,6 +156,14 @@ def teacher_source(wildcards):
     if teacher.engine == "recorded":
         return {"recording": teacher.recording}
     return {"model": f"results/models/{teacher.model}/manifest.json"}
+
+
+def server_or_recording(wildcards):
+    """Where and how a served teacher is asked, or what a recorded one said, as a flag; the former is no part of the recipe."""
+    teacher = study.teachers[wildcards.teacher]
+    if teacher.engine == "openai":
+        return f"--server {shlex.quote(teacher.server.model_dump_json())}"
+    return flags(teacher_source)(wildcards)
 
 
 def demonstrations_for_pairs(wildcards):
@@ -167,6 +190,15 @@ def refinement_start(wildcards):
     """Where a refinement's weights start: from what wrote the paths, or from where its first round started."""
     restarts = study.recipes[wildcards.recipe].objective.restart
     return f"results/checkpoints/{origin_of(wildcards.start) if restarts else wildcards.start}/manifest.json"
+
+
+def refuse_without_cluster():
+    """Stops a run on a cluster of which nothing is known: its jobs would be queued without cards."""
+    if workflow.executor_plugin.common_settings.non_local_exec and study.cluster is None:
+        raise WorkflowError(
+            "configuration: cluster: is missing, so jobs would ask for no cards; slurm/config.yaml sets it under `config`, "
+            "which `--config` on the command line replaces: put settings of the study into its file instead"
+        )
 
 
 def show_summary(path):

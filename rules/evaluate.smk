@@ -1,6 +1,9 @@
 # Any checkpoint on any benchmark's test split, with lm-eval and the sampler's own prompts and extraction.
 
 
+# Exporting writes three small files. Evaluating is a cluster's job each time: a model of 7B is loaded within a minute and
+# writes for several, beside which half a minute of queueing is little, and a group would ask for the memory of all its
+# members together and for time that holds them one after the other.
 localrules:
     export_task,
 
@@ -44,6 +47,11 @@ rule evaluate:
     conda:
         STUDENT_ENVIRONMENT
     threads: study.threads.evaluate
+    resources:
+        gpu=needs("gpu", "evaluate"),
+        mem_mb=needs("mem_mb", "evaluate"),
+        runtime=needs("runtime", "evaluate"),
+        login=0,
     params:
         recipe=recipe("evaluate"),
         code=code("scripts/evaluate.py"),

@@ -18,6 +18,11 @@ rule instruct:
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.train
+    resources:
+        gpu=needs("gpu", "instruct"),
+        mem_mb=needs("mem_mb", "instruct"),
+        runtime=needs("runtime", "instruct"),
+        login=0,
     params:
         recipe=recipe("instruct"),
         code=code("scripts/instruct.py"),

@@ -1,6 +1,11 @@
 # Phase 2: a checkpoint answers the training items itself; pairs of its answers refine it against itself, frozen.
 
 
+# Pairing reads one file and takes seconds; queueing for a node takes half a minute.
+localrules:
+    pair,
+
+
 rule sample:
     input:
         checkpoint="results/checkpoints/{start}/manifest.json",
@@ -13,6 +18,11 @@ rule sample:
     conda:
         STUDENT_ENVIRONMENT
     threads: study.threads.generate
+    resources:
+        gpu=needs("gpu", "sample"),
+        mem_mb=needs("mem_mb", "sample"),
+        runtime=needs("runtime", "sample"),
+        login=0,
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
@@ -71,6 +81,11 @@ rule refine:
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.train
+    resources:
+        gpu=needs("gpu", "refine"),
+        mem_mb=needs("mem_mb", "refine"),
+        runtime=needs("runtime", "refine"),
+        login=0,
     params:
         recipe=recipe("refine"),
         code=code("scripts/refine.py"),

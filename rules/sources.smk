@@ -1,6 +1,7 @@
 # Raw benchmark files and model weights, fetched and checked; items in disjoint splits; students as they come.
 
 
+# Fetching needs the network, which compute nodes often lack; the others read small files and end within seconds.
 localrules:
     fetch,
     fetch_model,

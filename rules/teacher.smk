@@ -1,9 +1,11 @@
 # The teacher answers every item of a split; its right, whole answers to the training items become demonstrations.
 
 
+# Looking answers up and keeping the right ones takes less than a second; queueing for a node takes half a minute.
 localrules:
     ask,
     estimate,
+    demonstrate,
 
 
 rule teach:
@@ -16,10 +18,15 @@ rule teach:
     log:
         "logs/teach/{teacher}/{task}/{split}-{style}.log",
     wildcard_constraints:
-        teacher=teachers_but(study.served()),
+        teacher=teachers_but(study.asked_here()),
     conda:
         TEACHER_ENVIRONMENT
     threads: study.threads.generate
+    resources:
+        gpu=needs("gpu", "teach"),
+        mem_mb=needs("mem_mb", "teach"),
+        runtime=needs("runtime", "teach"),
+        login=0,
     params:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
@@ -38,14 +45,15 @@ rule teach:
 
 
 # A served teacher needs the network and waits; compute nodes often have none, so it is asked from where Snakemake runs.
+# A recorded one is looked up there.
 use rule teach as ask with:
     wildcard_constraints:
-        teacher=teachers_among(study.served()),
+        teacher=teachers_among(study.asked_here()),
     threads: 1
     params:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
-        source=server,
+        source=server_or_recording,
         memory=teacher_memory,
 
 

@@ -133,7 +133,7 @@ def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
             "arms": ["baseline", "instruct", "refine"],
             "recipes": ["cot"],
         },
-        "models": {"tiny": {"source": f"file:{model}", "licence": "none"}},
+        "models": {"tiny": {"source": f"file:{model}", "licence": "none", "parameters": 0.0001}},
         "students": {"tiny": {"model": "tiny", "family": "tiny", "dtype": "float32", "batch_size": 16}},
         "teachers": {
             "oracle": {
@@ -204,10 +204,10 @@ def write_recording(config: dict, raw: Path, target: Path) -> None:
 
 def make_workflow(folder: Path) -> None:
     """The workflow in `folder`, by links, with no study in its configuration."""
-    for name in ("Snakefile", "rules", "scripts", "report", "envs", "profiles"):
+    for name in ("Snakefile", "rules", "scripts", "report", "envs", "profiles", "slurm"):
         (folder / name).symlink_to(REPOSITORY / name)
     (folder / "config").mkdir()
-    for name in ("benchmarks.yaml", "recipes.yaml"):
+    for name in ("benchmarks.yaml", "recipes.yaml", "assumptions.yaml"):
         (folder / "config" / name).symlink_to(REPOSITORY / "config" / name)
 
 

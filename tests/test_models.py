@@ -1,6 +1,7 @@
 """Weights: what is refused, and that a checkpoint's files are looked at before they are used."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from conftest import run
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import write_json
-from selfrefine.models import convert_gguf, load_checkpoint, load_tokenizer, open_checkpoint
+from selfrefine.models import convert_gguf, load_checkpoint, load_model, load_tokenizer, open_checkpoint
 from selfrefine.provenance import describe_files
 
 
@@ -74,3 +75,25 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model):
     write_json(tmp_path / "tokenizer_config.json", settings)
     with pytest.raises(UserError, match="no chat template"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "training", "placed"), [(0, False, "cpu"), (1, False, 0), (2, False, "auto"), (2, True, 1)]
+)
+def test_what_writes_is_divided_among_the_gpus_and_what_trains_is_not(tiny_model, monkeypatch, gpus, training, placed):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    asked = {}
+    plain = AutoModelForCausalLM.from_pretrained
+
+    def from_pretrained(folder, **options):
+        asked.update(options)
+        return plain(folder, **{name: value for name, value in options.items() if name != "device_map"})
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("selfrefine.models.state", lambda: SimpleNamespace(local_process_index=1))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    load_model(tiny_model, "float32", training=training)
+    assert asked["device_map"] == (placed if placed == "auto" else {"": placed})

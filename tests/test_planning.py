@@ -17,17 +17,17 @@ def planner(study: dict | None = None, **assumed) -> Planner:
     config: dict = {}
     for name in ("benchmarks", "recipes", "paper"):
         update_config(config, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
+    update_config(config, {"models": {"llama-2-7b": {"parameters": 10}}})
     update_config(config, study or {})
     values: dict = {}
     update_config(values, SHIPPED)
     round_figures = {
-        "gpu": {"peak_tflops": 100, "memory_gb": 80, "generate": 0.1, "train": 0.5},
+        "gpu": {"peak_tflops": 100, "memory_gb": 80, "usable": 1, "generate": 0.1, "train": 0.5},
         "start_seconds": 0,
         "load_gb_per_second": 1e9,
         "tokens": {part: {"math": n, "choice": n} for part, n in (("prompt", 100), ("cot", 200), ("plain", 50))},
         "yields": {"demonstrations": 0.5, "pairs": 0.5},
         "items": {"gsm8k": {"train": 8000, "test": 1000}},
-        "models": {"llama-2-7b": {"parameters": 10, "active": 10, "per_rank": 2.5}},
         "bytes_per_token": 5,
     }
     update_config(values, round_figures)
@@ -55,7 +55,8 @@ def test_instruct_counts_epochs_kept_demonstrations_and_recomputed_activations()
     cost = planner().cost("instruct", student="llama-2-7b", teacher="gpt-3.5", task="gsm8k", share="50", seed="0")
     assert cost.trained_tokens == 4000 * 0.5 * 4 * 300
     assert cost.gpu_hours == pytest.approx(cost.trained_tokens * 3 * 20e9 / 50e12 / 3600)
-    assert cost.bytes == 2.5e6 * 8 * 4
+    # 10e9 = 12 x layers x (128 x layers)^2 gives 37.05 layers, 4743 wide; LoRA has 19 parameters per layer, width and rank.
+    assert cost.bytes == pytest.approx(19 * 37.05 * 4743 * 8 * 4, rel=1e-3)
 
 
 def test_refine_counts_both_sides_the_reference_and_the_limit_of_updates():
@@ -85,16 +86,16 @@ def test_what_was_measured_takes_the_place_of_what_is_reckoned():
 
 
 def test_a_model_takes_as_many_gpus_as_hold_it_and_waits_for_its_weights():
-    mine = planner(start_seconds=36, load_gb_per_second=1, models={"llama-2-7b": {"parameters": 80}})
-    assert mine.gpus("llama-2-7b") == 3  # 80e9 x 2 bytes x 1.25 = 200 GB
-    spare = planner(models={"llama-2-7b": {"parameters": 80}})
-    waited = [p.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours for p in (mine, spare)]
+    large = {"models": {"llama-2-7b": {"parameters": 80}}}
+    mine = planner(large, start_seconds=36, load_gb_per_second=1)
+    assert mine.cards("evaluate", checkpoint=START, task="gsm8k") == 3  # 160 GB of weights, 68 of keys and values
+    waited = [p.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours for p in (mine, planner(large))]
     assert waited[0] - waited[1] == pytest.approx(3 * (36 + 160) / 3600, rel=1e-3)
 
 
 def test_what_is_not_known_is_named():
-    with pytest.raises(UserError, match="assumptions: models.other is missing"):
-        planner().model("other")
+    with pytest.raises(UserError, match="configuration: models.llama-2-7b.parameters: is missing"):
+        planner({"models": {"llama-2-7b": {"parameters": None}}}).size("llama-2-7b")
     with pytest.raises(UserError, match=r"assumptions: gpu.peak_tflops: Input should be greater than 0"):
         Assumptions.read(SHIPPED | {"gpu": SHIPPED["gpu"] | {"peak_tflops": 0}})
     with pytest.raises(UserError, match="assumptions: gpus: unknown key"):
@@ -105,16 +106,17 @@ def test_what_is_not_known_is_named():
         lacking.items("gsm8k", "test")
 
 
-def test_the_command_counts_what_snakemake_would_run(finished, fresh, tmp_path):
-    folder, _, _ = fresh
-    assume = tmp_path / "assume.yaml"
-    assume.write_text("models: {tiny: {parameters: 0.0001, active: 0.0001, per_rank: 0.01}}\n")
-    command = ("python", "scripts/plan.py", "--configfile", "config/tiny.yaml", "--assume", assume)
-    (folder / "config/assumptions.yaml").symlink_to(REPOSITORY / "config/assumptions.yaml")
+def test_the_command_counts_what_snakemake_would_run(finished, fresh):
+    folder, path, config = fresh
+    command = ("python", "scripts/plan.py", "--configfile", "config/tiny.yaml")
+    del config["models"]["tiny"]["parameters"]
+    path.write_text(yaml.safe_dump(config))
+    assert "configuration: models.tiny.parameters: is missing" in run(*command, cwd=folder, check=False).stderr
+    config["models"]["tiny"]["parameters"] = 0.0001
+    path.write_text(yaml.safe_dump(config))
     told = run(*command, cwd=folder).stdout
     for rule, jobs in (("instruct", 1), ("sample", 1), ("refine", 1), ("evaluate", 6), ("teach", 3)):
         assert f"| {rule} " in told
         line = next(line for line in told.splitlines() if line.startswith(f"| {rule} "))
         assert line.split("|")[2].strip() == str(jobs)
-    assert "assumptions: models.tiny is missing" in run(*command[:4], cwd=folder, check=False).stderr
     assert "Nothing would run" in run(*command, cwd=finished[0]).stdout

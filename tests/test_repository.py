@@ -52,12 +52,12 @@ def test_every_configuration_key_is_explained():
     from selfrefine.preferences import Objective, Recipe, Schedule
     from selfrefine.sampling import Sampling
     from selfrefine.serving import Budget, Prices, Server
-    from selfrefine.study import Design, Student, Study, Teacher, Vllm
+    from selfrefine.study import Cluster, Design, Student, Study, Teacher, Vllm, Weights
     from selfrefine.training import InstructSettings, RefineSettings
 
     text = (REPOSITORY / "config/README.md").read_text()
     models = (Study, Design, Student, Teacher, InstructSettings, RefineSettings, Sampling, Recipe, Objective, Schedule)
-    models += (Server, Budget, Prices, Vllm)
+    models += (Server, Budget, Prices, Vllm, Weights, Cluster)
     for model in models:
         for name in model.model_fields:
             assert f"`{name}" in text or f"{name}`" in text, f"{model.__name__}.{name}"

@@ -33,7 +33,7 @@ def study(tmp_path_factory, tiny_model) -> Path:
     for name in ("rules", "scripts", "report", "envs", "profiles"):
         (folder / name).unlink()
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "config/benchmarks.yaml", "config/recipes.yaml"):
+    for name in ("Snakefile", *(f"config/{name}.yaml" for name in ("benchmarks", "recipes", "assumptions"))):
         (folder / name).unlink()
         shutil.copyfile(REPOSITORY / name, folder / name)
     run("snakemake", "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder)
@@ -366,6 +366,16 @@ CONFIGURATION = {
 }
 # Every change of the configuration is written into results/configuration.yaml, defaults included.
 CONFIGURATION = {name: (change, jobs | {"configuration"}) for name, (change, jobs) in CONFIGURATION.items()}
+# But for what only says what jobs ask a cluster for.
+CARDS = {"gpu_memory": 24, "gpu_tflops": 125, "gpus_per_node": 8, "longest_hours": 2, "time_factor": 5}
+CONFIGURATION |= {
+    "cluster": (several(put("models/tiny/parameters", 0.0001), put("cluster", CARDS)), set()),
+    "cluster.longest_hours, without cards": (put("cluster/longest_hours", 2), set()),
+    "models.parameters": (put("models/tiny/parameters", 7), set()),
+    "models.active": (put("models/tiny/active", 7), set()),
+    "models.vocabulary": (put("models/tiny/vocabulary", 420), set()),
+    "models.kv_share": (put("models/tiny/kv_share", 0.5), set()),
+}
 
 
 def rewrite(**options):
@@ -698,6 +708,8 @@ def label(rule: str, wildcards: dict[str, str]) -> str:
     """A job's name in this file: its stage, student or task, and what differs from the study's only cell."""
     where = wildcards.get("checkpoint") or wildcards.get("start") or ""
     parts = where.split("/")
+    # A recorded teacher has a rule of its own, for the same stage.
+    rule = "teach" if rule == "ask" else rule
     words = [rule]
     for key in ("model", "student", "figure", "layout", "part"):
         words += [wildcards[key]] if key in wildcards else []

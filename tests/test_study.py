@@ -99,6 +99,24 @@ def test_shipped_configuration_is_valid():
     ]
 
 
+def test_where_cards_are_known_the_sizes_of_loaded_models_must_be():
+    cards = changed(SMALL, "cluster", {"gpu_memory": 24})
+    message = "models.large.parameters: is missing; cluster.gpu_memory is set"
+    assert refused(changed(cards, "models/tiny/parameters", 1)).startswith(message)
+    assert refused(changed(cards, "models/large/parameters", 1)).startswith(message.replace("large", "tiny"))
+    served = {"family": "bird", "engine": "openai", "served": "owl", "model": "large"}
+    Study.read(changed(changed(cards, "models/tiny/parameters", 1), "teachers/owl", served))
+    for key, value in (("gpu_memory", 0), ("gpus_per_node", 0), ("longest_hours", -1), ("time_factor", 0.5)):
+        assert f"cluster.{key}: Input should be greater than" in refused(changed(SHIPPED, f"cluster/{key}", value))
+
+
+def test_the_written_configuration_tells_nothing_of_the_cluster():
+    written = Study.read(SHIPPED).yaml()
+    other = changed(SHIPPED, "cluster", {"gpu_memory": 24, "gpus_per_node": 8})
+    assert Study.read(changed(other, f"models/{STUDENT}/parameters", 0.2)).yaml() == written
+    assert "cluster" not in written and "parameters" not in written
+
+
 def test_shipped_catalogues_can_be_used_whole():
     config = read_yaml("benchmarks.yaml", "recipes.yaml", "config.yaml")
     both = [name for name, entry in config["benchmarks"].items() if set(entry["splits"]) == {"train", "test"}]
@@ -144,6 +162,8 @@ UNKNOWN_KEYS = [
     ("refine/betta", "refine.betta", "beta"),
     ("evaluation/max_token", "evaluation.max_token", "max_tokens"),
     ("statistics/levels", "statistics.levels", "level"),
+    (f"models/{STUDENT}/parameter", f"models.{STUDENT}.parameter", "parameters"),
+    ("cluster/gpu_memry", "cluster.gpu_memry", "gpu_memory"),
 ]
 
 
@@ -579,6 +599,8 @@ CHANGES = [
     ("engine", "vllm", {"sample", "evaluate"}),
     ("vllm/memory", 0.5, set()),
     ("teachers/owl/engine", "vllm", {"teach"}),
+    ("cluster", {"longest_hours": 2}, set()),
+    ("models/tiny/parameters", 7, set()),
     ("students/ant/instruct", {"epochs": 3}, {"instruct"}),
     ("students/ant/instruct", {"epochs": 2, "lora": {"r": 5}}, {"instruct"}),
     ("students/ant/refine", {"lora": {"r": 5}}, {"refine"}),

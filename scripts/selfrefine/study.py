@@ -56,6 +56,26 @@ class Benchmark(benchmarks.Mapping):
         return self
 
 
+class Weights(Source):
+    """A model: where its weights come from, and their size, which only says what jobs take and shapes no result."""
+
+    parameters: float | None = Field(None, gt=0, description="Billions; needed where a cluster's cards are known.")
+    active: float | None = Field(None, gt=0, description="Billions that a token meets; null: all of them.")
+    vocabulary: int = Field(150_000, gt=0, description="Entries.")
+    kv_share: float = Field(1.0, gt=0, le=1, description="Key-value heads over attention heads.")
+
+
+class Cluster(Strict):
+    """What the nodes offer that jobs are sent to; no recipe depends on it, and a profile may set it."""
+
+    gpu_memory: float | None = Field(None, gt=0, description="GB of one card, as in its name; null: there are none.")
+    gpu_tflops: float | None = Field(None, gt=0, description="Dense bfloat16 peak of one card; null: as assumed.")
+    gpus_per_node: int = Field(1, gt=0)
+    gpus_to_train: int = Field(1, gt=0, description="Cards of one training job; each holds the whole model.")
+    longest_hours: float = Field(24, gt=0, description="The partition's time limit.")
+    time_factor: float = Field(3, ge=1, description="A job's time limit over the time that is reckoned for it.")
+
+
 class Student(Strict):
     """A student: its weights, how it is spoken to, and what it overrides of the training sections."""
 
@@ -156,7 +176,7 @@ class Study(Strict):
     """The whole configuration."""
 
     study: Design
-    models: dict[str, Source]
+    models: dict[str, Weights]
     students: dict[str, Student]
     teachers: dict[str, Teacher]
     benchmarks: dict[str, Benchmark]
@@ -178,6 +198,7 @@ class Study(Strict):
     extractor: Literal["strict", "legacy"] = "strict"
     statistics: Statistics = Statistics()
     threads: Threads = Threads()
+    cluster: Cluster | None = Field(None, description="Null: jobs ask for no cards.")
 
     @classmethod
     def read(cls, config: dict) -> "Study":
@@ -191,6 +212,13 @@ class Study(Strict):
         for name in study.students:
             for phase in ("instruct", "refine"):
                 settings, entry = study.training(name, phase), study.students[name]
+                processes = study.cluster.gpus_to_train if study.cluster else 1
+                if settings.batch_size % (settings.micro_batch_size * processes):
+                    raise UserError(
+                        f"configuration: {phase}.micro_batch_size: {settings.micro_batch_size} examples on each of "
+                        f"{processes} cards (cluster.gpus_to_train) do not make up batch_size {settings.batch_size} of student "
+                        f"{name!r}; set one that divides {settings.batch_size} / {processes}"
+                    )
                 if settings.method == "full" and (entry.quantisation != "none" or entry.dtype == "float16"):
                     raise UserError(
                         f"configuration: {phase}.method: full trains plain weights in bfloat16 or float32, but student "
@@ -244,6 +272,13 @@ class Study(Strict):
                 raise UserError(
                     f"configuration: prompts: has no entry for kind {self.benchmarks[task].kind!r} (benchmark {task!r})"
                 )
+        if self.cluster and self.cluster.gpu_memory:
+            for model in self.loaded():
+                if self.models[model].parameters is None:
+                    raise UserError(
+                        f"configuration: models.{model}.parameters: is missing; cluster.gpu_memory is set, and how many cards a "
+                        "job takes follows from the model's size: give it in billions"
+                    )
         if "refine-only" in design.arms:
             for recipe in design.recipes:
                 if any(self.recipes[step].needs_teacher for step in self.steps(recipe)):
@@ -305,7 +340,8 @@ class Study(Strict):
         return self.benchmarks[task].files[file.rsplit(".", 1)[0]].model_copy(update={"licence": ""}).model_dump()
 
     def _fetch_model(self, model: str) -> dict:
-        return self.models[model].model_copy(update={"licence": ""}).model_dump()
+        source = {name: getattr(self.models[model], name) for name in Source.model_fields}
+        return Source(**source | {"licence": ""}).model_dump()
 
     def _prepare(self, task: str, split: str) -> benchmarks.Recipe:
         benchmark = self.benchmarks[task]
@@ -538,6 +574,16 @@ class Study(Strict):
         """The teachers that an engine answers for."""
         return [name for name in self.study.teachers if self.teachers[name].engine == engine]
 
+    def asked_here(self) -> list[str]:
+        """The teachers that load no weights: a server or a recording answers for them."""
+        return [name for name in self.study.teachers if self.teachers[name].engine not in STUDENT_ENGINES]
+
+    def loaded(self) -> list[str]:
+        """The models whose weights jobs of the study load."""
+        taught = [self.teachers[name] for name in self.study.teachers]
+        names = [self.students[name].model for name in self.study.students]
+        return sorted({*names, *(teacher.model for teacher in taught if teacher.engine in STUDENT_ENGINES)})
+
     def asked(self) -> list[dict]:
         """What is asked of served teachers, {teacher, items, recipe, server} per file of answers."""
         rows = [row for row in outputs.answers_of(self) if row["teacher"] in self.served()]
@@ -574,9 +620,11 @@ class Study(Strict):
         return text.getvalue()
 
     def yaml(self) -> str:
-        """The whole configuration, defaults included; the order in which entries stand in the files does not show."""
+        """The configuration, defaults included; neither what only a cluster asks for nor the order of entries shows."""
         ordered = Study.model_validate_json(canonical_json(self.model_dump(mode="json")))
-        return yaml.safe_dump(ordered.model_dump(mode="json"), sort_keys=False)
+        sizes = Weights.model_fields.keys() - Source.model_fields.keys()
+        unseen = {"cluster": True, "models": dict.fromkeys(self.models, sizes)}
+        return yaml.safe_dump(ordered.model_dump(mode="json", exclude=unseen), sort_keys=False)
 
     def figures(self) -> list[str]:
         """The figures that the study's design gives content to."""

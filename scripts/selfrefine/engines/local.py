@@ -111,7 +111,8 @@ class TransformersEngine(TokenEngine):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            cache.batch_select_indices(rows)
+            # On the processor, so that they select on whichever GPU a layer's keys lie.
+            cache.batch_select_indices(rows.cpu())
         made = self._continue(ids[rows], mask[rows], cache, settings, [request.seed for request in batch])
         return [self.finish(tokens, prompt) for tokens, prompt in zip(made, prompts, strict=True)]
 
@@ -148,7 +149,7 @@ class TransformersEngine(TokenEngine):
                     going.append(place)
             if len(going) < len(left):
                 kept = torch.tensor(going, dtype=torch.long, device=ids.device)
-                cache.batch_select_indices(kept)
+                cache.batch_select_indices(kept.cpu())
                 ids, mask = ids[kept], mask[kept]
                 left = [left[place] for place in going]
                 if sampler:

@@ -1,0 +1,316 @@
+"""What becomes of a study on a SLURM cluster when something goes wrong: each event, and what came of it.
+
+python bench/cluster_faults.py
+python bench/cluster_faults.py --only "scancel" "node dies"
+
+Starts a real cluster of two nodes on this machine (tests/cluster.py: Debian, as root). For each event, the tests' tiny study is
+made there up to its instructed student, with the repository's own rules and profile; the event hits the job that instructs.
+Then its files are compared, byte by byte, with those of a run without a cluster.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+import yaml  # noqa: E402
+
+from cluster import Cluster, install, obstacle  # noqa: E402
+from conftest import build_tiny_model, make_study, run  # noqa: E402
+from selfrefine.files import write_json  # noqa: E402
+from selfrefine.provenance import describe_files  # noqa: E402
+
+INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
+LOG = "logs/instruct/tiny/oracle/boxes/100/0.log"
+STUDY = [str(Path(sys.executable).with_name("snakemake")), "--configfile", "config/tiny.yaml", "--until", "instruct"]
+POLLS = [
+    "--slurm-init-seconds-before-status-checks",
+    "6",
+    "--seconds-between-status-checks",
+    "3",
+    "--latency-wait",
+    "5",
+]
+LONGEST = 900
+
+
+class Run:
+    """One study on the cluster, and its driver."""
+
+    def __init__(self, cluster: Cluster, model: Path, folder: Path, options: list[str]):
+        self.cluster = cluster
+        self.folder = folder
+        folder.mkdir()
+        make_tiny(folder, model)
+        self.command = [*STUDY, "--profile", "slurm", *POLLS, *options]
+        self.began = time.time()
+        self.before = {job["id"] for job in cluster.jobs()}
+        self.drivers: list[subprocess.Popen] = []
+        self.start()
+
+    def start(self) -> None:
+        """Starts the driver, once more after a kill."""
+        with open(self.folder / "said.txt", "a") as said:
+            self.drivers.append(subprocess.Popen(self.command, cwd=self.folder, stdout=said, stderr=said))
+
+    def said(self) -> str:
+        return (self.folder / "said.txt").read_text()
+
+    def jobs(self, rule: str = "instruct") -> list[dict[str, str]]:
+        """The run's jobs of a rule, oldest first."""
+        found = [job for job in self.cluster.jobs() if job["id"] not in self.before]
+        return sorted((job for job in found if job["rule"].startswith(f"rule_{rule}")), key=lambda job: int(job["id"]))
+
+    def training(self) -> str:
+        """Waits until the job that instructs has kept a checkpoint; its id."""
+        scratch = self.folder / f"results/checkpoints/{INSTRUCTED}/trainer"
+        self.cluster.wait(lambda: any(scratch.glob("checkpoint-*/trainer_state.json")), "no checkpoint is kept", 400)
+        return self.jobs()[-1]["id"]
+
+    def state(self, job: str) -> str:
+        """A job's state; "" where SLURM does not list it."""
+        return next((one["state"] for one in self.cluster.jobs() if one["id"] == job), "")
+
+    def seen(self, job: str, *states: str) -> str:
+        """Waits until a job is in one of some states."""
+        self.cluster.wait(lambda: self.state(job) in states, f"job {job} is not {' or '.join(states)}", 400)
+        return self.state(job)
+
+    def go_on(self, job: str) -> None:
+        """SLURM holds a job that it queues again for two minutes."""
+        self.seen(job, "PENDING", "RUNNING")
+        self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+
+    def end(self) -> int | None:
+        """How the driver ends; None if it does not."""
+        try:
+            return self.drivers[-1].wait(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            self.drivers[-1].kill()
+            return None
+
+
+def over_memory(it: Run) -> str:
+    """Looked at each second instead of bound by a cgroup, a job that is ended for its memory has FAILED."""
+    it.cluster.wait(lambda: it.jobs(), "no job is there", 400)
+    was = it.seen(it.jobs()[0]["id"], "FAILED", "OUT_OF_MEMORY")
+    told = any("Exceeded job memory limit" in log.read_text() for log in it.cluster.folder.glob("slurmd-*.log"))
+    return f"{was}: {'' if told else 'not '}over its memory"
+
+
+def over_time(it: Run) -> str:
+    job = it.training()
+    for pid in it.cluster.processes(job):  # so that it does not end in time, however fast the machine
+        if "scripts/instruct.py" in command_of(pid):
+            os.kill(pid, signal.SIGSTOP)
+    return it.seen(job, "TIMEOUT")
+
+
+def cancelled(it: Run) -> str:
+    job = it.training()
+    it.cluster.ask("scancel", job)
+    return it.seen(job, "CANCELLED")
+
+
+def requeued(it: Run) -> str:
+    job = it.training()
+    it.cluster.ask("scontrol", "requeue", job)
+    it.go_on(job)
+    return "the same job again"
+
+
+def preempted(it: Run) -> str:
+    """A job of more weight takes all nodes."""
+    job = it.training()
+    urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--mem=0", "--output=/dev/null"]
+    other = it.cluster.ask(*urgent, "--wrap=sleep 3").stdout.strip()
+    it.seen(other, "COMPLETED")
+    was = it.state(job)
+    if was == "PREEMPTED":
+        it.cluster.wait(lambda: it.state(job) == "PENDING", "it stays PREEMPTED", 300)
+    it.go_on(job)
+    return was
+
+
+def node_dies(it: Run) -> str:
+    """The node's daemon and all that runs there are gone at once."""
+    job = it.training()
+    node = next(one["node"] for one in it.jobs() if one["id"] == job)
+    it.cluster.end(node, signal.SIGKILL)
+    for pid in it.cluster.processes(job):
+        os.kill(pid, signal.SIGKILL)
+    it.seen(job, "PENDING", "NODE_FAIL")
+    was = it.state(job)
+    it.go_on(job)
+    it.seen(job, "RUNNING", "COMPLETED")
+    it.cluster.run_node(node)
+    return f"{was}, on another node then"
+
+
+def node_is_cut_off(it: Run) -> str:
+    """The node's daemon is gone, but its job lives on and writes."""
+    job = it.training()
+    node = next(one["node"] for one in it.jobs() if one["id"] == job)
+    it.cluster.end(node, signal.SIGKILL)
+    it.seen(job, "PENDING", "NODE_FAIL")
+    was = it.state(job)
+    it.go_on(job)
+    it.seen(job, "RUNNING", "COMPLETED")
+    it.cluster.run_node(node)
+    return f"{was}, twice at work then"
+
+
+def driver_killed(it: Run) -> str:
+    job = it.training()
+    it.drivers[-1].kill()
+    it.drivers[-1].wait()
+    was = it.state(job)
+    it.start()
+    return f"the job went on ({was})"
+
+
+def driver_interrupted(it: Run) -> str:
+    job = it.training()
+    it.drivers[-1].send_signal(signal.SIGINT)
+    it.drivers[-1].wait(timeout=300)
+    was = it.seen(job, "CANCELLED")
+    it.start()
+    return was
+
+
+def controller_restarted(it: Run) -> str:
+    it.training()
+    it.cluster.end("slurmctld", signal.SIGKILL)
+    time.sleep(60)
+    it.cluster.run_controller()
+    return "no answer for a minute"
+
+
+def controller_forgets(it: Run) -> str:
+    """It starts anew without its state, so that no job is known."""
+    job = it.training()
+    it.cluster.end("slurmctld", signal.SIGKILL)
+    for path in (it.cluster.folder / "state").iterdir():
+        path.unlink()
+    it.cluster.run_controller()
+    it.before.clear()
+    return "not listed" if not it.state(job) else it.state(job)
+
+
+EVENTS = {
+    "over memory": (over_memory, ["--set-resources", "instruct:mem_mb=attempt * 500"]),
+    "over time": (over_time, ["--set-resources", "instruct:runtime=attempt"]),
+    "scancel": (cancelled, []),
+    "scontrol requeue": (requeued, []),
+    "preempted, PreemptMode=REQUEUE": (preempted, []),
+    "preempted, PreemptMode=CANCEL": (
+        preempted,
+        ["--default-resources", "slurm_partition=fragile", "nodes=1", "mem_mb=4000", "runtime=60"],
+    ),
+    "a node dies": (node_dies, []),
+    "a node is cut off": (node_is_cut_off, []),
+    "Snakemake killed, and started again": (driver_killed, []),
+    "Ctrl-C, and started again": (driver_interrupted, []),
+    "the controller restarts": (controller_restarted, []),
+    "the controller forgets its jobs": (controller_forgets, []),
+}
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def make_tiny(folder: Path, model: Path) -> None:
+    """The tests' study, with a training long enough to be hit, and checkpoints close together."""
+    path, config = make_study(folder, model)
+    config["instruct"] |= {"epochs": 40, "save_every": 20}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The study's files but for records, which tell of times."""
+    files = (
+        path for path in folder.glob("results/**/*") if path.is_file() and not path.name.endswith("provenance.json")
+    )
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def outcome(it: Run, expected: dict[str, bytes]) -> tuple[str, str]:
+    """(how it ended, what of it shows that it was not begun anew)."""
+    code = it.end()
+    if code is None:
+        ended = f"**still waits after {LONGEST} s**"
+    elif code:
+        ended = f"**fails (exit status {code})**"
+    else:
+        found = contents(it.folder)
+        wrong = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+        ended = (
+            f"**{len(wrong)} files differ: {', '.join(sorted(wrong)[:3])}**" if wrong else "complete, the same bytes"
+        )
+        planned = subprocess.run([*it.command, "-n"], cwd=it.folder, capture_output=True, text=True)
+        ended += "" if "Nothing to be done" in planned.stdout + planned.stderr else "; **more is planned**"
+    submitted = len(it.jobs())
+    log = (it.folder / LOG).read_text()
+    kept = re.findall(r"going on from (checkpoint-\d+)|(is made already)|(waiting for another process)", log)
+    words = [next(filter(None, found)) for found in kept]
+    return ended, f"{submitted} submitted" + (f"; {', '.join(dict.fromkeys(words))}" if words else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(EVENTS), default=list(EVENTS), help="some events")
+    parser.add_argument("--keep", type=Path, help="a new folder for the studies, to look at afterwards")
+    args = parser.parse_args()
+    reason = obstacle() or install()
+    if reason:
+        sys.exit(f"error: {reason}")
+    place = args.keep or Path(tempfile.mkdtemp(prefix="selfrefine-faults-"))
+    model = place / "model"
+    model.mkdir(parents=True)
+    build_tiny_model(model)
+    files = describe_files(model, [path.name for path in model.iterdir()])
+    write_json(model / "manifest.json", {"artifact": "model", "source": {}, "files": files})
+    undisturbed = place / "undisturbed"
+    undisturbed.mkdir()
+    make_tiny(undisturbed, model)
+    run(*STUDY, cwd=undisturbed)
+    expected = contents(undisturbed)
+    print("| event | SLURM says | the study | attempts at the job that was hit | seconds | Snakemake says |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for number, name in enumerate(args.only):
+        event, options = EVENTS[name]
+        cluster = Cluster.start()
+        try:
+            it = Run(cluster, model, place / f"study{number}", options)
+            try:
+                seen = event(it)
+            except TimeoutError as error:
+                seen = f"**the event did not come about: {error}**"
+            ended, attempts = outcome(it, expected)
+            took = time.time() - it.began
+        finally:
+            cluster.stop()
+        spoken = dict.fromkeys(
+            re.sub(r"\d+", "N", line) for line in re.findall(r"^    … (?!\S+: \d+ %)(.*)", it.said(), re.M)
+        )
+        cells = (name, seen, ended, attempts, f"{took:.0f}", "; ".join(spoken))
+        print(f"| {' | '.join(cells)} |", flush=True)
+    if not args.keep:
+        shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
