@@ -32,7 +32,7 @@ from selfrefine.provenance import describe_files  # noqa: E402
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
 TARGET = f"results/checkpoints/{INSTRUCTED}/manifest.json"
 LOG = "logs/instruct/tiny/oracle/boxes/100/0.log"
-STUDY = [str(Path(sys.executable).with_name("snakemake")), "--configfile", "config/tiny.yaml", TARGET]
+STUDY = [str(Path(sys.executable).with_name("snakemake")), TARGET, "--configfile", "config/tiny.yaml"]
 POLLS = [
     "--slurm-init-seconds-before-status-checks",
     "6",
