@@ -92,7 +92,7 @@ def report(jobs: list, planner: Planner) -> str:
         where = wildcards.get("checkpoint") or wildcards.get("start") or wildcards.get("student")
         if where and cost.gpu_hours:
             student = where.split("/")[0]
-            cards = planner.gpus(planner.study.students[student].model)
+            cards = planner.cards(rule, **wildcards)
             groups["student"][f"{student} ({cards} GPU{'s' * (cards > 1)} a job)"].append(cost)
     if not jobs:
         return "Nothing would run: everything is up to date."
