@@ -30,8 +30,9 @@ from selfrefine.files import write_json  # noqa: E402
 from selfrefine.provenance import describe_files  # noqa: E402
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
+TARGET = f"results/checkpoints/{INSTRUCTED}/manifest.json"
 LOG = "logs/instruct/tiny/oracle/boxes/100/0.log"
-STUDY = [str(Path(sys.executable).with_name("snakemake")), "--configfile", "config/tiny.yaml", "--until", "instruct"]
+STUDY = [str(Path(sys.executable).with_name("snakemake")), TARGET, "--configfile", "config/tiny.yaml"]
 POLLS = [
     "--slurm-init-seconds-before-status-checks",
     "6",
