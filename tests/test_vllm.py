@@ -37,7 +37,9 @@ SETTINGS |= {"VLLM_CPU_CI_ENV": "1"}
 
 
 def questions() -> list[str]:
-    return [row["question"] for row in records("train")[:20]]
+    """Problems that the model is cut off in the middle of, and two questions that it answers and stops."""
+    short = ["What is the capital of France?", "How many are 2 and 3?"]
+    return [*short, *(row["question"] for row in records("train")[:20])]
 
 
 def records(part: str) -> list[dict]:
