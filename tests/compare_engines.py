@@ -2,8 +2,8 @@
 
     python tests/compare_engines.py MANIFEST DTYPE QUESTIONS SEEDED OUTPUT
 
-runs with an interpreter that has vLLM. QUESTIONS is a JSON file with a list of texts, SEEDED the number of samples of the
-first one that vLLM draws a single token of.
+runs with an interpreter that has vLLM. QUESTIONS is a JSON file with a list of texts, SEEDED the number of samples of SHORT
+that vLLM draws a single token of.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ from selfrefine.engines.weights import Answering, open_checkpoint_engine
 from selfrefine.models import load_checkpoint, set_threads
 
 MEMORY = 0.25
-TOKENS = 48
+SHORT = "How many are 2 and 3?"
+TOKENS = 40
 
 
 def request(name: str, text: str, generation: Generation, sample: int = 0) -> Request:
@@ -64,7 +65,7 @@ def main() -> None:
     greedy = [request(f"q{i}", text, Generation(max_tokens=TOKENS)) for i, text in enumerate(texts)]
     hot = Generation(max_tokens=16, temperature=0.8, top_p=0.95)
     sampled = [request(f"s{i}-{k}", text, hot, k) for i, text in enumerate(texts) for k in range(2)]
-    single = [request(f"one-{k}", texts[0], Generation(max_tokens=1, temperature=1.0), k) for k in range(int(seeded))]
+    single = [request(f"one-{k}", SHORT, Generation(max_tokens=1, temperature=1.0), k) for k in range(int(seeded))]
 
     local = open_checkpoint_engine(Path(manifest), Answering(dtype=dtype, batch_size=16), MEMORY)
     engine = open_checkpoint_engine(Path(manifest), Answering(engine="vllm", dtype=dtype, batch_size=None), MEMORY)
@@ -79,7 +80,8 @@ def main() -> None:
     engine.read(greedy)
     prompts = {r.id: local._prompts[r.id] for r in greedy}
     model, _, _ = load_checkpoint(Path(manifest), dtype)
-    chances = torch.softmax(model(torch.tensor([prompts["q0"]])).logits[0, -1].float(), dim=-1)
+    short = local.encode([{"role": "user", "content": SHORT}])
+    chances = torch.softmax(model(torch.tensor([short])).logits[0, -1].float(), dim=-1)
 
     import vllm.outputs
 

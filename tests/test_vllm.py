@@ -32,10 +32,14 @@ ROUNDING = {"float32": 1e-3, "bfloat16": 0.5}
 PROMPT = {"instruction": "Answer the following mathematical question with a numerical solution."}
 # One thread: where others compute too, two wait for each other most of the time.
 SETTINGS = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+# Compiling the model, minutes for each start, would take longer than all the answers.
+SETTINGS |= {"VLLM_CPU_CI_ENV": "1"}
 
 
 def questions() -> list[str]:
-    return [row["question"] for row in records("train")[:24]]
+    """Problems that the model is cut off in the middle of, and two questions that it answers and stops."""
+    short = ["What is the capital of France?", "How many are 2 and 3?"]
+    return [*short, *(row["question"] for row in records("train")[:20])]
 
 
 def records(part: str) -> list[dict]:
@@ -96,14 +100,14 @@ def adapted(model, tmp_path_factory) -> Path:
     return folder / "manifest.json"
 
 
-@pytest.fixture(scope="module", params=["base float32", "base bfloat16", "adapted float32"])
+@pytest.fixture(scope="module", params=["adapted float32", "base bfloat16"])
 def compared(request, tmp_path_factory) -> tuple[str, str, dict]:
     """What both engines answered, with one checkpoint in one dtype: (checkpoint, dtype, tests/compare_engines.py's output)."""
     checkpoint, dtype = request.param.split()
     folder = tmp_path_factory.mktemp("compared")
     (folder / "questions.json").write_text(json.dumps(questions()))
     manifest = request.getfixturevalue(checkpoint)
-    seeded = 1000 if dtype == "float32" else 0
+    seeded = 256 if dtype == "float32" else 0
     arguments = (manifest, dtype, folder / "questions.json", seeded, folder / "out.json")
     run_there("tests/compare_engines.py", *arguments)
     return checkpoint, dtype, read_json(folder / "out.json")
@@ -133,7 +137,7 @@ def test_lengths_and_reasons_are_counted_alike(compared):
         for row in found[engine].values():
             ends = row["ids"][-1] in found["stop_ids"][0]
             assert row["finish_reason"] == ("stop" if ends else "length")
-            assert row["tokens"] == len(row["ids"]) and (ends or row["tokens"] == 48)
+            assert row["tokens"] == len(row["ids"]) and (ends or row["tokens"] == 40)
             assert not set(row["ids"][:-1]) & set(found["stop_ids"][0])
             reasons.add(row["finish_reason"])
     assert reasons == {"stop", "length"}
