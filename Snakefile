@@ -52,7 +52,7 @@ rule all:
 
 
 onstart:
-    refuse_without_cluster()
+    queueing.refuse_without_cluster(workflow, study)
     watch(Path("logs"), sys.stderr)
 
 

@@ -192,15 +192,6 @@ def refinement_start(wildcards):
     return f"results/checkpoints/{origin_of(wildcards.start) if restarts else wildcards.start}/manifest.json"
 
 
-def refuse_without_cluster():
-    """Stops a run on a cluster of which nothing is known: its jobs would be queued without cards."""
-    if workflow.executor_plugin.common_settings.non_local_exec and study.cluster is None:
-        raise WorkflowError(
-            "configuration: cluster: is missing, so jobs would ask for no cards; slurm/config.yaml sets it under `config`, "
-            "which `--config` on the command line replaces: put settings of the study into its file instead"
-        )
-
-
 def show_summary(path):
     if Path(path).exists():
         print(Path(path).read_text())

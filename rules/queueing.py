@@ -11,6 +11,8 @@ This stands in for one function of the plugin, so its version is pinned exactly.
 import subprocess
 import sys
 
+from snakemake.exceptions import WorkflowError
+
 PLUGIN = "snakemake_executor_plugin_slurm"
 ENDED = ("COMPLETED", "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 # Looks at a job that is preempted, or not listed, until something is done about it: SLURM may queue it again itself.
@@ -101,3 +103,12 @@ def install() -> None:
     plugin = sys.modules.get(PLUGIN)
     if plugin:
         plugin.query_job_status = Queue(plugin.query_job_status, sys.stderr)
+
+
+def refuse_without_cluster(workflow, study) -> None:
+    """Stops a run on a cluster of which nothing is known: its jobs would be queued without cards."""
+    if workflow.executor_plugin.common_settings.non_local_exec and study.cluster is None:
+        raise WorkflowError(
+            "configuration: cluster: is missing, so jobs would ask for no cards; slurm/config.yaml sets it under `config`, "
+            "which `--config` on the command line replaces: put settings of the study into its file instead"
+        )

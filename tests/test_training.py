@@ -331,6 +331,18 @@ def log_probability(model, tokenizer, pair, side) -> float:
     return sum(logits[len(prompt) + i - 1, token].item() for i, token in enumerate(answer))
 
 
+def margin(policy, against, tokenizer) -> float:
+    """By how much the validation pairs' chosen texts gained on the rejected ones, in nats times beta."""
+    gaps = [
+        log_probability(policy, tokenizer, pair, "chosen")
+        - log_probability(against, tokenizer, pair, "chosen")
+        - log_probability(policy, tokenizer, pair, "rejected")
+        + log_probability(against, tokenizer, pair, "rejected")
+        for pair in pairs()[:4]
+    ]
+    return 0.1 * sum(gaps) / len(gaps)
+
+
 def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instructed, tiny_model, tokenizer, tmp_path):
     """Recomputes the first validation loss by hand, with the instructed adapter as the reference, not the base model."""
     run(*refine_command(tmp_path, instructed / "out/manifest.json", epochs=1, batch_size=8, micro_batch_size=8))
@@ -341,20 +353,10 @@ def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instr
     policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
     base = load_model(tiny_model, "float32")
 
-    def margin(against):
-        gaps = []
-        for pair in pairs()[:4]:
-            chosen, rejected = (
-                log_probability(policy, tokenizer, pair, side) - log_probability(against, tokenizer, pair, side)
-                for side in ("chosen", "rejected")
-            )
-            gaps.append(chosen - rejected)
-        return 0.1 * sum(gaps) / len(gaps)
-
     (validation,) = [row for row in rows if row["split"] == "validation"]
     assert validation["margin"] > 0
-    assert validation["margin"] == pytest.approx(margin(reference), rel=1e-3)
-    assert validation["margin"] != pytest.approx(margin(base), rel=0.1)
+    assert validation["margin"] == pytest.approx(margin(policy, reference, tokenizer), rel=1e-3)
+    assert validation["margin"] != pytest.approx(margin(policy, base, tokenizer), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -567,20 +569,12 @@ def test_what_is_trained_on_packed_weights_is_what_is_sampled_from(tiny_model, b
     plain, _, _ = load_checkpoint(first / "out/manifest.json", "float32")
     assert identity["quantisation"] == "nf4"
 
-    def margin(against):
-        gaps = []
-        for pair in pairs()[:4]:
-            chosen, rejected = (
-                log_probability(policy, tokenizer, pair, side) - log_probability(against, tokenizer, pair, side)
-                for side in ("chosen", "rejected")
-            )
-            gaps.append(chosen - rejected)
-        return 0.1 * sum(gaps) / len(gaps)
-
     # On a CPU, packed weights are multiplied in bfloat16, whatever the dtype.
-    assert validation["margin"] == pytest.approx(margin(start), abs=0.02)
-    assert abs(margin(plain) - margin(start)) > 0.1  # unrounded weights are another student
-    assert margin(start) > 0.05
+    assert validation["margin"] == pytest.approx(margin(policy, start, tokenizer), abs=0.02)
+    assert (
+        abs(margin(policy, plain, tokenizer) - margin(policy, start, tokenizer)) > 0.1
+    )  # unrounded weights are another student
+    assert margin(policy, start, tokenizer) > 0.05
 
 
 def test_all_weights_can_be_trained(base_checkpoint, tiny_model, tokenizer, tmp_path):
@@ -601,14 +595,7 @@ def test_all_weights_can_be_trained(base_checkpoint, tiny_model, tokenizer, tmp_
         assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-6)
         (validation,) = [row for row in log if row["split"] == "validation"]
         policy, _, _ = load_checkpoint(tmp_path / method / "out/manifest.json", "float32")
-        gaps = [
-            log_probability(policy, tokenizer, pair, "chosen")
-            - log_probability(start, tokenizer, pair, "chosen")
-            - log_probability(policy, tokenizer, pair, "rejected")
-            + log_probability(start, tokenizer, pair, "rejected")
-            for pair in pairs()[:4]
-        ]
-        assert validation["margin"] == pytest.approx(0.1 * sum(gaps) / 4, rel=1e-3, abs=1e-6)
+        assert validation["margin"] == pytest.approx(margin(policy, start, tokenizer), rel=1e-3, abs=1e-6)
     # Another method in the same folder leaves nothing behind that would be loaded beside it.
     for file in ("manifest.json", "provenance.json"):
         (tmp_path / "lora/out" / file).unlink()
