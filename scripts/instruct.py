@@ -24,6 +24,7 @@ from selfrefine.training import (
     encode_prompt,
     load_for_training,
     lora_config,
+    on_one_gpu,
     open_scratch,
     restore_precision,
     run_to_the_end,
@@ -107,7 +108,7 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     set_seed(recipe.seed)
     trainer = DemonstrationTrainer(
         model=load_for_training(folder, None, recipe),
-        args=config,
+        args=on_one_gpu(config),
         train_dataset=shared_dataset(examples, scratch / "train"),
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora) if settings.method == "lora" else None,

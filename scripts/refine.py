@@ -25,6 +25,7 @@ from selfrefine.training import (
     encode_prompt,
     load_for_training,
     lora_config,
+    on_one_gpu,
     open_scratch,
     restore_precision,
     run_to_the_end,
@@ -104,7 +105,7 @@ def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, ex
         "peft_config": None if adapter or settings.method == "full" else lora_config(settings.lora),
     }
     if objective.loss == "sft":
-        return TextTrainer(model=model, args=SFTConfig(**arguments, completion_only_loss=True), **data)
+        return TextTrainer(model=model, args=on_one_gpu(SFTConfig(**arguments, completion_only_loss=True)), **data)
     beta = objective.beta or settings.beta
     if objective.loss == "kto":
         return single_text_trainer(model, arguments, beta, data)
@@ -165,7 +166,7 @@ def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data
         loss_weights=[*([] if odds else [1.0]), objective.nll] if objective.nll or odds else None,
         precompute_ref_log_probs=True,
     )
-    return (OddsTrainer if odds else PairTrainer)(model=model, args=config, **data)
+    return (OddsTrainer if odds else PairTrainer)(model=model, args=on_one_gpu(config), **data)
 
 
 def single_text_trainer(model, arguments: dict, beta: float, data: dict):
@@ -191,7 +192,7 @@ def single_text_trainer(model, arguments: dict, beta: float, data: dict):
         undesirable_weight=max(good / bad, 1.0),
         precompute_ref_log_probs=True,
     )
-    return SingleTextTrainer(model=model, args=config, **data)
+    return SingleTextTrainer(model=model, args=on_one_gpu(config), **data)
 
 
 def main() -> None:

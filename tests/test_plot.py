@@ -224,6 +224,14 @@ def test_the_largest_share_counts_where_shares_are_not_compared():
     assert set(whole(plant(shares=(25, 50))).share.dropna()) == {50}
 
 
+@pytest.mark.parametrize("draw", [overview.draw_accuracy, overview.draw_matrix])
+def test_rows_name_what_they_were_trained_on_by_title(draw):
+    names = [label.get_text() for label in draw(plant(), BENCHMARKS).axes[0].get_yticklabels()]
+    trained = [name for name in names if " on " in name]
+    assert trained and all(any(title in name for title in BENCHMARKS.values()) for name in trained)
+    assert not any(f"on {task}" in name for name in names for task in BENCHMARKS)
+
+
 @pytest.mark.parametrize("figure", ["out-family", "low-resource"])
 def test_a_figure_is_the_same_bytes_every_time(figure, tmp_path):
     tables = tmp_path / "tables"

@@ -29,6 +29,7 @@ from selfrefine.training import (
     encode_completion,
     encode_prompt,
     last_checkpoint,
+    on_one_gpu,
     open_scratch,
     updates,
 )
@@ -525,6 +526,15 @@ def test_an_update_that_cannot_be_shared_out_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("selfrefine.training.state", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(UserError, match="batch_size 6 cannot be shared out among 2 processes in micro-batches of 2"):
         common_arguments(recipe.training, tmp_path, 0, 1, "float32")
+
+
+def test_a_process_that_sees_several_gpus_trains_on_one(tmp_path):
+    from trl import DPOConfig
+
+    arguments = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    arguments._n_gpu = 4
+    assert on_one_gpu(arguments).n_gpu == 1
+    assert arguments.train_batch_size == arguments.per_device_train_batch_size
 
 
 def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():

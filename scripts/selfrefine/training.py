@@ -280,6 +280,16 @@ def restore_precision(model, adapter: dict) -> None:
             weight.data = adapter.get(name, weight.data).float()
 
 
+def on_one_gpu(arguments):
+    """A trainer's arguments, its process kept to one GPU where it sees several.
+
+    The trainer would divide each batch among them, which TRL refuses (it names `CUDA_VISIBLE_DEVICES`, which would have to be
+    set anew for each job).
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
 def shared_dataset(rows: list[dict], folder: Path):
     """Examples as a dataset in files, so that what a trainer caches beside them is seen by all processes."""
     from datasets import Dataset, load_from_disk
