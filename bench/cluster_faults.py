@@ -142,15 +142,14 @@ def preempted(it: Run) -> str:
     return was
 
 
-def node_dies(it: Run) -> str:
-    """The node's daemon and all that runs there are gone at once."""
+def node_dies(it: Run, with_its_job: bool = True) -> str:
+    """The node's daemon is gone at once, and all that runs there; or its job lives on and writes."""
     job = it.training()
     node = next(one["node"] for one in it.jobs() if one["id"] == job)
     it.cluster.end(node, signal.SIGKILL)
-    for pid in it.cluster.processes(job):
+    for pid in it.cluster.processes(job) if with_its_job else ():
         os.kill(pid, signal.SIGKILL)
-    it.seen(job, "PENDING", "NODE_FAIL")
-    was = it.state(job)
+    was = it.seen(job, "PENDING", "NODE_FAIL")
     it.go_on(job)
     it.seen(job, "RUNNING", "COMPLETED")
     it.cluster.run_node(node)
@@ -158,16 +157,7 @@ def node_dies(it: Run) -> str:
 
 
 def node_is_cut_off(it: Run) -> str:
-    """The node's daemon is gone, but its job lives on and writes."""
-    job = it.training()
-    node = next(one["node"] for one in it.jobs() if one["id"] == job)
-    it.cluster.end(node, signal.SIGKILL)
-    it.seen(job, "PENDING", "NODE_FAIL")
-    was = it.state(job)
-    it.go_on(job)
-    it.seen(job, "RUNNING", "COMPLETED")
-    it.cluster.run_node(node)
-    return f"{was}, twice at work then"
+    return node_dies(it, with_its_job=False)
 
 
 def driver_killed(it: Run) -> str:

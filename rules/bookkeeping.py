@@ -94,8 +94,9 @@ class Records(FilePersistence):
     async def finished(self, job) -> None:
         """Clears up after a job, and keeps the hashes of what it made, so that the next plan need not take them."""
         await super().finished(job)
-        # On a node the job may be another invocation's; only the driver knows that it will not be asked for again.
-        if not self._decides:
+        # On a node the job may be another invocation's; only the driver knows that it will not be asked for again. Snakemake
+        # comes here after a failure too: what that job had kept, its next attempt goes on from.
+        if not self._decides or any(self._compare(job)):
             return
         clear_scratch(job.output)
         record = self._read(job)

@@ -50,6 +50,8 @@ use rule teach as ask with:
     wildcard_constraints:
         teacher=teachers_among(study.asked_here()),
     threads: 1
+    resources:
+        login=1,
     params:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),

@@ -1,8 +1,10 @@
 """`snakemake --profile slurm` on a real SLURM cluster on this machine (tests/cluster.py), where one can be started."""
 
+import re
 from collections import Counter
 
 import pytest
+import yaml
 
 from cluster import Cluster, install, obstacle
 from conftest import assert_same_results, snakemake
@@ -26,6 +28,21 @@ def cluster():
     started = Cluster.start()
     yield started
     started.stop()
+
+
+def test_jobs_on_nodes_have_their_cores_and_cards_and_no_hub(fresh):
+    folder, path, config = fresh
+    config["threads"] = {"train": 64, "generate": 65, "evaluate": 66}
+    path.write_text(yaml.safe_dump(config))
+    planned = snakemake(folder, "-n", "-p", "--profile", "slurm").stdout
+    blocks = [block for block in re.split(r"\n(?=(?:local)?rule )", planned) if "resources:" in block]
+    on_nodes = {block.split()[1].rstrip(":"): block for block in blocks if "login=0" in block}
+    assert sorted(on_nodes) == ["evaluate", "instruct", "refine", "sample"]
+    threads = {rule: int(re.search(r"threads: (\d+)", block)[1]) for rule, block in on_nodes.items()}
+    assert threads == {"instruct": 64, "refine": 64, "sample": 65, "evaluate": 66}
+    for block in on_nodes.values():
+        assert "gpu=1" in block and "nodes=1" in block and "HF_HUB_OFFLINE=1 " in block
+    assert len(blocks) > len(on_nodes) and all("login=1" in block for block in blocks if "login=0" not in block)
 
 
 def test_the_study_runs_on_a_cluster_with_the_same_bytes(cluster, finished, fresh):

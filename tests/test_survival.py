@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import assert_same_results, make_study, run, snakemake
 from selfrefine.files import held
@@ -148,6 +149,25 @@ def test_a_full_disk_costs_nothing_that_was_made(finished, fresh):
     snakemake(folder)
     assert {path: path.stat().st_ctime_ns for path in kept} == kept
     assert_same_results(finished[0], folder)
+
+
+def test_a_stage_that_fails_leaves_what_the_next_run_goes_on_from(fresh):
+    folder, path, config = fresh
+    config["instruct"] |= {"epochs": 40, "save_every": 4}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    process = start(folder)
+    kept = folder / f"results/checkpoints/{INSTRUCTED}/trainer"
+    while not any(kept.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    for pid, command in processes(process.pid):
+        if " scripts/instruct.py" in command:
+            os.kill(pid, signal.SIGKILL)
+    assert process.wait(timeout=300) == 1
+    assert any(kept.glob("checkpoint-*/trainer_state.json"))
+    snakemake(folder, f"results/checkpoints/{INSTRUCTED}/manifest.json")
+    assert "going on from checkpoint-" in (folder / "logs/instruct/tiny/oracle/boxes/100/0.log").read_text()
+    assert not kept.exists()
 
 
 @pytest.fixture
