@@ -92,7 +92,10 @@ def install() -> str | None:
         return None
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing()]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    try:
+        outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        return f"apt-get did not install the Debian packages {', '.join(missing())} within two minutes"
     if missing():
         last = (outcome.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return f"the Debian packages {', '.join(missing())} could not be installed ({last})"
