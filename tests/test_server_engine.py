@@ -51,7 +51,7 @@ def requests(count, temperature=0.0, max_tokens=40):
 
 
 def engine_for(server, folder, key=KEY, **settings):
-    chosen = {"concurrency": 16, "timeout": 0.5, "patience": 20, "store": str(folder / "store"), **settings}
+    chosen = {"concurrency": 16, "timeout": 2, "patience": 20, "store": str(folder / "store"), **settings}
     return ServerEngine(Server(endpoint=server.endpoint, **chosen), "owl-1", key=key)
 
 
@@ -80,7 +80,7 @@ def test_a_faulty_server_loses_nothing_and_is_asked_for_nothing_twice(tmp_path, 
     wanted = requests(1500)
     with FaultyServer(mixed(0, 0.06, every=600), delay=0.002) as server:
         # Long enough that on a busy machine no answer comes after the client has given it up.
-        engine = engine_for(server, tmp_path, concurrency=32, timeout=5)
+        engine = engine_for(server, tmp_path, concurrency=32, timeout=4)
         found = engine.generate(wanted)
         assert right(wanted, found)
         assert set(server.answered.values()) == {1} and len(server.answered) == len(wanted)
