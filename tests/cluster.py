@@ -9,6 +9,7 @@ its configuration, since jobs drop SLURM_CONF from their environment.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -210,7 +211,8 @@ class Cluster:
             if name in self.daemons:
                 self.end(name)
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if CONFIGURATION.is_symlink() and CONFIGURATION.readlink().parent == self.folder:
             CONFIGURATION.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -251,6 +253,14 @@ class Cluster:
                     found.append(int(entry.name))
         return found
 
+    def kill_job(self, job: str) -> None:
+        """Ends all processes of a job at once, those first that would tell the controller."""
+        found = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+        steps = [pid for pid in found if _command(pid).startswith(f"slurmstepd: [{job}.")]
+        for pid in (*steps, *self.processes(job)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def wait(self, until, otherwise: str, seconds: float = 30, needed: bool = True) -> bool:
         """Waits until something holds; after so many seconds raises, or where it is not `needed`, gives up."""
         deadline = time.time() + seconds
@@ -261,6 +271,13 @@ class Cluster:
                 return False
             time.sleep(0.1)
         return True
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def _path() -> str:
