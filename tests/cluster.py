@@ -93,9 +93,12 @@ def install() -> str | None:
         return None
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing()]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    try:
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300).stderr
+    except subprocess.TimeoutExpired:
+        said = "apt-get took more than five minutes"
     if missing():
-        last = (outcome.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
         return f"the Debian packages {', '.join(missing())} could not be installed ({last})"
     return None
 
