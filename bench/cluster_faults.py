@@ -147,8 +147,8 @@ def node_dies(it: Run, with_its_job: bool = True) -> str:
     job = it.training()
     node = next(one["node"] for one in it.jobs() if one["id"] == job)
     it.cluster.end(node, signal.SIGKILL)
-    for pid in it.cluster.processes(job) if with_its_job else ():
-        os.kill(pid, signal.SIGKILL)
+    if with_its_job:
+        it.cluster.kill_job(job)
     was = it.seen(job, "PENDING", "NODE_FAIL")
     it.go_on(job)
     it.seen(job, "RUNNING", "COMPLETED")
