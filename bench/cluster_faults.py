@@ -190,8 +190,8 @@ def controller_forgets(it: Run) -> str:
     """It starts anew without its state, so that no job is known."""
     job = it.training()
     it.cluster.end("slurmctld", signal.SIGKILL)
-    for path in (it.cluster.folder / "state").iterdir():
-        path.unlink()
+    shutil.rmtree(it.cluster.folder / "state")
+    (it.cluster.folder / "state").mkdir()
     it.cluster.run_controller()
     it.before.clear()
     return "not listed" if not it.state(job) else it.state(job)
@@ -284,8 +284,8 @@ def main() -> None:
     for number, name in enumerate(args.only):
         event, options = EVENTS[name]
         cluster = Cluster.start()
+        it = Run(cluster, model, place / f"study{number}", options)
         try:
-            it = Run(cluster, model, place / f"study{number}", options)
             try:
                 seen = event(it)
             except TimeoutError as error:
@@ -293,6 +293,8 @@ def main() -> None:
             ended, attempts = outcome(it, expected)
             took = time.time() - it.began
         finally:
+            for driver in it.drivers:
+                driver.kill()
             cluster.stop()
         spoken = dict.fromkeys(
             re.sub(r"\d+", "N", line) for line in re.findall(r"^    … (?!\S+: \d+ %)(.*)", it.said(), re.M)

@@ -235,10 +235,10 @@ class Cluster:
         return self.ask("sinfo", "--Node", "--noheader", "--partition=main", "--format=%T", check=False).stdout.split()
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
-        """{id, state, rule, node, partition, gpus} of each job; `states` as for squeue, or "all-but-ended"."""
+        """{id, state, rule, node} of each job; `states` as for squeue, or "all-but-ended"."""
         asked = [] if states == "all-but-ended" else [f"--states={states}"]
-        said = self.ask("squeue", *asked, "--noheader", "--format=%i|%T|%k|%N|%P|%b", check=False).stdout
-        names = ("id", "state", "rule", "node", "partition", "gpus")
+        said = self.ask("squeue", *asked, "--noheader", "--format=%i|%T|%k|%N", check=False).stdout
+        names = ("id", "state", "rule", "node")
         return [dict(zip(names, line.split("|"), strict=True)) for line in said.splitlines()]
 
     def processes(self, job: str | None = None) -> list[int]:
