@@ -99,8 +99,8 @@ def test_only_what_a_stage_goes_on_from_is_cleared(tmp_path):
     for name in [*names, *torn, ".other.jsonl.4242"]:
         (tmp_path / name).write_text("x")
     (tmp_path / "trainer/checkpoint-2").mkdir(parents=True)
-    clear_scratch([str(tmp_path / "paths.jsonl"), str(tmp_path / "manifest.json")])
+    clear_scratch([str(tmp_path / "paths.jsonl")])
     assert (tmp_path / "trainer").exists()
-    clear_scratch([str(tmp_path / "adapter_model.safetensors")])
+    clear_scratch([str(tmp_path / "manifest.json")])
     names = [".other.jsonl.4242", "adapter_model.safetensors", "manifest.json", "other.partial", "paths.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
