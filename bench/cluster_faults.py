@@ -265,6 +265,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(EVENTS), default=list(EVENTS), help="some events")
     parser.add_argument("--keep", type=Path, help="a new folder for the studies, to look at afterwards")
     args = parser.parse_args()
+    # Started in the background, a process ignores Ctrl-C, and so would the drivers that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     reason = obstacle() or install()
     if reason:
         sys.exit(f"error: {reason}")
