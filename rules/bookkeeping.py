@@ -185,6 +185,26 @@ class Records(FilePersistence):
             self.dag.depending[job][other] = paths
         self._cut = []
 
+    def _order(self) -> None:
+        """Makes what runs wait for what is mended behind jobs that do not run, which Snakemake passes over."""
+        for job in list(self.dag.jobs):
+            if job.output and self.dag.needrun(job) and not self._is_active(job):
+                for other in self._behind(job):
+                    if job not in self.dag.dependencies[other]:
+                        self.dag.dependencies[other][job] = self.dag.depending[job][other] = set()
+                        self.dag._n_until_ready[other] += 1
+                        self.dag._ready_jobs.discard(other)
+
+    def _behind(self, job) -> set:
+        """The jobs that run and reach a job's outputs through jobs that do not."""
+        found, seen, left = set(), set(), [job]
+        while left:
+            for other in list(self.dag.depending[left.pop()]):
+                if other not in seen:
+                    seen.add(other)
+                    (found.add if self.dag.needrun(other) else left.append)(other)
+        return found
+
     def _is_asked_for(self, job) -> bool:
         """Whether a target of this invocation, or a rule that only collects files, wants an output that is gone."""
         if job in self.dag.targetjobs:
@@ -230,6 +250,8 @@ class Records(FilePersistence):
     def lock(self):
         """Refuses to run beside another invocation in this folder; a killed one leaves no lock behind."""
         self._restore()
+        if self._decides:
+            self._order()
         with open(self.path / "running", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
