@@ -51,6 +51,7 @@ def export_task(items: dict[str, dict], recipe: TaskRecipe, folder: Path) -> Non
         "dataset_kwargs": {"data_files": {"test": str(folder / "docs.jsonl")}},
         "test_split": "test",
         "output_type": "generate_until",
+        "num_fewshot": 0,
         "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{answer}}",
         "process_results": "PROCESS_RESULTS",
@@ -99,10 +100,9 @@ def evaluate(model: EngineModel, task: str, folder: Path) -> tuple[dict, list[di
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(folder), include_defaults=False)
+    # Not `simple_evaluate`: it would list the machine's packages and drivers in every job, for fields that are dropped here.
     # Of the metrics here, all means, lm-eval gives the standard error in closed form as soon as resamples are allowed.
-    results = lm_eval.simple_evaluate(
-        model=model, tasks=[task], task_manager=manager, log_samples=True, bootstrap_iters=1
-    )
+    results = lm_eval.evaluate(model, manager.load([task]), log_samples=True, bootstrap_iters=1)
     samples = results.pop("samples")[task]
     kept = ("results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
     report = {key: results[key] for key in kept if key in results}
