@@ -18,10 +18,12 @@ from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
     EpochOrder,
     InstructRecipe,
+    ShardedAlike,
     check_example,
     common_arguments,
     encode_completion,
     encode_prompt,
+    gathered,
     load_for_training,
     lora_config,
     on_one_gpu,
@@ -92,7 +94,7 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    class DemonstrationTrainer(SFTTrainer):
+    class DemonstrationTrainer(ShardedAlike, SFTTrainer):
         def _get_train_sampler(self, dataset=None):
             lengths = [len(example["input_ids"]) for example in examples]
             return EpochOrder(len(examples), settings.batch_size, recipe.seed, lengths)
@@ -116,9 +118,10 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     restore_precision(trainer.model, {})
     check_first_batch(trainer, examples, tokenizer)
     history = run_to_the_end(trainer, scratch, steps)
+    weights = gathered(trainer)
     if not run.leads:
         return
-    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype)
+    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype, weights)
     log = [{"step": e["step"], "loss": e["loss"], "learning_rate": e["learning_rate"]} for e in history if "loss" in e]
     write_jsonl(args.log, log)
     write_manifest(args.manifest, "instruct", folder, names)

@@ -20,9 +20,11 @@ from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
     EpochOrder,
     RefineRecipe,
+    ShardedAlike,
     common_arguments,
     encode_completion,
     encode_prompt,
+    gathered,
     load_for_training,
     lora_config,
     on_one_gpu,
@@ -92,7 +94,7 @@ def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, ex
     """
     from trl import SFTConfig, SFTTrainer
 
-    class TextTrainer(SFTTrainer):
+    class TextTrainer(ShardedAlike, SFTTrainer):
         def _get_train_sampler(self, dataset=None):
             return order_of(self)
 
@@ -125,7 +127,7 @@ def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data
     from torch.nn.functional import logsigmoid
     from trl import DPOConfig, DPOTrainer
 
-    class PairTrainer(DPOTrainer):
+    class PairTrainer(ShardedAlike, DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset
 
@@ -173,7 +175,7 @@ def single_text_trainer(model, arguments: dict, beta: float, data: dict):
     """TRL's KTOTrainer. The rarer kind of text weighs as much in all as the other (KTO, arXiv 2402.01306, equation 8)."""
     from trl import KTOConfig, KTOTrainer
 
-    class SingleTextTrainer(KTOTrainer):
+    class SingleTextTrainer(ShardedAlike, KTOTrainer):
         def _prepare_dataset(self, dataset, tokenizer, args, name):
             # Texts meet other questions within their batch to estimate how far the student has moved; batches keep the
             # order of the data, so it is shuffled here.
@@ -241,9 +243,10 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     reference_seconds = round(time.perf_counter() - began, 1)
     restore_precision(trainer.model, exact)
     history = run_to_the_end(trainer, scratch, steps)
+    weights = gathered(trainer)
     if not run.leads:
         return
-    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype)
+    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype, weights)
     log = [training_row(entry) for entry in history if "loss" in entry or "eval_loss" in entry]
     write_jsonl(args.log, log)
     write_manifest(args.manifest, "refine", folder, names)

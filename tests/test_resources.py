@@ -68,7 +68,7 @@ def test_training_holds_weights_moments_activations_and_logits():
 def test_cards_divide_what_can_be_divided():
     assert [resources.cards(Memory(10, 4), card, 1, 8) for card in (14, 13.9, 9, 5.3)] == [1, 2, 2, 8]
     with pytest.raises(
-        UserError, match=r"it takes 10.0 GB, and 4.0 GB on each card: 10 cards of 5 GB, and a node has 8"
+        UserError, match=r"it takes 10.0 GB, and 4.0 GB on each card: 10 cards of 5 GB, and there are 8 \(cluster"
     ):
         resources.cards(Memory(10, 4), 5, 1, 8)
     assert [resources.cards(Memory(10, 4), card, 1, 8, evenly=True) for card in (14, 9, 8, 7, 5.3)] == [1, 2, 4, 4, 8]
@@ -105,12 +105,29 @@ def test_training_takes_the_cards_that_share_out_its_examples_and_fits_on_each()
     plain = planner({"gpu_memory": 80, "gpus_per_node": 4}, students={"llama-2-7b": {"quantisation": "none"}})
     held = [reckoned.memory("instruct", **job).total for reckoned in (plain, one)]
     assert held[0] - held[1] == pytest.approx(6.74 * (2 - 0.515875))
-    full = planner(None, students={"llama-2-7b": {"quantisation": "none", "instruct": {"method": "full"}}})
-    assert full.memory("instruct", **job).each > 6.74 * 16
-    with pytest.raises(UserError, match="each card must hold"):
-        full.cards("instruct", **job)
+    with pytest.raises(UserError, match="cluster: gpus_to_train 3 is more than gpus_per_node 2"):
+        planner({"gpu_memory": 80, "gpus_per_node": 2, "gpus_to_train": 3})
     with pytest.raises(UserError, match=r"instruct.micro_batch_size: 8 examples on each of 3 cards"):
         planner({"gpu_memory": 80, "gpus_per_node": 4, "gpus_to_train": 3})
+
+
+def test_training_in_full_is_shared_out_among_its_cards():
+    job, full = jobs("llama-2-7b")["instruct"], {"quantisation": "none", "instruct": {"method": "full"}}
+    alone = planner(None, students={"llama-2-7b": full})
+    assert alone.memory("instruct", **job).each > 6.74 * 16
+    with pytest.raises(UserError, match="each card must hold .* more cards"):
+        alone.cards("instruct", **job)
+    node = {"gpu_memory": 80, "gpus_per_node": 8}
+    two = planner(node | {"gpus_to_train": 2}, students={"llama-2-7b": full})
+    assert two.memory("instruct", **job).divided == pytest.approx(6.74 * 16)
+    # Besides, the host gathers weights and moments for a checkpoint.
+    assert two.needs("instruct", 1, **job)[:2] == (2, pytest.approx(1000 * (4 + 6.74 * 12), abs=100))
+    refused = r"students.llama-2-13b: rule instruct does not fit on a node: it takes 208.* 2 \(cluster.gpus_to_train\)"
+    with pytest.raises(UserError, match=refused):
+        planner(node | {"gpus_to_train": 2}, students={"llama-2-13b": full})
+    # Four cards of 40 GB would hold their shares; until training begins, each holds 52.1 GB of weights.
+    with pytest.raises(UserError, match=r"each card must hold 52.1 GB"):
+        planner(node | {"gpu_memory": 40, "gpus_to_train": 8}, students={"llama-2-13b": full})
 
 
 def test_vllm_divides_attention_heads_evenly():

@@ -141,6 +141,7 @@ TWO_PROCESSES = (
     *("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
     *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
 )
+SHARED_OUT = (*TWO_PROCESSES, "tests/sharded.py")
 
 
 @pytest.fixture(scope="module")
@@ -187,18 +188,23 @@ def test_what_is_made_already_is_not_made_again(instructed, base_checkpoint):
     assert (instructed / "out/adapter_model.safetensors").stat().st_ctime_ns == before.st_ctime_ns
 
 
-@pytest.mark.parametrize("update", [3, 5], ids=["first epoch", "second epoch"])
-def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(instructed, base_checkpoint, tmp_path, update):
-    command = instruct_command(tmp_path, base_checkpoint)
-    program = tmp_path / "killed.py"
+def dying(program, stage, update):
+    """A stage whose processes die after a number of updates."""
     program.write_text(
-        "import os, sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\nimport instruct\n"
+        f"import os, sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\nimport {stage}\n"
         "step = Trainer.training_step\n"
         "def dying(self, *a, **k):\n"
         f"    if self.state.global_step == {update}: os._exit(9)\n"
         "    return step(self, *a, **k)\n"
-        "Trainer.training_step = dying\ninstruct.main()\n"
+        f"Trainer.training_step = dying\n{stage}.main()\n"
     )
+    return program
+
+
+@pytest.mark.parametrize("update", [3, 5], ids=["first epoch", "second epoch"])
+def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(instructed, base_checkpoint, tmp_path, update):
+    command = instruct_command(tmp_path, base_checkpoint)
+    program = dying(tmp_path / "killed.py", "instruct", update)
     killed = run("python", program, *command[2:], check=False)
     assert killed.returncode == 9
     assert not (tmp_path / "out/manifest.json").exists()
@@ -508,6 +514,38 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
     assert one[-1]["loss"] < one[0]["loss"]
     for name, tensor in adapters[0].items():
         assert torch.allclose(tensor, adapters[1][name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("stage", ["instruct", "refine"])
+def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage, instructed, base_checkpoint, tmp_path):
+    """In full; refined in bfloat16 from merged weights, against them. Killed after an update, they go on from it."""
+    steps, found = {}, {}
+    for name, launcher in (("whole", ()), ("shared", SHARED_OUT)):
+        if stage == "instruct":
+            command = instruct_command(tmp_path / name, base_checkpoint, method="full", learning_rate=0.003)
+        else:
+            start = instructed / "out/manifest.json"
+            command = refine_command(tmp_path / name, start, micro_batch_size=2, method="full")
+            command[3] = json.dumps(json.loads(command[3]) | {"dtype": "bfloat16"})
+        if launcher:
+            program = dying(tmp_path / "dying.py", stage, 3)
+            killed = run(*launcher, program, *command[2:], check=False)
+            assert killed.returncode
+            kept = last_checkpoint(tmp_path / name / "out/trainer")
+            assert kept.name == "checkpoint-2" and (kept / "pytorch_model_fsdp.bin").exists()
+            assert "going on from checkpoint-2" in run(*launcher, *command[1:]).stdout
+        else:
+            run(*command)
+        steps[name] = read_jsonl(tmp_path / name / "out/training.jsonl")
+        found[name] = load_file(tmp_path / name / "out/model.safetensors")
+    for ours, theirs in zip(steps["whole"], steps["shared"], strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    if stage == "refine":
+        assert steps["shared"][0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+        assert json.loads((tmp_path / "shared/out/config.json").read_text())["dtype"] == "bfloat16"
+    for name, tensor in found["whole"].items():
+        assert torch.allclose(tensor, found["shared"][name], atol=1e-3), name
 
 
 def without_dropout(checkpoint, folder):

@@ -155,22 +155,37 @@ class Planner:
             hours = cluster.longest_hours
         limit = resources.minutes(hours, cluster.time_factor, attempt, cluster.longest_hours)
         cards = self.cards(rule, **wildcards)
-        return Needs(cards, resources.host_mb(self.size(own.model).parameters * BYTES[own.dtype], attempt), limit)
+        each = resources.GATHERED_BYTES if self._shards(rule, _name(rule, wildcards)) else BYTES[own.dtype]
+        return Needs(cards, resources.host_mb(self.size(own.model).parameters * each, attempt), limit)
 
     def cards(self, rule: str, **wildcards: str) -> int:
         """How many GPUs a job takes; 0 for rules that load no model."""
         own = self._loads(rule, **wildcards)
         if own is None:
             return 0
-        name = wildcards["teacher"] if rule == "teach" else _student(wildcards)
+        name = _name(rule, wildcards)
         return self._cards(rule, name, wildcards.get("recipe"))
 
     def _cards(self, rule: str, name: str, recipe: str | None, most: int = sys.maxsize) -> int:
         gpu, memory = self.assumed.gpu, self._held(rule, name, recipe)
         if rule in ("instruct", "refine"):
-            resources.cards(memory, gpu.memory_gb, gpu.usable, most)
-            return self.study.cluster.gpus_to_train if self.study.cluster else 1
+            if self._shards(rule, name):
+                # Until training begins, each card holds all of the weights.
+                whole = Memory(0.0, self.size(self.study.students[name].model).parameters * BYTES["float32"])
+                resources.cards(whole, gpu.memory_gb, gpu.usable, most)
+            resources.cards(memory, gpu.memory_gb, gpu.usable, self._trainers, key="cluster.gpus_to_train")
+            return self._trainers
         return resources.cards(memory, gpu.memory_gb, gpu.usable, most, evenly=self._engine(rule, name) == "vllm")
+
+    @property
+    def _trainers(self) -> int:
+        return self.study.cluster.gpus_to_train if self.study.cluster else 1
+
+    def _shards(self, rule: str, name: str) -> bool:
+        """Whether a training shares out its weights: where all of them learn, and there are several cards."""
+        return (
+            rule in ("instruct", "refine") and self._trainers > 1 and self.study.training(name, rule).method == "full"
+        )
 
     def _engine(self, rule: str, name: str) -> str:
         return self.study.teachers[name].engine if rule == "teach" else self.study.engine
@@ -198,7 +213,7 @@ class Planner:
         own = self._loads(rule, **wildcards)
         if own is None:
             return None
-        name = wildcards["teacher"] if rule == "teach" else _student(wildcards)
+        name = _name(rule, wildcards)
         return self._held(rule, name, wildcards.get("recipe"))
 
     def _memory(self, rule: str, name: str, recipe: str | None) -> Memory:
@@ -214,8 +229,8 @@ class Planner:
                 trained = size.lora(settings.lora.r)
                 weight = resources.PACKED_BYTES if own.quantisation == "nf4" else number
             held = resources.training(size, number, weight, trained, tokens, settings.gradient_checkpointing)
-            # Each process holds all of it; further ones share out the examples of an update.
-            return held.whole
+            # Each process holds all of it; further ones share out the examples of an update, and weights that all learn.
+            return held if self._shards(rule, name) else held.whole
         settings = {
             "teach": getattr(own, "generation", None),
             "sample": self.study.sampling.generation,
@@ -325,6 +340,11 @@ class Planner:
         else:
             kept = self.size(name).lora(settings.lora.r) * 1e9 * 4  # saved in float32
         return Cost(self._hours(name, 0, 0, tokens, passes), trained_tokens=tokens, bytes=kept)
+
+
+def _name(rule: str, wildcards: dict[str, str]) -> str:
+    """The student or teacher that a job is about."""
+    return wildcards["teacher"] if rule == "teach" else _student(wildcards)
 
 
 def _student(wildcards: dict[str, str]) -> str:

@@ -27,6 +27,8 @@ TRAINED_BYTES = 16
 # A LoRA of rank 1 on all linear layers of a layer, per unit of width: q, k, v, o (2 each), and three of the MLP, which is
 # 8/3 as wide (11/3 each).
 LORA_PARAMETERS = 4 * 2 + 3 * 11 / 3
+# Of a parameter in the host while a checkpoint is gathered from several cards: itself in float32, and its moments.
+GATHERED_BYTES = 12
 # Python, the libraries and CUDA's own memory in the host.
 HOST_GB = 4.0
 
@@ -96,24 +98,27 @@ def training(
     return Memory(size.parameters * weight_bytes + trained * TRAINED_BYTES, activations / GB)
 
 
-def cards(memory: Memory, card: float, usable: float, most: int, evenly: bool = False) -> int:
+def cards(
+    memory: Memory, card: float, usable: float, most: int, evenly: bool = False, key: str = "cluster.gpus_per_node"
+) -> int:
     """How many cards of `card` GB, of each of which a share `usable` can be filled, hold a job; `UserError` above `most`.
 
-    `evenly`: a power of two, as a model's attention heads can be divided.
+    `evenly`: a power of two, as a model's attention heads can be divided. `key`: what sets `most`.
     """
     room = card * usable - memory.each
     if room <= 0:
         raise UserError(
             f"each card must hold {memory.each:.1f} GB, and one of {card:g} GB has {card * usable:.1f} free; lower "
-            "micro_batch_size, max_length or batch_size, set gradient_checkpointing, or train with `quantisation: nf4`"
+            "micro_batch_size, max_length or batch_size, set gradient_checkpointing, train with `quantisation: nf4`, or, with "
+            "`method: full`, on more cards (cluster.gpus_to_train)"
         )
     needed = max(math.ceil(memory.divided / room), 1)
     if evenly:
         needed = 2 ** math.ceil(math.log2(needed))
     if needed > most:
         raise UserError(
-            f"it takes {memory.divided:.1f} GB, and {memory.each:.1f} GB on each card: {needed} cards of {card:g} GB, and a "
-            f"node has {most} (cluster.gpus_per_node); use larger cards or a smaller batch"
+            f"it takes {memory.divided:.1f} GB, and {memory.each:.1f} GB on each card: {needed} cards of {card:g} GB, and there "
+            f"are {most} ({key}); use more or larger cards, or a smaller batch"
         )
     return needed
 

@@ -71,9 +71,17 @@ class Cluster(Strict):
     gpu_memory: float | None = Field(None, gt=0, description="GB of one card, as in its name; null: there are none.")
     gpu_tflops: float | None = Field(None, gt=0, description="Dense bfloat16 peak of one card; null: as assumed.")
     gpus_per_node: int = Field(1, gt=0)
-    gpus_to_train: int = Field(1, gt=0, description="Cards of one training job; each holds the whole model.")
+    gpus_to_train: int = Field(
+        1, gt=0, description="Cards of one training job; they share out the examples of an update."
+    )
     longest_hours: float = Field(24, gt=0, description="The partition's time limit.")
     time_factor: float = Field(3, ge=1, description="A job's time limit over the time that is reckoned for it.")
+
+    @model_validator(mode="after")
+    def _trains_on_one_node(self):
+        if self.gpu_memory and self.gpus_to_train > self.gpus_per_node:
+            raise ValueError(f"gpus_to_train {self.gpus_to_train} is more than gpus_per_node {self.gpus_per_node}")
+        return self
 
 
 class Student(Strict):

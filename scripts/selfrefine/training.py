@@ -204,6 +204,41 @@ class EpochOrder:
         return iter(torch.randperm(self.examples, generator=generator).tolist())
 
 
+class ShardedAlike:
+    """Has a TRL trainer learn from shared-out weights (FSDP) what it learns from whole ones.
+
+    The reference's likelihoods are the policy's own before its first update, while its weights are whole on each GPU; TRL
+    would load a model for them, from the folder that the weights' configuration names: the base model's, even where an
+    adapter was merged into the policy. And the forward pass is autocast, as it is without FSDP: accelerate would round the
+    weights that it gathers, and the log-probabilities that come out, to bfloat16.
+    """
+
+    _built = False
+
+    def __init__(self, *positional, **options):
+        super().__init__(*positional, **options)
+        self._built = True
+        if self._sharded:
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
+
+    @property
+    def is_fsdp_enabled(self) -> bool:
+        """What the trainers ask before they decide on a reference, and again when they share out the weights."""
+        return self._built and self._sharded
+
+    @is_fsdp_enabled.setter
+    def is_fsdp_enabled(self, sharded: bool) -> None:
+        self._sharded = sharded
+
+    def autocast_smart_context_manager(self, *positional, **options):
+        """Around each forward pass; without FSDP, accelerate has wrapped the model's own."""
+        return (
+            self.accelerator.autocast()
+            if self.is_fsdp_enabled
+            else super().autocast_smart_context_manager(*positional, **options)
+        )
+
+
 def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: int, dtype: str) -> dict:
     """The trainer arguments that both stages share. `steps` is the number of updates of a full run.
 
@@ -243,7 +278,18 @@ def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: in
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
         "ddp_find_unused_parameters": False,
+        # Checkpoints are gathered first: with those that each process writes a part of, transformers 5.19 looks for the best
+        # one before its folder is there, so that some processes miss it (Trainer._save_checkpoint).
+        **({"fsdp": True, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}} if sharded(settings) else {}),
     }
+
+
+def sharded(settings: Optimisation) -> bool:
+    """Whether weights, gradients and moments are shared out among the processes (FSDP): where all weights learn, and on several GPUs.
+
+    An adapter's are small, and the frozen weights below it are packed or fit on each GPU.
+    """
+    return settings.method == "full" and state().num_processes > 1
 
 
 def load_for_training(folder: Path, adapter: Path | None, recipe: InstructRecipe | RefineRecipe):
@@ -252,7 +298,8 @@ def load_for_training(folder: Path, adapter: Path | None, recipe: InstructRecipe
 
     if recipe.training.method == "full":
         model = load_model(folder, "float32", training=True)
-        return PeftModel.from_pretrained(model, adapter).merge_and_unload() if adapter else model
+        # An adapter freezes the weights below it.
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload().requires_grad_() if adapter else model
     model = load_model(folder, recipe.dtype, recipe.quantisation, training=True)
     # A PeftModel without a peft_config makes TRL's trainers keep a frozen copy of the adapter as the reference; with a
     # peft_config the reference would be the base model.
@@ -358,8 +405,19 @@ def tokens_seen(history: list[dict]) -> int:
     return int(total)
 
 
-def save_trained(model, tokenizer, folder: Path, dtype: str) -> list[str]:
-    """Writes an adapter, or whole weights with their tokenizer, into a checkpoint's folder; the names of the files."""
+def gathered(trainer) -> dict | None:
+    """Whole weights that the processes have shared out among them, in the leading process; None where each has its own.
+
+    All processes must come here.
+    """
+    return trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+
+
+def save_trained(model, tokenizer, folder: Path, dtype: str, weights: dict | None = None) -> list[str]:
+    """Writes an adapter, or whole weights with their tokenizer, into a checkpoint's folder; the names of the files.
+
+    `weights`: those of the model where it holds a part of them only.
+    """
     import torch
     from peft import PeftModel
 
@@ -374,7 +432,9 @@ def save_trained(model, tokenizer, folder: Path, dtype: str) -> list[str]:
             config["target_modules"].sort()
         write_json(scratch / "adapter_config.json", config)
     else:
-        model.to(getattr(torch, dtype)).save_pretrained(scratch)
+        wanted = getattr(torch, dtype)
+        whole = {name: weight.to(wanted) for name, weight in weights.items()} if weights else None
+        model.to(wanted).save_pretrained(scratch, state_dict=whole)
         tokenizer.save_pretrained(scratch)
     names = sorted(path.name for path in scratch.iterdir())
     # Left here by another method, an adapter would be taken for this model's own, and weights lie there for nothing.
