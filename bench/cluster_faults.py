@@ -142,22 +142,40 @@ def preempted(it: Run) -> str:
     return was
 
 
-def node_dies(it: Run, with_its_job: bool = True) -> str:
-    """The node's daemon is gone at once, and all that runs there; or its job lives on and writes."""
-    job = it.training()
-    node = next(one["node"] for one in it.jobs() if one["id"] == job)
-    it.cluster.end(node, signal.SIGKILL)
-    if with_its_job:
-        it.cluster.kill_job(job)
-    was = it.seen(job, "PENDING", "NODE_FAIL")
-    it.go_on(job)
-    it.seen(job, "RUNNING", "COMPLETED")
-    it.cluster.run_node(node)
-    return f"{was}, on another node then"
+def node_dies(it: Run) -> str:
+    """The node's daemon is gone at once, and all that runs there."""
+    return lose_node(it, it.cluster.kill_job, lambda job: None)
 
 
 def node_is_cut_off(it: Run) -> str:
-    return node_dies(it, with_its_job=False)
+    """The node's daemon is gone, and its job writes on beside its next attempt on another node."""
+    training = []
+
+    def pause(job: str) -> None:  # so that it does not end before SLURM gives the node up
+        training.extend(pid for pid in it.cluster.processes(job) if "scripts/instruct.py" in command_of(pid))
+        for pid in training:
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(job: str) -> None:
+        for pid in training:
+            os.kill(pid, signal.SIGCONT)
+        it.seen(job, "COMPLETED")
+
+    return lose_node(it, pause, resume)
+
+
+def lose_node(it: Run, before, after) -> str:
+    """A node's daemon is killed; what is done to its job then, and once the job is on another node."""
+    job = it.training()
+    node = next(one["node"] for one in it.jobs() if one["id"] == job)
+    it.cluster.end(node, signal.SIGKILL)
+    before(job)
+    was = it.seen(job, "PENDING", "NODE_FAIL")
+    it.go_on(job)
+    it.seen(job, "RUNNING", "COMPLETED")
+    after(job)
+    it.cluster.run_node(node)
+    return f"{was}, on another node then"
 
 
 def driver_killed(it: Run) -> str:
