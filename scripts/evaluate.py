@@ -41,10 +41,10 @@ def main() -> None:
 def evaluate(args: argparse.Namespace, run: Run) -> None:
     from selfrefine import evaluation
     from selfrefine.engines.weights import open_checkpoint_engine
-    from selfrefine.models import set_threads
+    from selfrefine.models import settle_torch
 
     recipe = args.recipe
-    set_threads(args.threads)
+    settle_torch(args.threads, args.recipe.engine)
     engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory)
     model = evaluation.EngineModel(engine, args.report, recipe.system)
     report, samples = evaluation.evaluate(model, recipe.task, args.task.parent)

@@ -11,7 +11,7 @@ from selfrefine.benchmarks import known_item, read_items, subset
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_tokenizer, open_checkpoint, set_threads
+from selfrefine.models import load_tokenizer, open_checkpoint, settle_torch
 from selfrefine.processes import agreed, state
 from selfrefine.prompts import messages
 from selfrefine.provenance import TRAINER, Run
@@ -81,7 +81,7 @@ def main() -> None:
 
 def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     recipe, settings = args.recipe, args.recipe.training
-    set_threads(args.threads)
+    settle_torch(args.threads)
     folder, adapter, _ = open_checkpoint(args.start)
     if adapter:
         raise UserError(f"{args.start}: has an adapter already; instruct starts from a base model")

@@ -12,7 +12,7 @@ from selfrefine.benchmarks import known_item, read_items
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_tokenizer, open_checkpoint, set_threads
+from selfrefine.models import load_tokenizer, open_checkpoint, settle_torch
 from selfrefine.preferences import Objective
 from selfrefine.processes import agreed, state
 from selfrefine.prompts import messages
@@ -209,7 +209,7 @@ def main() -> None:
 
 def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     recipe, settings = args.recipe, args.recipe.training
-    set_threads(args.threads)
+    settle_torch(args.threads)
     folder, adapter, _ = open_checkpoint(args.start)
     tokenizer = load_tokenizer(folder)
     examples, counts = build_examples(read_jsonl(args.pairs), read_items(args.items), recipe, tokenizer)

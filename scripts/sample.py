@@ -12,7 +12,7 @@ from selfrefine.engines import Request, complete
 from selfrefine.engines.weights import open_checkpoint_engine
 from selfrefine.errors import UserError
 from selfrefine.files import write_jsonl
-from selfrefine.models import set_threads
+from selfrefine.models import settle_torch
 from selfrefine.paths import count, requests_for, to_rows
 from selfrefine.provenance import Run
 from selfrefine.sampling import SampleRecipe
@@ -40,7 +40,7 @@ def main() -> None:
 
 def sample(args: argparse.Namespace, run: Run) -> None:
     recipe = args.recipe
-    set_threads(args.threads)
+    settle_torch(args.threads, args.recipe.engine)
     items = read_items(args.items)
     chosen = subset(list(items), recipe.share, recipe.seed)
     items = {item_id: item for item_id, item in items.items() if item_id in chosen}

@@ -61,9 +61,9 @@ def open_engine(args: argparse.Namespace):
     if args.model is None:
         raise UserError(f"engine {args.recipe.engine}: name the teacher's model manifest with --model")
     from selfrefine.engines.weights import open_model_engine
-    from selfrefine.models import set_threads
+    from selfrefine.models import settle_torch
 
-    set_threads(args.threads)
+    settle_torch(args.threads, args.recipe.engine)
     recipe = args.recipe
     return open_model_engine(args.model, recipe.engine, recipe.dtype, recipe.batch_size, args.memory)
 

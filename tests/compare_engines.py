@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from selfrefine.engines import Generation, Request, seed_for
 from selfrefine.engines.weights import Answering, open_checkpoint_engine
-from selfrefine.models import load_checkpoint, set_threads
+from selfrefine.models import load_checkpoint, settle_torch
 
 MEMORY = 0.25
 SHORT = "How many are 2 and 3?"
@@ -60,7 +60,7 @@ def first_difference(model, prompt: list[int], one: list[int], other: list[int])
 @torch.inference_mode()
 def main() -> None:
     manifest, dtype, questions, seeded, output = sys.argv[1:]
-    set_threads(1)
+    settle_torch(1, "vllm")
     texts = json.loads(Path(questions).read_text())
     greedy = [request(f"q{i}", text, Generation(max_tokens=TOKENS)) for i, text in enumerate(texts)]
     hot = Generation(max_tokens=16, temperature=0.8, top_p=0.95)

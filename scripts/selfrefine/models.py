@@ -1,5 +1,6 @@
 """Weights on disk: a folder in the Hugging Face layout (safetensors) with a manifest, and the adapters trained on it."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Literal
@@ -133,9 +134,19 @@ def load_checkpoint(manifest_path: Path, dtype: str, quantisation: str = "none",
     return model, tokenizer, identity_of(manifest, dtype, quantisation)
 
 
-def set_threads(threads: int) -> None:
-    """Bounds the processor threads that torch uses; call it before the first computation."""
-    import torch
+def settle_torch(threads: int, engine: str = "transformers") -> None:
+    """Imports torch and what loads weights with it, and bounds the processor threads; call it before the first computation.
 
-    torch.set_num_threads(threads)
+    A quarter of the time that the imports take is left out: bitsandbytes, which PEFT imports, has torch's compiler loaded,
+    and only engine `vllm` compiles; and what modules make stays, so that looking for garbage among it finds none.
+    """
+    if engine != "vllm":
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    gc.disable()
+    import peft  # noqa: F401
+    import torch
+    import transformers.models.auto.modeling_auto  # noqa: F401
+
+    gc.enable()
+    torch.set_num_threads(threads)
