@@ -135,18 +135,20 @@ def load_checkpoint(manifest_path: Path, dtype: str, quantisation: str = "none",
 
 
 def settle_torch(threads: int, engine: str = "transformers") -> None:
-    """Imports torch and what loads weights with it, and bounds the processor threads; call it before the first computation.
+    """Bounds the processor threads that torch uses, and imports what loads weights; call it before the first computation.
 
-    A quarter of the time that the imports take is left out: bitsandbytes, which PEFT imports, has torch's compiler loaded,
-    and only engine `vllm` compiles; and what modules make stays, so that looking for garbage among it finds none.
+    A quarter of the time that these imports take is saved. bitsandbytes, which PEFT imports, has torch's compiler loaded; only
+    engine `vllm` compiles. And what modules make stays, so that looking for garbage among it finds none.
     """
-    if engine != "vllm":
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    import torch
+
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(threads)
+    if engine == "vllm":
+        return
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     gc.disable()
     import peft  # noqa: F401
-    import torch
     import transformers.models.auto.modeling_auto  # noqa: F401
 
     gc.enable()
-    torch.set_num_threads(threads)
