@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import instruct
 import refine
 from conftest import INSTRUCTION, run
+from selfrefine import processes
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_checkpoint, load_model, load_tokenizer, open_checkpoint
@@ -557,6 +558,20 @@ def without_dropout(checkpoint, folder):
     manifest["files"] = describe_files(folder, sorted(manifest["files"]))
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder / "manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "launched", "asked"),
+    [(False, True, {"cpu": True}), (True, False, {}), (True, True, {"backend": "cuda:nccl,cpu:gloo"})],
+)
+def test_processes_on_gpus_can_speak_about_the_hosts_memory_too(monkeypatch, gpus, launched, asked):
+    """As accelerate has it for checkpoints that are gathered; there is no GPU here to see them do it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus)
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: options)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    if not launched:
+        monkeypatch.delenv("LOCAL_RANK")
+    assert processes.state() == asked
 
 
 def test_an_update_that_cannot_be_shared_out_is_refused(monkeypatch, tmp_path):

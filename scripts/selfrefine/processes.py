@@ -3,13 +3,21 @@
 A job of one process needs no launcher, and nothing here then waits for anyone.
 """
 
+import os
+
 
 def state():
-    """Accelerate's view of the job's processes; on a CPU they speak through gloo."""
+    """Accelerate's view of the job's processes.
+
+    They speak through gloo about what lies in the host, as weights and moments do that are gathered for a checkpoint, and
+    through NCCL about what lies on GPUs.
+    """
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    if not torch.cuda.is_available():
+        return PartialState(cpu=True)
+    return PartialState(**({"backend": "cuda:nccl,cpu:gloo"} if "LOCAL_RANK" in os.environ else {}))
 
 
 def agreed(value):
