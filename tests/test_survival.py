@@ -1,7 +1,6 @@
 """Kills, full disks, vanished and torn files: the same command finishes the study, with the bytes of an undisturbed run.
 
-`pytest tests/test_survival.py -s -k random` prints how often it killed what. KILLS=100 in the environment
-kills a hundred times.
+`pytest tests/test_survival.py -s -k random` prints how often it killed what. KILLS in the environment sets how often.
 """
 
 import json
@@ -23,7 +22,7 @@ import yaml
 from conftest import assert_same_results, make_study, run, snakemake
 from selfrefine.files import held
 
-KILLS = int(os.environ.get("KILLS", "40"))
+KILLS = int(os.environ.get("KILLS", "100"))
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
 COMMAND = ["snakemake", "--cores", "2", "--configfile", "config/tiny.yaml"]
 
