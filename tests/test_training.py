@@ -22,6 +22,7 @@ from selfrefine.models import load_checkpoint, load_model, load_tokenizer, open_
 from selfrefine.prompts import Prompt, messages
 from selfrefine.provenance import Run, clear_scratch, describe_files
 from selfrefine.training import (
+    GATHERED,
     EpochOrder,
     InstructRecipe,
     RefineRecipe,
@@ -32,6 +33,7 @@ from selfrefine.training import (
     last_checkpoint,
     on_one_gpu,
     open_scratch,
+    run_to_the_end,
     updates,
 )
 
@@ -533,7 +535,7 @@ def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage,
             killed = run(*launcher, program, *command[2:], check=False)
             assert killed.returncode
             kept = last_checkpoint(tmp_path / name / "out/trainer")
-            assert kept.name == "checkpoint-2" and (kept / "pytorch_model_fsdp.bin").exists()
+            assert kept.name == "checkpoint-2" and (kept / GATHERED).exists()
             assert "going on from checkpoint-2" in run(*launcher, *command[1:]).stdout
         else:
             run(*command)
@@ -547,6 +549,18 @@ def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage,
         assert json.loads((tmp_path / "shared/out/config.json").read_text())["dtype"] == "bfloat16"
     for name, tensor in found["whole"].items():
         assert torch.allclose(tensor, found["shared"][name], atol=1e-3), name
+
+
+@pytest.mark.parametrize(("kept", "now", "said"), [(True, False, "that shared"), (False, True, "that did not share")])
+def test_a_checkpoint_of_another_number_of_cards_is_named_where_it_cannot_be_gone_on_from(tmp_path, kept, now, said):
+    checkpoint = tmp_path / "checkpoint-2"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
+    if kept:
+        (checkpoint / GATHERED).touch()
+    with pytest.raises(UserError, match=f"checkpoint-2: was kept by a training {said} out .*gpus_to_train"):
+        run_to_the_end(SimpleNamespace(is_fsdp_enabled=now), tmp_path, 4)
+    assert (checkpoint / "trainer_state.json").exists()
 
 
 def without_dropout(checkpoint, folder):

@@ -20,6 +20,9 @@ from selfrefine.processes import agreed, state
 from selfrefine.prompts import Prompt
 from selfrefine.provenance import Run
 
+# What marks a checkpoint whose weights several processes had shared out.
+GATHERED = "pytorch_model_fsdp.bin"
+
 
 class Lora(BaseModel):
     """A low-rank adapter's shape."""
@@ -386,6 +389,11 @@ def run_to_the_end(trainer, scratch: Path, steps: int) -> list[dict]:
     `UserError` if training stopped before its last update: a half-trained model must not pass for a finished one.
     """
     checkpoint = agreed(last_checkpoint(scratch) if state().is_main_process else None)
+    if checkpoint and (checkpoint / GATHERED).exists() != trainer.is_fsdp_enabled:
+        raise UserError(
+            f"{checkpoint}: was kept by a training that {'did not share' if trainer.is_fsdp_enabled else 'shared'} out its "
+            "weights among several cards; set `cluster.gpus_to_train` as it was, or delete the folder to begin anew"
+        )
     if checkpoint:
         print(f"going on from {checkpoint.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
