@@ -148,7 +148,7 @@ def node_dies(it: Run) -> str:
 
 
 def node_is_cut_off(it: Run) -> str:
-    """The node's daemon is gone, and its job writes on beside its next attempt on another node."""
+    """The node's daemon is gone; its job is held until its next attempt runs on another node, and then let go."""
     training = []
 
     def pause(job: str) -> None:  # so that it does not end before SLURM gives the node up
