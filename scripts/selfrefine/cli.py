@@ -8,9 +8,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
+from selfrefine.computing import Compute
 from selfrefine.errors import UserError
 
 
@@ -67,6 +69,16 @@ def add_memory(arguments: argparse.ArgumentParser) -> None:
         type=float,
         default=0.9,
         help="share of each GPU's memory (without one, of the machine's) that engine vllm takes",
+    )
+
+
+def add_compute(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--compute`, which is the machine's business and so part of no recipe."""
+    arguments.add_argument(
+        "--compute",
+        choices=get_args(Compute),
+        default="auto",
+        help="what weights are multiplied in; auto: their dtype where the machine is fast in it, else float32",
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from selfrefine import benchmarks, outputs, preferences
 from selfrefine.cli import describe
+from selfrefine.computing import Compute
 from selfrefine.engines import Generation
 from selfrefine.engines.weights import STUDENT_ENGINES, Answering
 from selfrefine.errors import UserError
@@ -73,6 +74,9 @@ class Cluster(Strict):
     gpus_per_node: int = Field(1, gt=0)
     gpus_to_train: int = Field(
         1, gt=0, description="Cards of one training job; they share out the examples of an update."
+    )
+    gpu_bfloat16: bool = Field(
+        True, description="Whether a card computes in bfloat16 (compute capability 8 and above); else float32 is used."
     )
     longest_hours: float = Field(24, gt=0, description="The partition's time limit.")
     time_factor: float = Field(3, ge=1, description="A job's time limit over the time that is reckoned for it.")
@@ -203,6 +207,11 @@ class Study(Strict):
         "transformers", description="Generates for the students, in sampling and in evaluation."
     )
     vllm: Vllm = Vllm()
+    compute: Compute = Field(
+        "auto",
+        description="What weights are multiplied in, wherever a model computes; auto: their dtype where the machine is fast "
+        "in it, else float32.",
+    )
     extractor: Literal["strict", "legacy"] = "strict"
     statistics: Statistics = Statistics()
     threads: Threads = Threads()

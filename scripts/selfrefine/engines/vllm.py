@@ -56,9 +56,8 @@ class VllmEngine(TokenEngine):
                 f"engine vllm: vLLM is not installed for {sys.executable}; install envs/vllm.txt there with pip, let Snakemake "
                 "do it (--sdm conda or --sdm apptainer), or set `engine: transformers`"
             )
-        super().__init__(
-            tokenizer, settings, generation, {"engine": "vllm", "code": fingerprint(Path(__file__)), **identity}
-        )
+        identity = {"engine": "vllm", "code": fingerprint(Path(__file__)), **identity}
+        super().__init__(tokenizer, settings, generation, identity, dtype)
         self.weights = weights
         self.dtype = dtype
         self.memory = memory
