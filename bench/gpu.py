@@ -15,7 +15,7 @@ Models are randomly initialised, texts synthetic and all of one length. "ours" i
 the workflow runs them; "TRL" its SFTTrainer and DPOTrainer with the same texts and batches. Seconds are those between the ends
 of the first and of the last update; the reference's likelihoods count, which ours computes before and TRL at each update. MFU
 counts four floating-point operations per parameter and token under LoRA and six in full (Kaplan et al. 2020, arXiv
-2001.08361), none for what is computed again, of the card's dense bfloat16 peak. What is not installed, or does not fit in the
+2001.08361), two more for the reference and none for what is computed again, of the card's dense bfloat16 peak. What is not installed, or does not fit in the
 time, is skipped by name. The last line is one JSON object; the exit status is 1 where a check failed.
 """
 
@@ -202,9 +202,6 @@ def peak_gb() -> float | None:
 
 def make_model(folder: Path, shape: str) -> Path:
     """A model's folder with random weights in bfloat16, made on the GPU where there is one."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from conftest import build_tiny_model
     from selfrefine.checkpoints import write_manifest
     from selfrefine.files import write_json
@@ -215,21 +212,29 @@ def make_model(folder: Path, shape: str) -> Path:
     model.mkdir(parents=True)
     build_tiny_model(model)
     if SHAPES[shape]:
-        config = LlamaConfig.from_pretrained(model)
-        config.update({**SHAPES[shape], "max_position_embeddings": 4096, "tie_word_embeddings": False})
-        config.update({"head_dim": config.hidden_size // config.num_attention_heads, "initializer_range": 0.02})
-        torch.manual_seed(0)
-        torch.set_default_dtype(torch.bfloat16)
-        with torch.device(device()):
-            made = LlamaForCausalLM(config)
-        torch.set_default_dtype(torch.float32)
-        made.to(torch.bfloat16).save_pretrained(model)
+        save_random(model, SHAPES[shape])
     # Not hashed, as a fetched model is: nobody asks which weights they are.
     files = {path.name: {"bytes": path.stat().st_size, "sha256": "random"} for path in model.iterdir()}
     write_json(model / "manifest.json", {"artifact": "model", "source": {}, "files": files})
     write_manifest(folder / shape / "base/manifest.json", "base", model, [])
     free()
     return model
+
+
+def save_random(folder: Path, shape: dict[str, int]) -> None:
+    """Puts random weights of another shape in the place of a folder's."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_pretrained(folder)
+    config.update({**shape, "max_position_embeddings": 4096, "tie_word_embeddings": False})
+    config.update({"head_dim": config.hidden_size // config.num_attention_heads, "initializer_range": 0.02})
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device()):
+        made = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    made.save_pretrained(folder)
 
 
 def parameters(model: Path) -> int:
@@ -314,7 +319,7 @@ def check_greedy(model: Path, shape: str, dtype: str) -> None:
     equal = len(mine) - len(differing)
     detail, found = f"{equal} of {len(mine)} answers equal the CPU's token for token", []
     if dtype != "float32" and differing:
-        found = [parting(model, dtype, prompts[name], mine[name], theirs[name]) for name in differing]
+        found = partings(model, dtype, [(prompts[name], mine[name], theirs[name]) for name in differing])
         detail += (
             f"; the first to differ do so at token {min(row['token'] for row in found)}, of two whose logits are at most "
             f"{max(row['gap'] for row in found):.4f} apart, where one prefix's differ by up to "
@@ -326,24 +331,35 @@ def check_greedy(model: Path, shape: str, dtype: str) -> None:
     report("check", f"greedy {dtype} {shape}", ok=ok, detail=detail, equal=equal, of=len(mine), partings=found)
 
 
-def parting(model: Path, dtype: str, prompt: list[int], mine: list[int], theirs: list[int]) -> dict:
-    """Where two answers part: {token, gap, noise, deviation}: the place, how far the two tokens' logits are apart on the GPU,
-    how far any logit of that prefix differs between the processors, and their standard deviation."""
+def partings(model: Path, dtype: str, rows: list[tuple[list[int], list[int], list[int]]]) -> list[dict]:
+    """Where two answers to a prompt part, for rows of (prompt, the GPU's answer, the CPU's), each {token, gap, noise, deviation}.
+
+    The place, how far the two tokens' logits are apart on the GPU, how far any logit of that prefix differs between the
+    processors, and their standard deviation. One plain forward pass of the model each, with no engine.
+    """
     import torch
 
     from selfrefine.models import load_model
 
-    place = next(i for i, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other)
-    logits = {}
-    for where in {device(), "cpu"}:
+    places = [
+        next(i for i, pair in enumerate(zip(*answers, strict=False)) if len(set(pair)) > 1) for _, *answers in rows
+    ]
+    logits = []
+    for where in (device(), "cpu"):
         loaded = load_model(model, dtype, device=where).eval()
         with torch.inference_mode():
-            ids = torch.tensor([prompt + mine[:place]], device=where)
-            logits[where] = loaded(input_ids=ids).logits[0, -1].float().cpu()
-        del loaded
-    gap = abs(logits[device()][mine[place]] - logits[device()][theirs[place]])
-    noise = (logits[device()] - logits["cpu"]).abs().max()
-    return {"token": place, "gap": float(gap), "noise": float(noise), "deviation": float(logits["cpu"].std())}
+            prefixes = [prompt + mine[:place] for (prompt, mine, _), place in zip(rows, places, strict=True)]
+            found = [loaded(input_ids=torch.tensor([ids], device=where)).logits[0, -1] for ids in prefixes]
+            logits.append([row.float().cpu() for row in found])
+    return [
+        {
+            "token": place,
+            "gap": float((here[mine[place]] - here[theirs[place]]).abs()),
+            "noise": float((here - there).abs().max()),
+            "deviation": float(there.std()),
+        }
+        for (_, mine, theirs), place, here, there in zip(rows, places, *logits, strict=True)
+    ]
 
 
 def check_seeds(model: Path, shape: str, dtype: str, folder: Path) -> None:
@@ -586,7 +602,8 @@ def plain(part: str, folder: Path, shape: str, quantisation: str, args: argparse
             gradient_accumulation_steps=args.batch // args.micro_batch,
             gradient_checkpointing=args.checkpointing,
             max_length=None,
-            bf16=args.method == "full",
+            # On a GPU as TRL has it, in mixed precision.
+            bf16=None if torch.cuda.is_available() else args.method == "full",
             logging_steps=1,
             save_strategy="no",
             report_to="none",
@@ -765,7 +782,8 @@ class Sheet:
             entry.setdefault("memory_gb", {})[side] = row["memory"]
         shown = f"{side} {row['speed']:,.0f} tokens/s"
         if self.peak:
-            mfu = row["speed"] * self.operations * row["weights"] / (self.peak * 1e12)
+            operations = self.operations + 2 * name.startswith("dpo")
+            mfu = row["speed"] * operations * row["weights"] / (self.peak * 1e12)
             entry.setdefault("mfu", {})[side] = mfu
             shown += f", MFU {mfu:.1%}"
         shown += f", {row['memory']:.1f} GB" if row["memory"] is not None else ""
