@@ -55,14 +55,14 @@ rule evaluate:
     params:
         recipe=recipe("evaluate"),
         code=code("scripts/evaluate.py"),
-        memory=memory(study.engine),
+        vllm=vllm_flags(study.engine),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/evaluate.py"
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --task {input.task}"
         " --threads {threads}"
-        " {params.memory}"
+        " {params.vllm}"
         " --report {output.report}"
         " --samples {output.samples}"
         " --provenance {output.provenance}"

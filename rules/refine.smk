@@ -26,14 +26,14 @@ rule sample:
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
-        memory=memory(study.engine),
+        vllm=vllm_flags(study.engine),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/sample.py"
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --items {input.questions}"
         " --threads {threads}"
-        " {params.memory}"
+        " {params.vllm}"
         " --output {output.paths}"
         " --provenance {output.provenance}"
         " &> {log}"

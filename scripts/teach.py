@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
         help="where and how to ask (engine openai); the API key is in the environment",
     )
     parser.add_argument("--threads", type=int, default=1)
-    cli.add_memory(parser)
+    cli.add_vllm(parser)
     parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
     cli.add_provenance(parser)
     return parser.parse_args()
@@ -65,7 +65,9 @@ def open_engine(args: argparse.Namespace):
 
     settle_torch(args.threads, args.recipe.engine)
     recipe = args.recipe
-    return open_model_engine(args.model, recipe.engine, recipe.dtype, recipe.batch_size, args.memory)
+    return open_model_engine(
+        args.model, recipe.engine, recipe.dtype, recipe.batch_size, args.memory, args.batch_invariant
+    )
 
 
 def main() -> None:

@@ -29,8 +29,10 @@ class Answering(BaseModel):
     )
 
 
-def open_checkpoint_engine(manifest_path: Path, answering: Answering, memory: float) -> TokenEngine:
-    """The engine that answers with a checkpoint; `memory` is vLLM's share of each GPU."""
+def open_checkpoint_engine(
+    manifest_path: Path, answering: Answering, memory: float, batch_invariant: bool = False
+) -> TokenEngine:
+    """The engine that answers with a checkpoint; `memory` and `batch_invariant` are vLLM's (`VllmEngine`)."""
     from selfrefine.models import identity_of, load_checkpoint, load_tokenizer, open_checkpoint
 
     dtype, quantisation = answering.dtype, answering.quantisation
@@ -46,13 +48,19 @@ def open_checkpoint_engine(manifest_path: Path, answering: Answering, memory: fl
         (lambda scratch: folder) if as_they_are else functools.partial(_merged, manifest_path, dtype, quantisation)
     )
     identity = identity_of(manifest, dtype, quantisation)
-    return VllmEngine(weights, load_tokenizer(folder), *read_settings(folder), identity, dtype, memory)
+    model = (load_tokenizer(folder), *read_settings(folder))
+    return VllmEngine(weights, *model, identity, dtype, memory, batch_invariant)
 
 
 def open_model_engine(
-    manifest_path: Path, engine: str, dtype: str, batch_size: int | None, memory: float
+    manifest_path: Path,
+    engine: str,
+    dtype: str,
+    batch_size: int | None,
+    memory: float,
+    batch_invariant: bool = False,
 ) -> TokenEngine:
-    """The engine that answers with a model as it was fetched; `memory` is vLLM's share of each GPU."""
+    """The engine that answers with a model as it was fetched; `memory` and `batch_invariant` are vLLM's (`VllmEngine`)."""
     from selfrefine.models import load_model, load_tokenizer
 
     folder = manifest_path.parent
@@ -63,7 +71,8 @@ def open_model_engine(
         return TransformersEngine(load_model(folder, dtype), load_tokenizer(folder), identity, batch_size)
     from selfrefine.engines.vllm import VllmEngine
 
-    return VllmEngine(lambda scratch: folder, load_tokenizer(folder), *read_settings(folder), identity, dtype, memory)
+    model = (load_tokenizer(folder), *read_settings(folder))
+    return VllmEngine(lambda scratch: folder, *model, identity, dtype, memory, batch_invariant)
 
 
 def _merged(manifest_path: Path, dtype: str, quantisation: str, scratch: Path) -> Path:
