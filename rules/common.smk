@@ -140,13 +140,20 @@ def teachers_but(names):
     return f"(?!(?:{teachers_among(names)})/)[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def memory(engine):
-    """What vLLM may take of the GPUs, as a command-line flag: no part of the recipe. Nothing for other engines."""
-    return f"--memory {study.vllm.memory:g}" if engine == "vllm" else ""
+def vllm_flags(engine):
+    """How vLLM uses the GPUs, as command-line flags: no part of the recipe. Nothing for other engines."""
+    if engine != "vllm":
+        return ""
+    return f"--memory {study.vllm.memory:g}" + " --batch-invariant" * study.vllm.batch_invariant
 
 
-def teacher_memory(wildcards):
-    return memory(study.teachers[wildcards.teacher].engine)
+def compute_flag():
+    """What weights are multiplied in, where the study overrides the machine's choice: no part of the recipe."""
+    return "" if study.compute == "auto" else f"--compute {study.compute}"
+
+
+def teacher_vllm_flags(wildcards):
+    return vllm_flags(study.teachers[wildcards.teacher].engine)
 
 
 def teacher_source(wildcards):

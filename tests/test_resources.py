@@ -19,14 +19,14 @@ MODELS = {"7B": "llama-2-7b", "13B": "llama-2-13b", "70B": "llama-2-70b"}
 
 
 def planner(cluster: dict | None, **changes) -> Planner:
-    """The paper's study on a cluster, with its largest model among the students."""
+    """The paper's study on a cluster, with its largest model among the students, and engine transformers unless changed."""
     config: dict = {}
     for name in ("benchmarks", "recipes", "paper"):
         update_config(config, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
     update_config(
         config, {"students": {"llama-2-70b": {"model": "llama-2-70b", "family": "llama-2", "quantisation": "nf4"}}}
     )
-    update_config(config, changes | {"cluster": cluster})
+    update_config(config, {"engine": "transformers", **changes, "cluster": cluster})
     return Planner(Study.read(config), ASSUMPTIONS)
 
 

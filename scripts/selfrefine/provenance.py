@@ -241,4 +241,6 @@ def _machine() -> dict:
         machine["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         machine["processes"] = torch.distributed.get_world_size()
+    if "vllm" in sys.modules and os.environ.get("VLLM_BATCH_INVARIANT") == "1":
+        machine["batch_invariant"] = True
     return machine

@@ -154,10 +154,17 @@ class Threads(Strict):
 
 
 class Vllm(Strict):
-    """How engine vllm uses the machine; nothing here shapes a completion."""
+    """How engine vllm uses the machine; nothing here is part of a recipe."""
 
     memory: float = Field(
         0.9, gt=0, le=1, description="Share of each GPU's memory (without one, of the machine's) that it takes."
+    )
+    # Off, since it costs much: vLLM 0.32 sends every linear layer through one Triton kernel, whose tiles are fitted to the
+    # shapes of a 1.7B model. With that model an H100 NVL made 5,008 tokens a second, and 12,019 without (reported in
+    # vllm-project/vllm#53446); on an A100 the products of decoding took five times as long and more (#49131). Without it,
+    # too, a run repeated on the same GPUs schedules alike.
+    batch_invariant: bool = Field(
+        False, description="Whether no request rounds otherwise for those beside it; needs compute capability 8.0."
     )
 
 

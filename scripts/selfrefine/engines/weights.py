@@ -31,9 +31,16 @@ class Answering(BaseModel):
 
 
 def open_checkpoint_engine(
-    manifest_path: Path, answering: Answering, memory: float, compute: Compute = "auto"
+    manifest_path: Path,
+    answering: Answering,
+    memory: float,
+    batch_invariant: bool = False,
+    compute: Compute = "auto",
 ) -> TokenEngine:
-    """The engine that answers with a checkpoint; `memory` is vLLM's share of each GPU, `compute` what is computed in."""
+    """The engine that answers with a checkpoint.
+
+    `memory` and `batch_invariant` are vLLM's (`VllmEngine`), `compute` says what is computed in (computing.py).
+    """
     from selfrefine.models import identity_of, load_checkpoint, load_tokenizer, open_checkpoint
 
     dtype, quantisation = answering.dtype, answering.quantisation
@@ -50,14 +57,20 @@ def open_checkpoint_engine(
         (lambda scratch: folder) if as_they_are else functools.partial(_merged, manifest_path, dtype, quantisation)
     )
     identity = identity_of(manifest, dtype, quantisation)
-    computed = computed_in(dtype, compute)
-    return VllmEngine(weights, load_tokenizer(folder), *read_settings(folder), identity, computed, memory)
+    model = (load_tokenizer(folder), *read_settings(folder))
+    return VllmEngine(weights, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 
 def open_model_engine(
-    manifest_path: Path, engine: str, dtype: str, batch_size: int | None, memory: float, compute: Compute = "auto"
+    manifest_path: Path,
+    engine: str,
+    dtype: str,
+    batch_size: int | None,
+    memory: float,
+    batch_invariant: bool = False,
+    compute: Compute = "auto",
 ) -> TokenEngine:
-    """The engine that answers with a model as it was fetched; `memory` is vLLM's share of each GPU, `compute` what is computed in."""
+    """The engine that answers with a model as it was fetched; the last three as for `open_checkpoint_engine`."""
     from selfrefine.models import load_model, load_tokenizer
 
     folder = manifest_path.parent
@@ -69,10 +82,8 @@ def open_model_engine(
         return TransformersEngine(model, load_tokenizer(folder), identity, batch_size)
     from selfrefine.engines.vllm import VllmEngine
 
-    computed = computed_in(dtype, compute)
-    return VllmEngine(
-        lambda scratch: folder, load_tokenizer(folder), *read_settings(folder), identity, computed, memory
-    )
+    model = (load_tokenizer(folder), *read_settings(folder))
+    return VllmEngine(lambda scratch: folder, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 
 def _merged(manifest_path: Path, dtype: str, quantisation: str, scratch: Path) -> Path:
