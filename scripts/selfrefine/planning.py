@@ -218,7 +218,7 @@ class Planner:
 
     def _memory(self, rule: str, name: str, recipe: str | None) -> Memory:
         own = self.study.teachers[name] if rule == "teach" else self.study.students[name]
-        size, number = self.size(own.model), BYTES[own.dtype]
+        size, number = self.size(own.model), BYTES[self._computed_in(own.dtype)]
         if rule in ("instruct", "refine"):
             settings = self.study.training(name, rule)
             texts = len(_sides(self.study.recipes[recipe])) if recipe else 1
@@ -240,6 +240,15 @@ class Planner:
         # vLLM has as many texts in hand as the memory that is left allows.
         rows = ROWS if self._engine(rule, name) == "vllm" else own.batch_size
         return resources.generating(size, number, rows, prompt, settings.max_tokens)
+
+    def _computed_in(self, dtype: str) -> str:
+        """What weights of a dtype are multiplied in where jobs run; on processors, which differ, what takes more room."""
+        if self.study.compute != "auto":
+            return self.study.compute
+        cluster = self.study.cluster
+        if cluster and cluster.gpu_memory is None:
+            return "float32"
+        return dtype if not cluster or cluster.gpu_bfloat16 or dtype == "float16" else "float32"
 
     def _loads(self, rule: str, **wildcards: str) -> Student | Teacher | None:
         """The student or teacher whose weights a job loads."""
