@@ -1,5 +1,7 @@
 # What the rules share: the validated study, each job's recipe, and the fingerprint of the code it runs.
 
+import atexit
+import gc
 import os
 import re
 import shlex
@@ -27,6 +29,10 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 # glibc otherwise hands large blocks back to the kernel after each use, which slows training on a CPU (bench/allocator.py);
 # generation gains nothing by it and would hold several times the memory.
 KEEP_MEMORY = f"MALLOC_MMAP_THRESHOLD_={4 << 30} MALLOC_TRIM_THRESHOLD_={16 << 30} MALLOC_TOP_PAD_={256 << 20}"
+
+# What is loaded by now stays: no garbage is looked for in it again, and at the end in nothing.
+gc.freeze()
+atexit.register(gc.freeze)
 
 bookkeeping.install()
 queueing.install()

