@@ -32,12 +32,14 @@ class Decoder:
 
     def __init__(self, model, batch_size: int, stop_ids: set[int], pad: int):
         self.model = model
+        # Where what a pass is about is laid down once: a layer that had to fetch it would wait for the GPU each time.
+        self.device = model.device
         self.batch_size = batch_size
         self.stop_ids = stop_ids
         self.pad = pad
         # Slots are refilled a few at a time: one prompt alone does not make full use of the machine.
         self.refill = max(1, batch_size // 8)
-        self.read = READ_ON_GPU if model.device.type == "cuda" else READ_ON_CPU
+        self.read = READ_ON_GPU if self.device.type == "cuda" else READ_ON_CPU
 
     @torch.inference_mode()
     def run(self, prompts: list[tuple[int, ...]], seeds: list[int], generation: Generation) -> list[list[int]]:
@@ -58,12 +60,14 @@ class Decoder:
                 active = self._without_ended(active)
         return self.made
 
-    def _forward(self, tokens, positions) -> torch.Tensor:
+    def _on_device(self, numbers: list) -> torch.Tensor:
+        return torch.tensor(numbers, device=self.device)
+
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Scores [sequences, vocabulary] after the last column of int[sequences, columns]."""
-        device = self.model.device
         return self.model(
-            input_ids=tokens.to(device),
-            position_ids=positions.to(device),
+            input_ids=tokens,
+            position_ids=positions,
             past_key_values=self.slots,
             use_cache=True,
             logits_to_keep=1,
@@ -78,7 +82,7 @@ class Decoder:
         shared = min(len(list(same)), min(map(len, distinct)) - 1)
         if len(distinct) > 1 and shared >= LEAST_SHARED:
             self.slots.prefix(shared)
-            self._forward(torch.tensor([self.prompts[0][:shared]]), torch.arange(shared)[None])
+            self._forward(self._on_device([self.prompts[0][:shared]]), self._on_device([list(range(shared))]))
 
     def _read_prompts(self, chosen: list[int], first: int) -> list[Sequence]:
         """Reads the prompts of requests into the slots from `first` on, and draws the first token of each answer."""
@@ -95,11 +99,11 @@ class Decoder:
                 for rest, prompt in zip(rests, piece, strict=True)
             ]
             numbers = [by_prompt[prompt] for prompt in piece]
-            rows = torch.tensor([row for row, mine in enumerate(numbers) for _ in mine])
+            rows = self._on_device([row for row, mine in enumerate(numbers) for _ in mine])
             flat = [number for mine in numbers for number in mine]
-            filled = torch.arange(len(flat)) + first + len(begun)
-            self.slots.prefill(torch.tensor([len(rest) for rest in rests]), width, filled, rows)
-            scores = self._forward(torch.tensor(padded), torch.tensor(positions))
+            filled = self._on_device([first + len(begun) + place for place in range(len(flat))])
+            self.slots.prefill(self._on_device([len(rest) for rest in rests]), width, filled, rows)
+            scores = self._forward(self._on_device(padded), self._on_device(positions))
             drawn = self.draw(scores[rows.to(scores.device)], flat).tolist()
             for number, token in zip(flat, drawn, strict=True):
                 self.made[number].append(token)
@@ -117,9 +121,9 @@ class Decoder:
 
     def _step(self, active: list[Sequence]) -> None:
         """Draws each sequence's next token."""
-        positions = torch.tensor([sequence.position for sequence in active])
-        self.slots.decode(positions, int(positions.max()) + 1)
-        scores = self._forward(torch.tensor([[sequence.last] for sequence in active]), positions[:, None])
+        positions = self._on_device([sequence.position for sequence in active])
+        self.slots.decode(positions, max(sequence.position for sequence in active) + 1)
+        scores = self._forward(self._on_device([[sequence.last] for sequence in active]), positions[:, None])
         drawn = self.draw(scores, [sequence.number for sequence in active]).tolist()
         for sequence, token in zip(active, drawn, strict=True):
             self.made[sequence.number].append(token)
