@@ -16,6 +16,7 @@ sys.path[:0] = [str(Path(workflow.basedir) / folder) for folder in ("scripts", "
 
 import bookkeeping
 import queueing
+from selfrefine.duration import foretell
 from selfrefine.errors import UserError
 from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
@@ -203,6 +204,18 @@ def refinement_start(wildcards):
     """Where a refinement's weights start: from what wrote the paths, or from where its first round started."""
     restarts = study.recipes[wildcards.recipe].objective.restart
     return f"results/checkpoints/{origin_of(wildcards.start) if restarts else wildcards.start}/manifest.json"
+
+
+def accompany(workflow, stream):
+    """Says how long the jobs will take, where they run here and it is worth saying, and then how far they are."""
+    if workflow.resource_settings.nodes is None:
+        jobs = [
+            ("teach" if job.rule.name == "ask" else job.rule.name, dict(job.wildcards.items()))
+            for job in workflow.dag.needrun_jobs()
+        ]
+        if said := foretell(study, planner.assumed, jobs, workflow.resource_settings.cores):
+            print(said, file=stream, flush=True)
+    watch(Path("logs"), stream)
 
 
 def show_summary(path):

@@ -55,15 +55,15 @@ def _product(dtype: str) -> Callable[[], object]:
     return lambda: torch.nn.functional.linear(left, right)
 
 
-def best_seconds(*products: Callable[[], object], rounds: int = 8) -> list[float]:
+def best_seconds(*products: Callable[[], object], rounds: int = 8, threads: int = 1) -> list[float]:
     """The shortest time of each product in `rounds` in which they take turns.
 
-    On one thread: where other programs keep the cores busy, threads that wait for each other say little.
+    To compare, one thread: where other programs keep the cores busy, threads that wait for each other say little.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     best = [float("inf")] * len(products)
     try:
         with torch.inference_mode():
@@ -73,5 +73,5 @@ def best_seconds(*products: Callable[[], object], rounds: int = 8) -> list[float
                     product()
                     best[place] = min(best[place], time.perf_counter() - began)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     return best

@@ -86,6 +86,16 @@ def _embeddings(model: torch.nn.Module) -> list[torch.Tensor]:
     return [layer.weight for layer in model.modules() if isinstance(layer, torch.nn.Embedding)]
 
 
+def best_product(dtype: torch.dtype) -> float:
+    """Seconds of a product of PRODUCT's size with packed weights, or with plain ones where those are faster."""
+    rows, inner, outer = PRODUCT
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(outer, inner, dtype=dtype)
+    product = functools.partial(torch.nn.functional.linear, left, right)
+    if _serves(dtype, packed=True):
+        product = functools.partial(_product, left, torch.ops.mkldnn._reorder_linear_weight(right, rows))
+    return best_seconds(product, threads=torch.get_num_threads())[0]
+
+
 @functools.cache
 def _serves(dtype: torch.dtype, packed: bool) -> bool:
     """Whether oneDNN multiplies weights of a dtype faster than torch does by itself; False where it cannot."""
