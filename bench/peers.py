@@ -16,6 +16,7 @@ llama.cpp alone does not heed that.
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    # So that workers are ended and the scratch folder is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
@@ -48,14 +51,15 @@ def main() -> None:
             study = Quickstart(args.results.resolve(), Path(scratch), part=4 if args.quick else 1)
         except FileNotFoundError as error:
             sys.exit(str(error))
+        # Only the bench that is asked for: what it imports takes seconds.
         if args.what == "generation":
             from generation import measure
-        elif args.what == "training":
-            from training import measure
-        elif args.what == "preference":
-            from preference import measure
-        else:
+        elif args.what == "study":
             from scripted import measure
+        elif args.what == "training":
+            from trainers import training as measure
+        else:
+            from trainers import preference as measure
         measure(args, study)
 
 

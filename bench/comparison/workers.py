@@ -118,6 +118,7 @@ class Worker:
             self.close()
             raise
         self._signal(signal.SIGSTOP)
+        self._note(f"loaded in {self.loaded['load_seconds']:.1f} s")
 
     @staticmethod
     def _settings(threads: int) -> dict[str, str]:
@@ -133,7 +134,11 @@ class Worker:
             raise Failed(self._end()) from None
         answer = self._read()
         self._signal(signal.SIGSTOP)
+        self._note(f"{sum(answer['tokens'])} tokens in {answer['seconds']:.1f} s")
         return answer
+
+    def _note(self, text: str) -> None:
+        print(f"{self.peer.name}, {self.loaded['compute']}: {text}", file=sys.stderr, flush=True)
 
     def _read(self) -> dict:
         line = self._answers.readline()
