@@ -74,6 +74,8 @@ def described(threads: int) -> dict:
         "cores": os.cpu_count(),
         "threads": threads,
         **{name: os.environ[name] for name in LOWERED if name in os.environ},
+        # What else was running: above 0 at the start, the figures are not those of an idle machine.
+        "load_average": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -112,7 +114,7 @@ def training_limit(shape: Shape, rows: int, answers: float, dtype: str) -> dict[
     last = _seconds(head, learned, 1, dtype, backward=True)
     operations = 4 * (rows * shape.weights() + learned * shape.head_weights())
     found = {}
-    for way in whole.keys() & last.keys():
+    for way in (way for way in whole if way in last):
         seconds = whole[way] + last[way]
         found[way] = {"gflops": round(operations / seconds / 1e9), "tokens_per_second": rows / seconds}
     return found

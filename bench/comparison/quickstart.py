@@ -41,8 +41,17 @@ class Quickstart:
         for path in (self.model / "manifest.json", self.train_items, self.demonstrations_file):
             if not path.exists():
                 raise FileNotFoundError(f"{path}: missing; {MADE}")
+        self.demonstrations_file = self._cut(self.demonstrations_file)
         self.base = scratch / "base/manifest.json"
         write_manifest(self.base, "base", self.model, [])
+
+    def _cut(self, path: Path) -> Path:
+        """A file with a part of the rows of another."""
+        if self.part == 1:
+            return path
+        cut = self.scratch / f"cut-{path.name}"
+        write_jsonl(cut, sorted(read_jsonl(path), key=lambda row: row["id"])[:: self.part])
+        return cut
 
     @functools.cached_property
     def config(self) -> dict:
@@ -136,7 +145,7 @@ class Quickstart:
         their question, and rejected ones of like length.
         """
         for path in sorted(self.results.glob("pairs/**/*.jsonl")):
-            return path, "the study's own"
+            return self._cut(path), "the study's own"
         rows = sorted(read_jsonl(self.demonstrations_file), key=lambda row: row["id"])
         draw = random.Random(0)
         pairs = []
