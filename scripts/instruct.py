@@ -9,6 +9,7 @@ from pathlib import Path
 from selfrefine import cli
 from selfrefine.benchmarks import known_item, read_items, subset
 from selfrefine.checkpoints import write_manifest
+from selfrefine.computing import computed_in
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_tokenizer, open_checkpoint, settle_torch
@@ -44,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--items", required=True, type=Path, help="the training items")
     parser.add_argument("--demonstrations", required=True, type=Path, help="the teacher's demonstrations")
     parser.add_argument("--threads", type=int, default=1)
+    cli.add_compute(parser)
     parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
     parser.add_argument("--log", required=True, type=Path, help="loss and learning rate by update, as JSON lines")
     cli.add_provenance(parser)
@@ -81,6 +83,7 @@ def main() -> None:
 def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     recipe, settings = args.recipe, args.recipe.training
     settle_torch(args.threads)
+    computed = computed_in(recipe.dtype, args.compute)
     folder, adapter, _ = open_checkpoint(args.start)
     if adapter:
         raise UserError(f"{args.start}: has an adapter already; instruct starts from a base model")
@@ -104,14 +107,14 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     open_scratch(scratch, run)
     steps = updates(len(examples), settings.batch_size, settings.epochs)
     config = SFTConfig(
-        **common_arguments(settings, scratch, recipe.seed, steps, recipe.dtype),
+        **common_arguments(settings, scratch, recipe.seed, steps, computed),
         warmup_steps=round(settings.warmup * steps),
         save_steps=settings.save_every,
         completion_only_loss=True,
     )
     set_seed(recipe.seed)
     trainer = DemonstrationTrainer(
-        model=load_for_training(folder, None, recipe),
+        model=load_for_training(folder, None, recipe, args.compute),
         args=on_one_gpu(config),
         train_dataset=shared_dataset(examples, scratch / "train"),
         processing_class=tokenizer,
@@ -131,6 +134,7 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     write_manifest(args.manifest, "instruct", folder, names)
     run.record(
         [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
+        computed,
         demonstrations=counts,
         updates=steps,
         **tokens_passed(history),

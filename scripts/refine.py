@@ -10,6 +10,7 @@ from pathlib import Path
 from selfrefine import cli
 from selfrefine.benchmarks import known_item, read_items
 from selfrefine.checkpoints import write_manifest
+from selfrefine.computing import computed_in
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_tokenizer, open_checkpoint, settle_torch
@@ -48,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--items", required=True, type=Path, help="the training items")
     parser.add_argument("--pairs", required=True, type=Path, help="the preference pairs")
     parser.add_argument("--threads", type=int, default=1)
+    cli.add_compute(parser)
     parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
     parser.add_argument("--log", required=True, type=Path, help="losses and rewards by update, as JSON lines")
     cli.add_provenance(parser)
@@ -253,6 +255,7 @@ def main() -> None:
 def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     recipe, settings = args.recipe, args.recipe.training
     settle_torch(args.threads)
+    computed = computed_in(recipe.dtype, args.compute)
     folder, adapter, _ = open_checkpoint(args.start)
     tokenizer = load_tokenizer(folder)
     examples, counts = build_examples(read_jsonl(args.pairs), read_items(args.items), recipe, tokenizer)
@@ -268,7 +271,7 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     open_scratch(scratch, run)
     steps = min(settings.max_steps, updates(len(examples["train"]), settings.batch_size, settings.epochs))
     every = min(settings.evaluate_every, steps)
-    arguments = common_arguments(settings, scratch, recipe.seed, steps, recipe.dtype) | {
+    arguments = common_arguments(settings, scratch, recipe.seed, steps, computed) | {
         "per_device_eval_batch_size": settings.micro_batch_size,
         "warmup_steps": settings.warmup_steps,
         "eval_strategy": "steps",
@@ -279,7 +282,7 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         "greater_is_better": False,
     }
     set_seed(recipe.seed)
-    model = load_for_training(folder, adapter, recipe)
+    model = load_for_training(folder, adapter, recipe, args.compute)
     exact = trainable(model)
     began = time.perf_counter()
     trainer = make_trainer(model, bool(adapter), arguments, recipe, examples, tokenizer)
@@ -296,6 +299,7 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     losses = {row["step"]: row["loss"] for row in log if row["split"] == "validation"}
     run.record(
         [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
+        computed,
         pairs=counts,
         updates=steps,
         validation_loss=losses,
@@ -317,7 +321,7 @@ def leave_unchanged(args: argparse.Namespace, run: Run, folder: Path, adapter: P
     recipe = args.recipe
     print(f"{args.pairs}: too few pairs to learn from ({counts}): the student is left as it was", flush=True)
     set_seed(recipe.seed)
-    model = load_for_training(folder, adapter, recipe)
+    model = load_for_training(folder, adapter, recipe, args.compute)
     if not adapter and recipe.training.method == "lora":
         model = get_peft_model(model, lora_config(recipe.training.lora))
     args.manifest.parent.mkdir(parents=True, exist_ok=True)

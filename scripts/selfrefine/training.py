@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from selfrefine.computing import Compute
 from selfrefine.errors import UserError
 from selfrefine.files import digest, read_json, write_json
 from selfrefine.models import Quantisation, load_model
@@ -294,15 +295,20 @@ def sharded(settings: Optimisation) -> bool:
     return settings.method == "full" and state().num_processes > 1
 
 
-def load_for_training(folder: Path, adapter: Path | None, recipe: InstructRecipe | RefineRecipe):
-    """The model to train: a base model, one with the adapter it goes on from, or, in full, its weights in float32."""
+def load_for_training(
+    folder: Path, adapter: Path | None, recipe: InstructRecipe | RefineRecipe, compute: Compute = "auto"
+):
+    """The model to train: a base model, one with the adapter it goes on from, or, in full, its weights in float32.
+
+    Frozen weights are multiplied in what `compute` says (computing.py).
+    """
     from peft import PeftModel
 
     if recipe.training.method == "full":
         model = load_model(folder, "float32", training=True)
         # An adapter freezes the weights below it.
         return PeftModel.from_pretrained(model, adapter).merge_and_unload().requires_grad_() if adapter else model
-    model = load_model(folder, recipe.dtype, recipe.quantisation, training=True)
+    model = load_model(folder, recipe.dtype, recipe.quantisation, training=True, compute=compute)
     # A PeftModel without a peft_config makes TRL's trainers keep a frozen copy of the adapter as the reference; with a
     # peft_config the reference would be the base model.
     return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
