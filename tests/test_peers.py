@@ -12,8 +12,9 @@ from selfrefine.files import read_json, read_jsonl, write_jsonl
 
 sys.path.append(str(REPOSITORY / "bench/comparison"))
 
-import machine  # noqa: E402
 import workers  # noqa: E402
+
+import machine  # noqa: E402
 
 
 @pytest.fixture(scope="module")
