@@ -26,7 +26,7 @@ def foretell(study: Study, assumptions: Assumptions, jobs: Iterable[tuple[str, d
         return ""
     dtype = study.students[study.study.students[0]].dtype
     threads = max(study.threads.train, study.threads.generate, study.threads.evaluate)
-    command = [sys.executable, str(Path(__file__).parent.parent / "machine.py"), "--dtype", dtype]
+    command = [sys.executable, str(Path(__file__).parent.parent / "rate.py"), "--dtype", dtype]
     command += ["--threads", str(min(threads, cores)), "--compute", study.compute]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     minutes = _seconds(study, assumptions, jobs, measured) * min(threads, cores) / cores / 60
