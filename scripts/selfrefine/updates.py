@@ -78,8 +78,13 @@ class WholeUpdates(ShardedAlike):
             return
         self._asks_packed = True
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        if why := pack(model, self._longest):
-            print(f"texts are padded, not packed, for this model: {why}", flush=True)
+        if model.device.type == "cuda":
+            # A step for each text leaves a GPU idle: DPO of a model of 1B ran at a fifth of TRL's rate on an H200.
+            why = "on a GPU, a step for each text takes longer than padding"
+        else:
+            why = pack(model, self._longest)
+        if why:
+            print(f"texts are padded, not packed: {why}", flush=True)
         else:
             speed_up(model, trial(model))
         model.base_model.register_forward_pre_hook(self._count, with_kwargs=True)
