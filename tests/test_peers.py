@@ -81,10 +81,10 @@ def test_a_peer_that_is_not_there_is_named_with_what_brings_it(monkeypatch):
     assert workers.PEERS["transformers"].missing() == ""
 
 
-def test_a_worker_that_cannot_load_says_why_and_leaves_no_process(tmp_path):
-    task = {"folder": "nowhere", "manifest": "nowhere", "compute": "float32", "threads": 1, "batch": 2}
-    with pytest.raises(workers.Failed, match="nowhere"):
-        workers.Worker(workers.PEERS["transformers"], task | {"scratch": str(tmp_path)})
+def test_a_worker_that_cannot_load_says_why(tmp_path):
+    task = {"folder": "", "manifest": "", "compute": "float8", "threads": 1, "batch": 2, "scratch": str(tmp_path)}
+    with pytest.raises(workers.Failed, match="float8"):
+        workers.Worker(workers.PEERS["transformers"], task)
 
 
 def test_generation_ends_with_rates_limits_and_ratios(results):
