@@ -9,7 +9,6 @@ promised by more than three of them.
 """
 
 import argparse
-import gc
 import itertools
 import math
 import sys
@@ -270,7 +269,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=1000, help="simulated studies per setting (default: 1000)")
     args = parser.parse_args()
-    gc.freeze()  # statsmodels collects garbage at each correction: then there is none to look through
     for part in (no_effect, planted_effect, margins, families, limits):
         part(args.studies)
 

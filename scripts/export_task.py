@@ -5,8 +5,8 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.benchmarks import read_items
-from selfrefine.evaluation import TaskRecipe, export_task
 from selfrefine.provenance import Run
+from selfrefine.tasks import TaskRecipe, export_task
 
 
 def arguments() -> argparse.Namespace:

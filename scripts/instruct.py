@@ -18,7 +18,6 @@ from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
     EpochOrder,
     InstructRecipe,
-    ShardedAlike,
     check_example,
     common_arguments,
     encode_completion,
@@ -32,7 +31,7 @@ from selfrefine.training import (
     run_to_the_end,
     save_trained,
     shared_dataset,
-    tokens_seen,
+    tokens_passed,
     training_seconds,
     updates,
 )
@@ -94,9 +93,12 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    class DemonstrationTrainer(ShardedAlike, SFTTrainer):
+    from selfrefine.updates import TextUpdates
+
+    lengths = [len(example["input_ids"]) for example in examples]
+
+    class DemonstrationTrainer(TextUpdates, SFTTrainer):
         def _get_train_sampler(self, dataset=None):
-            lengths = [len(example["input_ids"]) for example in examples]
             return EpochOrder(len(examples), settings.batch_size, recipe.seed, lengths)
 
     open_scratch(scratch, run)
@@ -114,6 +116,8 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         train_dataset=shared_dataset(examples, scratch / "train"),
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora) if settings.method == "lora" else None,
+        update=settings.batch_size,
+        longest=max(lengths),
     )
     restore_precision(trainer.model, {})
     check_first_batch(trainer, examples, tokenizer)
@@ -129,7 +133,7 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
         demonstrations=counts,
         updates=steps,
-        tokens_seen=tokens_seen(history),
+        **tokens_passed(history),
         training_seconds=round(training_seconds(history), 1),
         final_loss=log[-1]["loss"],
     )

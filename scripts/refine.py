@@ -20,7 +20,6 @@ from selfrefine.provenance import TRAINER, Run
 from selfrefine.training import (
     EpochOrder,
     RefineRecipe,
-    ShardedAlike,
     common_arguments,
     encode_completion,
     encode_prompt,
@@ -33,7 +32,7 @@ from selfrefine.training import (
     run_to_the_end,
     save_trained,
     shared_dataset,
-    tokens_seen,
+    tokens_passed,
     trainable,
     training_seconds,
     updates,
@@ -94,45 +93,61 @@ def make_trainer(model, adapter: bool, arguments: dict, recipe: RefineRecipe, ex
     """
     from trl import SFTConfig, SFTTrainer
 
-    class TextTrainer(ShardedAlike, SFTTrainer):
+    from selfrefine.updates import TextUpdates
+
+    class TextTrainer(TextUpdates, SFTTrainer):
         def _get_train_sampler(self, dataset=None):
-            return order_of(self)
+            return EpochOrder(len(self.train_dataset), settings.batch_size, self.args.seed)
 
     objective, settings = recipe.objective, recipe.training
     scratch = Path(arguments["output_dir"])
-    data = {
+    options = {
+        "model": model,
         "train_dataset": shared_dataset(examples["train"], scratch / "train"),
         "eval_dataset": shared_dataset(examples["validation"], scratch / "validation"),
         "processing_class": tokenizer,
         "peft_config": None if adapter or settings.method == "full" else lora_config(settings.lora),
+        "update": settings.batch_size,
+        "longest": longest([*examples["train"], *examples["validation"]]),
     }
     if objective.loss == "sft":
-        return TextTrainer(model=model, args=on_one_gpu(SFTConfig(**arguments, completion_only_loss=True)), **data)
+        return TextTrainer(args=on_one_gpu(SFTConfig(**arguments, completion_only_loss=True)), **options)
     beta = objective.beta or settings.beta
     if objective.loss == "kto":
-        return single_text_trainer(model, arguments, beta, data)
-    return pair_trainer(model, arguments, beta, objective, data)
+        return single_text_trainer(arguments, beta, options)
+    return pair_trainer(arguments, beta, objective, options)
 
 
-def order_of(trainer) -> EpochOrder:
-    """The order in which a trainer sees its examples."""
-    arguments, processes = trainer.args, state().num_processes
-    size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
-    return EpochOrder(len(trainer.train_dataset), size, arguments.seed)
+def longest(examples: list[dict]) -> int:
+    """Tokens of the longest text that can be put together from examples: any prompt, any answer to it."""
+    parts: dict[str, int] = {}
+    for example in examples:
+        for name, ids in example.items():
+            if name.endswith("_ids"):
+                kind = "begun" if name == "prompt_ids" else "answered"
+                parts[kind] = max(parts.get(kind, 0), len(ids))
+    return sum(parts.values())
 
 
-def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data: dict):
-    """TRL's DPOTrainer for the losses that compare two texts."""
+def pair_trainer(arguments: dict, beta: float, objective: Objective, options: dict):
+    """TRL's DPOTrainer for the losses that compare two texts.
+
+    What is learned of single tokens is added here: TRL would take its mean over each pass.
+    """
     import torch
     from torch.nn.functional import logsigmoid
     from trl import DPOConfig, DPOTrainer
 
-    class PairTrainer(ShardedAlike, DPOTrainer):
+    from selfrefine.updates import WholeUpdates
+
+    odds = objective.loss == "odds_ratio"
+
+    class PairTrainer(WholeUpdates, DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset
 
         def _get_train_sampler(self, dataset=None):
-            return order_of(self)
+            return EpochOrder(len(self.train_dataset), options["update"], self.args.seed)
 
         def _precompute_ref_logps(self, dataset, name, batch_size):
             if objective.reference == "start":
@@ -143,39 +158,58 @@ def pair_trainer(model, arguments: dict, beta: float, objective: Objective, data
             dataset = dataset.add_column("ref_chosen_logps", planted)
             return dataset.add_column("ref_rejected_logps", [0.0] * len(dataset))
 
-    class OddsTrainer(PairTrainer):
-        """Adds ORPO's term (arXiv 2403.07691, equations 4 and 7); TRL's own trainer for it would tokenise the texts anew."""
+        def length(self, example):
+            return 2 * len(example["prompt_ids"]) + len(example["chosen_ids"]) + len(example["rejected_ids"])
 
-        def _compute_loss(self, model, inputs, return_outputs):
-            outputs = []
+        def answers(self, example):
+            return len(example["chosen_ids"])
 
-            def watched(**kwargs):
-                outputs.append(model(**kwargs))
-                return outputs[-1]
+        def together(self, examples):
+            # Pairs of one question share its prompt where they pass together.
+            by_prompt: dict[tuple, list[dict]] = {}
+            for example in examples:
+                by_prompt.setdefault(tuple(example["prompt_ids"]), []).append(example)
+            return [example for alike in by_prompt.values() for example in alike]
 
-            loss = super()._compute_loss(watched, inputs, return_outputs)
-            mask = inputs["completion_mask"][:, 1:]
-            mean = outputs[0].log_probs[:, -mask.size(1) :].float().sum(1) / mask.sum(1)
-            log_odds = mean - torch.log(-torch.expm1(mean))
-            chosen, rejected = log_odds.chunk(2)
-            return loss - beta * logsigmoid(chosen - rejected).mean()
+        def learned(self, model, share, update):
+            heard = []
 
-    odds = objective.loss == "odds_ratio"
+            def asked(**inputs):
+                outputs = model(**inputs)
+                heard.append(outputs.log_probs)
+                return outputs
+
+            loss = self.compute_loss(asked, share["batch"])
+            (found,) = heard
+            if odds:
+                # ORPO's term (arXiv 2403.07691, equations 4 and 7); TRL's own trainer for it would tokenise the texts anew.
+                mean = found.float().sum(1) / share["batch"]["completion_mask"][:, 1:].sum(1)
+                log_odds = mean - torch.log(-torch.expm1(mean))
+                chosen, rejected = log_odds.chunk(2)
+                loss = -beta * logsigmoid(chosen - rejected).mean()
+            loss = loss * share["part"]
+            if objective.nll:
+                counted = self.args.world_size / share["copies"] / update["answers"]
+                loss = loss - objective.nll * found.chunk(2)[0].float().sum() * counted
+            return loss
+
     config = DPOConfig(
         **arguments,
         beta=beta,
-        loss_type=[*([] if odds else [objective.loss]), *(["sft"] if objective.nll or odds else [])],
-        loss_weights=[*([] if odds else [1.0]), objective.nll] if objective.nll or odds else None,
+        # Of the odds TRL knows nothing; its loss is computed beside them, for the rewards that it logs.
+        loss_type="sigmoid" if odds else objective.loss,
         precompute_ref_log_probs=True,
     )
-    return (OddsTrainer if odds else PairTrainer)(model=model, args=on_one_gpu(config), **data)
+    return PairTrainer(args=on_one_gpu(config), **options)
 
 
-def single_text_trainer(model, arguments: dict, beta: float, data: dict):
+def single_text_trainer(arguments: dict, beta: float, options: dict):
     """TRL's KTOTrainer. The rarer kind of text weighs as much in all as the other (KTO, arXiv 2402.01306, equation 8)."""
     from trl import KTOConfig, KTOTrainer
 
-    class SingleTextTrainer(ShardedAlike, KTOTrainer):
+    from selfrefine.updates import WholeUpdates
+
+    class SingleTextTrainer(WholeUpdates, KTOTrainer):
         def _prepare_dataset(self, dataset, tokenizer, args, name):
             # Texts meet other questions within their batch to estimate how far the student has moved; batches keep the
             # order of the data, so it is shuffled here.
@@ -185,8 +219,17 @@ def single_text_trainer(model, arguments: dict, beta: float, data: dict):
             shifted = [texts[i - 1] if i % size else texts[min(i + size, len(texts)) - 1] for i in range(len(texts))]
             return dataset.add_column("KL_completion_ids", shifted)
 
-    good = max(sum(data["train_dataset"]["label"]), 1)
-    bad = max(len(data["train_dataset"]) - good, 1)
+        def length(self, example):
+            return len(example["prompt_ids"]) + len(example["completion_ids"])
+
+        def answers(self, example):
+            return len(example["completion_ids"])
+
+        def learned(self, model, share, update):
+            return self.compute_loss(model, share["batch"]) * share["part"]
+
+    good = max(sum(options["train_dataset"]["label"]), 1)
+    bad = max(len(options["train_dataset"]) - good, 1)
     config = KTOConfig(
         **arguments,
         beta=beta,
@@ -194,7 +237,7 @@ def single_text_trainer(model, arguments: dict, beta: float, data: dict):
         undesirable_weight=max(good / bad, 1.0),
         precompute_ref_log_probs=True,
     )
-    return SingleTextTrainer(model=model, args=on_one_gpu(config), **data)
+    return SingleTextTrainer(args=on_one_gpu(config), **options)
 
 
 def main() -> None:
@@ -257,7 +300,7 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
         updates=steps,
         validation_loss=losses,
         kept_update=min(losses, key=losses.get),
-        tokens_seen=tokens_seen(history),
+        **tokens_passed(history),
         reference_seconds=reference_seconds,
         training_seconds=round(training_seconds(history), 1),
     )

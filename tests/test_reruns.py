@@ -316,6 +316,7 @@ CONFIGURATION = {
     # One engine generates for all students; what it takes of the machine shapes nothing.
     "engine": (put("engine", "vllm"), from_sample() | evaluations()),
     "vllm.memory": (put("vllm/memory", 0.5), set()),
+    "vllm.batch_invariant": (put("vllm/batch_invariant", True), set()),
     # Benchmarks and prompts.
     "benchmarks.title": (
         put("benchmarks/far/title", "Farther"),
@@ -538,7 +539,6 @@ LIBRARY = {
     "engines/vllm.generate": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "engines/weights.open_checkpoint_engine": from_sample() | evaluations(),
     "engines/weights.open_model_engine": FROM_TEACH_TRAIN | TEACH_TESTS,
-    "evaluation.export_task": FROM_EXPORT,
     "evaluation.evaluate": evaluations(),
     "files.write_jsonl": EVERYTHING,
     "fingerprint.fingerprint": set(),
@@ -561,6 +561,7 @@ LIBRARY = {
     "statistics.holm": {"claims"},
     "statistics.power": {"claims"},
     "study.index": set(),
+    "tasks.export_task": FROM_EXPORT,
     "teaching.demonstrations": FROM_DEMONSTRATE,
     "training.encode_completion": from_instruct(),
     "training.open_scratch": from_instruct(),

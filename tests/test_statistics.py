@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from conftest import REPOSITORY
 from selfrefine import statistics
@@ -30,6 +31,13 @@ def test_wilson_agrees_with_its_formula_at_every_level(level, z):
     centre, half = (p + z * z / (2 * n)), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     expected = ((centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))
     assert wilson(15, 50, level) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("n", "level"), list(itertools.product((1, 7, 300), (0.5, 0.95, 0.999))))
+def test_wilson_agrees_with_scipy(n, level):
+    for correct in range(n + 1):
+        expected = stats.binomtest(correct, n).proportion_ci(level, method="wilson")
+        assert wilson(correct, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_wilson_of_none_right_mirrors_that_of_all_right():
@@ -259,6 +267,14 @@ def test_holm_by_hand():
     assert statistics.holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
     assert statistics.holm([0.7, 0.6]) == [1.0, 1.0]
     assert statistics.holm([]) == []
+
+
+def test_holm_agrees_with_statsmodels():
+    generator = np.random.default_rng(0)
+    for number in (1, 2, 3, 10, 40):
+        for p_values in (generator.random(number), generator.integers(0, 4, number) / 50):
+            expected = multipletests(p_values, method="holm")[1]
+            assert statistics.holm(list(p_values)) == pytest.approx(list(expected), abs=1e-15)
 
 
 def test_the_power_of_mcnemar_s_test_by_enumeration():

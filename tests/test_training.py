@@ -19,23 +19,29 @@ from selfrefine import processes
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_checkpoint, load_model, load_tokenizer, open_checkpoint
+from selfrefine.packing import Row
 from selfrefine.prompts import Prompt, messages
 from selfrefine.provenance import Run, clear_scratch, describe_files
 from selfrefine.training import (
     GATHERED,
     EpochOrder,
     InstructRecipe,
+    Lora,
     RefineRecipe,
     check_example,
     common_arguments,
     encode_completion,
     encode_prompt,
     last_checkpoint,
+    lora_config,
     on_one_gpu,
     open_scratch,
     run_to_the_end,
+    tokens_passed,
+    trainable,
     updates,
 )
+from selfrefine.updates import shares
 
 PROMPT = {"instruction": INSTRUCTION}
 ITEMS = [
@@ -194,12 +200,12 @@ def test_what_is_made_already_is_not_made_again(instructed, base_checkpoint):
 def dying(program, stage, update):
     """A stage whose processes die after a number of updates."""
     program.write_text(
-        f"import os, sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\nimport {stage}\n"
-        "step = Trainer.training_step\n"
+        f"import os, sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine.updates import WholeUpdates\nimport {stage}\n"
+        "step = WholeUpdates.training_step\n"
         "def dying(self, *a, **k):\n"
         f"    if self.state.global_step == {update}: os._exit(9)\n"
         "    return step(self, *a, **k)\n"
-        f"Trainer.training_step = dying\n{stage}.main()\n"
+        f"WholeUpdates.training_step = dying\n{stage}.main()\n"
     )
     return program
 
@@ -226,13 +232,13 @@ def test_a_training_that_stops_early_is_not_taken_for_finished(base_checkpoint, 
     command = instruct_command(tmp_path, base_checkpoint)
     program = tmp_path / "stopping.py"
     program.write_text(
-        "import sys\nsys.path.insert(0, 'scripts')\nfrom transformers import Trainer\n"
+        "import sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine.updates import WholeUpdates\n"
         "from selfrefine import cli\nimport instruct\n"
-        "step = Trainer.training_step\n"
+        "step = WholeUpdates.training_step\n"
         "def stopping(self, *a, **k):\n"
         "    self.control.should_training_stop = self.state.global_step == 3\n"
         "    return step(self, *a, **k)\n"
-        "Trainer.training_step = stopping\ncli.run(instruct.main)\n"
+        "WholeUpdates.training_step = stopping\ncli.run(instruct.main)\n"
     )
     stopped = run("python", program, *command[2:], check=False)
     assert stopped.returncode == 1
@@ -258,6 +264,135 @@ def test_a_trainers_folder_of_another_recipe_code_or_input_is_not_used(tmp_path,
     assert (tmp_path / "trainer/checkpoint-2").exists()
     open_scratch(tmp_path / "trainer", other)
     assert not (tmp_path / "trainer/checkpoint-2").exists()
+
+
+def trainer_of(tiny_model, tokenizer, folder, examples, objective=None, **training):
+    """Phase 2's trainer on examples by hand, from the base model."""
+    recipe = RefineRecipe.model_validate(refine_recipe(objective, lora={"dropout": 0.0}, **training))
+    arguments = common_arguments(recipe.training, folder, 0, 1, "float32")
+    model = load_model(tiny_model, "float32", training=True)
+    return refine.make_trainer(model, False, arguments, recipe, {"train": examples, "validation": examples}, tokenizer)
+
+
+def gradient_norm(trainer) -> float:
+    """Of the first update, which takes all examples."""
+    (update,) = trainer.get_train_dataloader()
+    trainer.training_step(trainer.model, update)
+    return sum(p.grad.pow(2).sum().item() for p in trainer.model.parameters() if p.grad is not None) ** 0.5
+
+
+def five_examples(loss: str) -> list[dict]:
+    """Examples of very different lengths, two of them of one question."""
+    ids = [[3 + (7 * i + j) % 90 for j in range(20 + i)] for i in (0, 1, 2, 3, 3)]
+    answers = [[5 + (11 * i + j) % 90 for j in range(3 + 9 * i)] for i in range(10)]
+    if loss == "sft":
+        return [
+            {"input_ids": ids[i] + answers[i], "completion_mask": [0] * len(ids[i]) + [1] * len(answers[i])}
+            for i in range(5)
+        ]
+    return [{"prompt_ids": ids[i], "chosen_ids": answers[i], "rejected_ids": answers[9 - i]} for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {},
+        {"nll": 0.5},
+        {"loss": "ipo"},
+        {"loss": "sigmoid_norm", "reference": "none", "beta": 2.0, "margin": 1.0},
+        {"loss": "odds_ratio", "reference": "none", "beta": 0.2, "nll": 1.0},
+        {"loss": "sft"},
+    ],
+    ids=str,
+)
+def test_an_update_is_the_same_however_it_is_cut(objective, tiny_model, tokenizer, tmp_path):
+    """Five examples in passes of 8, 4, 3, 2 and 1."""
+    examples, norms, losses = five_examples(objective.get("loss", "")), [], []
+    for size in (8, 4, 3, 2, 1):
+        settings = {"batch_size": 24, "micro_batch_size": size}
+        trainer = trainer_of(tiny_model, tokenizer, tmp_path / str(size), examples, objective, **settings)
+        norms.append(gradient_norm(trainer))
+        losses.append(trainer.evaluate()["eval_loss"])
+    assert norms[0] > 0.01
+    assert norms == pytest.approx([norms[0]] * 5, rel=1e-4)
+    assert losses == pytest.approx([losses[0]] * 5, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "sft"])
+def test_an_update_is_that_of_plain_trl(loss, tiny_model, tokenizer, tmp_path):
+    """Of TRL's own trainers, which take the five examples as one padded batch."""
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    examples = five_examples(loss)
+    ours = trainer_of(
+        tiny_model, tokenizer, tmp_path / "ours", examples, {"loss": loss}, batch_size=8, micro_batch_size=2
+    )
+    options = {"output_dir": str(tmp_path), "per_device_train_batch_size": 5, "use_cpu": True, "bf16": False, "seed": 0}
+    options |= {"max_length": None, "report_to": "none"}
+    trainer_class, config = (SFTTrainer, SFTConfig) if loss == "sft" else (DPOTrainer, DPOConfig)
+    extra = {"completion_only_loss": True} if loss == "sft" else {"beta": 0.1}
+    if loss != "sft":
+        trainer_class = type("Tokenised", (DPOTrainer,), {"_prepare_dataset": lambda self, dataset, *_: dataset})
+    theirs = trainer_class(
+        model=load_model(tiny_model, "float32", training=True),
+        args=config(**options, **extra, gradient_checkpointing=False),
+        train_dataset=Dataset.from_list(examples),
+        processing_class=tokenizer,
+        peft_config=lora_config(Lora(dropout=0.0)),
+    )
+    torch.manual_seed(0)
+    for one, other in zip(trainable(ours.model).items(), trainable(theirs.model).items(), strict=True):
+        assert one[0] == other[0] and torch.equal(one[1], other[1])
+    (batch,) = theirs.get_train_dataloader()
+    theirs.current_gradient_accumulation_steps = 1
+    wanted = theirs.training_step(theirs.model, batch, None)
+    (update,) = ours.get_train_dataloader()
+    found = ours.training_step(ours.model, update)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    for (name, one), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
+        if one.requires_grad:
+            assert torch.allclose(one.grad, other.grad, atol=1e-5 * max(other.grad.abs().max(), 1e-2)), name
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2, 5, 8, 9])
+def test_processes_share_an_update_out_in_rounds(number, processes):
+    """Each example counts once, and all processes make as many passes of as many examples."""
+    cuts = [shares(list(range(number)), 2, processes, process) for process in range(processes)]
+    counted = dict.fromkeys(range(number), 0.0)
+    for rounds in zip(*cuts, strict=True):
+        assert len({len(share["examples"]) for share in rounds}) == 1 and len(rounds[0]["examples"]) <= 2
+        assert len({(share["part"], share["copies"]) for share in rounds}) == 1
+        distinct = {example for share in rounds for example in share["examples"]}
+        assert rounds[0]["part"] == pytest.approx(len(distinct) / number)
+        for share in rounds:
+            for example in share["examples"]:
+                counted[example] += 1 / share["copies"]
+    assert counted == pytest.approx(dict.fromkeys(range(number), 1.0))
+
+
+def test_pairs_of_one_question_pass_together(tiny_model, tokenizer, tmp_path):
+    examples = five_examples("sigmoid")
+    trainer = trainer_of(tiny_model, tokenizer, tmp_path, [*examples, examples[0]], batch_size=8, micro_batch_size=2)
+    order = [tuple(example["prompt_ids"]) for example in trainer.together([*examples, examples[0]])]
+    assert order[0] == order[1] and order[4] == order[5]
+
+
+def test_tokens_are_counted_as_trl_does_and_as_they_pass(tiny_model, tokenizer, tmp_path):
+    history = [
+        {"num_tokens": 10, "computed_tokens": 7},
+        {"num_tokens": 30, "computed_tokens": 20},
+        {"eval_loss": 1.0},
+        {"num_tokens": 20, "computed_tokens": 13},
+    ]
+    assert tokens_passed(history) == {"tokens_seen": 50, "tokens_computed": 33}
+    examples = five_examples("sigmoid")
+    trainer = trainer_of(tiny_model, tokenizer, tmp_path, examples, batch_size=8, micro_batch_size=8)
+    trainer.train()
+    (logged,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    texts = [example["prompt_ids"] + example[f"{side}_ids"] for side in ("chosen", "rejected") for example in examples]
+    assert logged["num_tokens"] == sum(map(len, texts))
+    assert logged["computed_tokens"] == len(Row(texts).tokens) < sum(map(len, texts))
 
 
 def test_too_long_demonstrations_are_dropped_and_counted(tokenizer):

@@ -140,6 +140,7 @@ class _Module:
         self.imports: dict[str, str] = {}
         self.parts[LOADED] = []
         self._walked: dict[str, list[ast.AST]] = {}
+        self._named: dict[str, list[tuple[str, set[str], bool]]] = {}
         self._texts: dict[str, str] = {}
         tree = ast.parse(text, filename=path)
         _drop_docstrings(tree)
@@ -189,20 +190,24 @@ class _Module:
         """A part's lines as they stand in the file."""
         return [line for node in self.parts[part] for line in self.lines[node.lineno - 1 : node.end_lineno]]
 
-    def names(self, part: str) -> Iterator[tuple[str, set[str], bool]]:
+    def names(self, part: str) -> list[tuple[str, set[str], bool]]:
         """The names that a part uses: (name, attributes read of it, whether it also stands alone)."""
-        attributes: dict[str, set[str]] = {}
-        inside = set()
-        alone = set()
-        for node in self._walk(part):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                attributes.setdefault(node.value.id, set()).add(node.attr)
-                inside.add(id(node.value))
-        for node in self._walk(part):
-            if isinstance(node, ast.Name) and id(node) not in inside:
-                alone.add(node.id)
-        for name in sorted({*attributes, *alone} - set(dir(builtins))):
-            yield name, attributes.get(name, set()), name in alone
+        if part not in self._named:
+            attributes: dict[str, set[str]] = {}
+            inside = set()
+            alone = set()
+            for node in self._walk(part):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    attributes.setdefault(node.value.id, set()).add(node.attr)
+                    inside.add(id(node.value))
+            for node in self._walk(part):
+                if isinstance(node, ast.Name) and id(node) not in inside:
+                    alone.add(node.id)
+            self._named[part] = [
+                (name, attributes.get(name, set()), name in alone)
+                for name in sorted({*attributes, *alone} - set(dir(builtins)))
+            ]
+        return self._named[part]
 
     def strings(self, part: str) -> set[str]:
         """The short strings that stand in a part."""
@@ -214,7 +219,7 @@ class _Module:
 
     def _walk(self, part: str) -> list[ast.AST]:
         if part not in self._walked:
-            self._walked[part] = [node for statement in self.parts[part] for node in ast.walk(statement)]
+            self._walked[part] = [node for statement in self.parts[part] for node in _nodes(statement)]
         return self._walked[part]
 
 
@@ -232,16 +237,33 @@ def _bindings(node: ast.Import | ast.ImportFrom, path: str) -> Iterator[tuple[st
         yield f"{module}.*" if alias.name == "*" else alias.asname or alias.name, f"{module}.{alias.name}"
 
 
-def _drop_docstrings(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
+def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, as `ast.walk` in another order, in half the time."""
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                left.append(value)
+            elif isinstance(value, list):
+                left += [item for item in value if isinstance(item, ast.AST)]
+
+
+def _drop_docstrings(node: ast.AST) -> None:
+    """Takes the docstrings out of a module, and of the classes and functions that stand anywhere in it."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.Pass()]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            for inner in value:
+                # No other nodes hold statements.
+                if isinstance(inner, ast.stmt | ast.excepthandler | ast.match_case):
+                    _drop_docstrings(inner)
 
 
 def _dump(value) -> str:

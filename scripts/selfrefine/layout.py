@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from selfrefine import statistics
 from selfrefine.arms import in_domain, in_order, whole
 from selfrefine.files import read_json, read_jsonl
 from selfrefine.formats import Cell, Number, Table
@@ -62,6 +61,8 @@ def drop_empty(table: Table) -> Table:
 
 def teachers(rows: list[dict], titles: dict[str, str], level: float, extractor: str) -> Table:
     """Accuracy of the teachers with and without a chain of thought, on train and test (Table 5); `rows` name the answers."""
+    from selfrefine import statistics  # SciPy, which no other layout needs
+
     asked = list(dict.fromkeys((row["split"], row["style"]) for row in rows))
     asked.sort(key=lambda pair: (pair[0] != "train", pair[1]))
     cells: dict[tuple[str, str], dict[tuple[str, str], Number]] = {}

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from selfrefine import statistics
 from selfrefine.attempts import MEASURES, solved
@@ -23,7 +23,7 @@ def interval(values: np.ndarray, level: float) -> tuple[float, float]:
         _, low, high, _ = statistics.accuracy(values, level)
         return low, high
     means = np.nanmean(values, axis=1)
-    reach = stats.t.isf((1 - level) / 2, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
+    reach = -special.stdtrit(len(means) - 1, (1 - level) / 2) * means.std(ddof=1) / math.sqrt(len(means))
     return max(0.0, float(means.mean() - reach)), min(1.0, float(means.mean() + reach))
 
 

@@ -22,8 +22,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
-from statsmodels.stats.multitest import multipletests
+from scipy import optimize, special
 
 POWER = 0.8
 TINY = 1e-9
@@ -97,15 +96,18 @@ def tail(statistic: float, share: float, df: int) -> float:
 def critical(share: float, df: int, alpha: float) -> float:
     """The value that a statistic passes with probability `alpha` (two-sided) by chance alone."""
     if not share:
-        return float(stats.norm.isf(alpha / 2))
-    highest = stats.t.isf(alpha / 2, df) + stats.norm.isf(alpha / 2)
+        return float(-special.ndtri(alpha / 2))
+    highest = -special.stdtrit(df, alpha / 2) - special.ndtri(alpha / 2)
     return optimize.brentq(lambda value: tail(value, share, df) - alpha, 0, highest)
 
 
 def wilson(correct: int, n: int, level: float) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (scipy)."""
-    interval = stats.binomtest(correct, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
+    """Wilson's score interval of a proportion."""
+    z, share = -special.ndtri((1 - level) / 2), correct / n
+    middle = share + z * z / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((middle + sign * reach) / (1 + z * z / n) for sign in (-1, 1))
+    return float(low) if correct else 0.0, float(high) if correct < n else 1.0
 
 
 def _of_accuracy(value: float) -> float:
@@ -152,8 +154,8 @@ def mcnemar(treated: np.ndarray, control: np.ndarray) -> tuple[int, int, float]:
 
 
 def exact_p(gained: int, lost: int) -> float:
-    """McNemar's exact two-sided p (scipy's binomial test)."""
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    """McNemar's exact two-sided p: twice the smaller tail of a fair coin."""
+    return min(1.0, float(2 * special.bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def paired(treated: np.ndarray, control: np.ndarray) -> Components:
@@ -194,8 +196,12 @@ def difference(treated: np.ndarray, control: np.ndarray, level: float) -> tuple[
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Holm's adjusted p values (statsmodels): rejecting those up to alpha errs anywhere with probability alpha at most."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+    """Holm's adjusted p values: rejecting those up to alpha errs anywhere with probability alpha at most."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
 
 
 # What a study could have seen.
@@ -203,6 +209,8 @@ def holm(p_values: list[float]) -> list[float]:
 
 def mcnemar_power(items: int, discordance: float, true: float, alpha: float) -> float:
     """The exact power of McNemar's exact test, in the direction of the `true` difference, a share `discordance` of pairs being unlike."""
+    from scipy import stats  # which takes as long to load as all else here
+
     reach = 9 * math.sqrt(items * discordance) + 10
     unlike = np.arange(max(0, int(items * discordance - reach)), min(items, int(items * discordance + reach)) + 1)
     fewest = stats.binom.ppf(alpha / 2, unlike, 0.5)

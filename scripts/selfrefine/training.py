@@ -258,7 +258,6 @@ def common_arguments(settings: Optimisation, scratch: Path, seed: int, steps: in
     return {
         "output_dir": str(scratch),
         "per_device_train_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": settings.batch_size // (settings.micro_batch_size * processes),
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
@@ -404,13 +403,19 @@ def run_to_the_end(trainer, scratch: Path, steps: int) -> list[dict]:
     return trainer.state.log_history
 
 
-def tokens_seen(history: list[dict]) -> int:
-    """The tokens that passed through the model, from the trainer's log; its count starts anew where a run was resumed."""
-    total = last = 0
-    for count in (entry["num_tokens"] for entry in history if "num_tokens" in entry):
-        total += count - last if count >= last else count
-        last = count
-    return int(total)
+def tokens_passed(history: list[dict]) -> dict[str, int]:
+    """Tokens from the trainer's log, where the counts start anew when a run is resumed.
+
+    `tokens_seen` are those of the examples, as plain TRL counts them: of a pair, the prompt twice. `tokens_computed` are those
+    that passed through the model: padding counts, what texts begin with in common counts once.
+    """
+    totals = {}
+    for name, logged in (("tokens_seen", "num_tokens"), ("tokens_computed", "computed_tokens")):
+        totals[name] = last = 0
+        for count in (entry[logged] for entry in history if logged in entry):
+            totals[name] += int(count - last if count >= last else count)
+            last = count
+    return totals
 
 
 def gathered(trainer) -> dict | None:
