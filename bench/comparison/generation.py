@@ -5,7 +5,7 @@ import contextlib
 import random
 from pathlib import Path
 
-from machine import Shape, decode_limit, described
+from products import Shape, decode_limit, described
 from quickstart import Quickstart
 from report import last_line, table
 from workers import BEFORE, OURS, PEERS, Failed, Peer, Worker

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import yaml
-from machine import described
+from products import described
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 from trainers import product_rates, run, torch_threads
