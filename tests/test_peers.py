@@ -64,9 +64,9 @@ def test_limits_follow_from_the_seconds_of_the_products(monkeypatch):
 
 
 def test_every_product_of_a_step_is_timed_forward_and_backward():
-    products = {(8, 4): 2, (4, 8): 1}
-    once = products._seconds(products, 16, 3, "float32", backward=False)
-    both = products._seconds(products, 16, 3, "float32", backward=True)
+    wanted = {(8, 4): 2, (4, 8): 1}
+    once = products._seconds(wanted, 16, 3, "float32", backward=False)
+    both = products._seconds(wanted, 16, 3, "float32", backward=True)
     assert once.keys() == both.keys() >= {"linear"}
     assert min(*once.values(), *both.values()) > 0
 
