@@ -12,9 +12,8 @@ from selfrefine.files import read_json, read_jsonl, write_jsonl
 
 sys.path.append(str(REPOSITORY / "bench/comparison"))
 
+import products  # noqa: E402
 import workers  # noqa: E402
-
-import machine  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +48,25 @@ def test_a_layers_products_hold_all_weights_of_the_linear_layers(tiny_model):
     from selfrefine.models import load_model
 
     model = load_model(tiny_model, "float32")
-    shape = machine.Shape.read(read_json(tiny_model / "config.json"))
+    shape = products.Shape.read(read_json(tiny_model / "config.json"))
     linear = sum(p.numel() for name, p in model.named_parameters() if "_proj." in name)
     assert shape.weights() == linear
     assert shape.head_weights() == model.lm_head.weight.numel()
 
 
 def test_limits_follow_from_the_seconds_of_the_products(monkeypatch):
-    shape = machine.Shape(hidden=8, inner=16, heads=2, groups=1, head=4, vocabulary=32, layers=3)
+    shape = products.Shape(hidden=8, inner=16, heads=2, groups=1, head=4, vocabulary=32, layers=3)
     assert shape.weights() == 3 * (8 * 8 + 2 * 4 * 8 + 8 * 8 + 3 * 16 * 8)
-    monkeypatch.setattr(machine, "_seconds", lambda products, rows, layers, dtype, backward: {"linear": 2.0})
-    assert machine.decode_limit(shape, 64, "float32")["linear"]["tokens_per_second"] == 32
+    monkeypatch.setattr(products, "_seconds", lambda products, rows, layers, dtype, backward: {"linear": 2.0})
+    assert products.decode_limit(shape, 64, "float32")["linear"]["tokens_per_second"] == 32
     # Twice two seconds: the layers, and the head at the positions that are learned.
-    assert machine.training_limit(shape, 100, 0.5, "float32")["linear"]["tokens_per_second"] == 25
+    assert products.training_limit(shape, 100, 0.5, "float32")["linear"]["tokens_per_second"] == 25
 
 
 def test_every_product_of_a_step_is_timed_forward_and_backward():
-    products = {(8, 4): 2, (4, 8): 1}
-    once = machine._seconds(products, 16, 3, "float32", backward=False)
-    both = machine._seconds(products, 16, 3, "float32", backward=True)
+    wanted = {(8, 4): 2, (4, 8): 1}
+    once = products._seconds(wanted, 16, 3, "float32", backward=False)
+    both = products._seconds(wanted, 16, 3, "float32", backward=True)
     assert once.keys() == both.keys() >= {"linear"}
     assert min(*once.values(), *both.values()) > 0
 
@@ -82,10 +81,10 @@ def test_a_peer_that_is_not_there_is_named_with_what_brings_it(monkeypatch):
     assert workers.PEERS["transformers"].missing() == ""
 
 
-def test_a_worker_that_cannot_load_says_why_and_leaves_no_process(tmp_path):
-    task = {"folder": "nowhere", "manifest": "nowhere", "compute": "float32", "threads": 1, "batch": 2}
-    with pytest.raises(workers.Failed, match="load"):
-        workers.Worker(workers.PEERS["transformers"], task | {"scratch": str(tmp_path)})
+def test_a_worker_that_cannot_load_says_why(tmp_path):
+    task = {"folder": "", "manifest": "", "compute": "float8", "threads": 1, "batch": 2, "scratch": str(tmp_path)}
+    with pytest.raises(workers.Failed, match="float8"):
+        workers.Worker(workers.PEERS["transformers"], task)
 
 
 def test_generation_ends_with_rates_limits_and_ratios(results):

@@ -5,6 +5,10 @@ import contextlib
 import random
 from pathlib import Path
 
+<<<<<<< HEAD
+=======
+from products import Shape, decode_limit, described
+>>>>>>> peers
 from quickstart import Quickstart
 from report import last_line, table
 from workers import BEFORE, OURS, PEERS, Failed, Peer, Worker

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.append(str(ROOT / "scripts"))
 
 from selfrefine.checkpoints import write_manifest  # noqa: E402
 from selfrefine.engines import Generation  # noqa: E402

@@ -14,6 +14,10 @@ import time
 from pathlib import Path
 
 import yaml
+<<<<<<< HEAD
+=======
+from products import described
+>>>>>>> peers
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 from trainers import product_rates, run, torch_threads

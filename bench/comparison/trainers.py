@@ -14,6 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+<<<<<<< HEAD
+=======
+from products import Shape, decode_limit, described, training_limit
+>>>>>>> peers
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 
@@ -27,7 +31,7 @@ FEW = 2
 
 
 def training(args: argparse.Namespace, study: Quickstart) -> None:
-    """Phase 1. The limit: `machine.training_limit`."""
+    """Phase 1. The limit: `products.training_limit`."""
     settings = dict(study.settings["instruct"])
     if args.quick:
         settings["epochs"] = 1
@@ -181,9 +185,12 @@ class Sides:
         ]
         command += ["--manifest", made / "manifest.json", "--log", made / "training.jsonl"]
         seconds = run([*command, "--provenance", made / "provenance.json"], made)
-        figures = read_json(made / "provenance.json")["figures"]
+        record = read_json(made / "provenance.json")
+        figures = record["figures"]
         loop = figures["training_seconds"] + figures.get("reference_seconds", 0.0)
-        return {"loop_seconds": loop, "whole_seconds": seconds, "updates": figures["updates"]}
+        made = {"loop_seconds": loop, "whole_seconds": seconds, "updates": figures["updates"]}
+        # An older checkout's record does not name it.
+        return made | {"compute": record["machine"].get("computed_in")}
 
     def plain(self, compute: str, updates: int | None) -> dict:
         """One run of TRL."""
