@@ -7,13 +7,13 @@ import concurrent.futures
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import REPOSITORY, make_study, run
+from planner import Planner
 
 TASKS = ("boxes", "far")
 STUDENTS = ("tiny", "twin")
@@ -743,13 +743,10 @@ def label(rule: str, wildcards: dict[str, str]) -> str:
     return " ".join(words)
 
 
-def planned(folder: Path) -> set[str]:
+def planned(planner: Planner, folder: Path) -> set[str]:
     """The jobs that `snakemake -n` plans."""
-    environment = os.environ | {"PATH": f"{Path(os.sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["snakemake", "-n", "--cores", "2", "--configfile", "config/tiny.yaml"]
-    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert outcome.returncode == 0, outcome.stdout[-2000:] + outcome.stderr[-2000:]
-    text = outcome.stdout + outcome.stderr
+    status, text = planner.snakemake(folder, "-n", "--cores", "2", "--configfile", "config/tiny.yaml")
+    assert status == 0, text[-4000:]
     jobs = []
     for block in re.split(r"^(?:local)?(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
         rule = block.split(":", 1)[0]
@@ -765,17 +762,22 @@ def planned(folder: Path) -> set[str]:
 def plans(study, tmp_path_factory) -> dict[str, set[str]]:
     """What Snakemake plans after each change, each made to a copy of the finished study."""
     place = tmp_path_factory.mktemp("plans")
+    workers = os.cpu_count()
 
-    def plan(name: str) -> set[str]:
-        folder = place / re.sub(r"\W+", "-", name)
-        shutil.copytree(study, folder, copy_function=shutil.copy)
-        MATRIX[name][0](folder)
-        jobs = planned(folder)
-        shutil.rmtree(folder)
-        return jobs
+    def plan(names: list[str]) -> dict[str, set[str]]:
+        made = {}
+        with Planner() as planner:
+            for name in names:
+                folder = place / re.sub(r"\W+", "-", name)
+                shutil.copytree(study, folder, copy_function=shutil.copy)
+                MATRIX[name][0](folder)
+                made[name] = planned(planner, folder)
+                shutil.rmtree(folder)
+        return made
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(MATRIX, pool.map(plan, MATRIX), strict=True))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        shares = pool.map(plan, (list(MATRIX)[k::workers] for k in range(workers)))
+        return {name: jobs for made in shares for name, jobs in made.items()}
 
 
 @pytest.mark.parametrize("name", MATRIX)
