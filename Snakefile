@@ -53,7 +53,7 @@ rule all:
 
 onstart:
     queueing.refuse_without_cluster(workflow, study)
-    watch(Path("logs"), sys.stderr)
+    accompany(workflow, sys.stderr)
 
 
 onsuccess:

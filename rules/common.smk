@@ -16,6 +16,7 @@ sys.path[:0] = [str(Path(workflow.basedir) / folder) for folder in ("scripts", "
 
 import bookkeeping
 import queueing
+from selfrefine.duration import foretell
 from selfrefine.errors import UserError
 from selfrefine.files import whole_file
 from selfrefine.fingerprint import fingerprint
@@ -146,13 +147,20 @@ def teachers_but(names):
     return f"(?!(?:{teachers_among(names)})/)[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def memory(engine):
-    """What vLLM may take of the GPUs, as a command-line flag: no part of the recipe. Nothing for other engines."""
-    return f"--memory {study.vllm.memory:g}" if engine == "vllm" else ""
+def vllm_flags(engine):
+    """How vLLM uses the GPUs, as command-line flags: no part of the recipe. Nothing for other engines."""
+    if engine != "vllm":
+        return ""
+    return f"--memory {study.vllm.memory:g}" + " --batch-invariant" * study.vllm.batch_invariant
 
 
-def teacher_memory(wildcards):
-    return memory(study.teachers[wildcards.teacher].engine)
+def compute_flag():
+    """What weights are multiplied in, where the study overrides the machine's choice: no part of the recipe."""
+    return "" if study.compute == "auto" else f"--compute {study.compute}"
+
+
+def teacher_vllm_flags(wildcards):
+    return vllm_flags(study.teachers[wildcards.teacher].engine)
 
 
 def teacher_source(wildcards):
@@ -196,6 +204,18 @@ def refinement_start(wildcards):
     """Where a refinement's weights start: from what wrote the paths, or from where its first round started."""
     restarts = study.recipes[wildcards.recipe].objective.restart
     return f"results/checkpoints/{origin_of(wildcards.start) if restarts else wildcards.start}/manifest.json"
+
+
+def accompany(workflow, stream):
+    """Says how long the jobs will take, where they run here and it is worth saying, and then how far they are."""
+    if workflow.resource_settings.nodes is None:
+        jobs = [
+            ("teach" if job.rule.name == "ask" else job.rule.name, dict(job.wildcards.items()))
+            for job in workflow.dag.needrun_jobs()
+        ]
+        if said := foretell(study, planner.assumed, jobs, workflow.resource_settings.cores):
+            print(said, file=stream, flush=True)
+    watch(Path("logs"), stream)
 
 
 def show_summary(path):

@@ -55,14 +55,16 @@ rule evaluate:
     params:
         recipe=recipe("evaluate"),
         code=code("scripts/evaluate.py"),
-        memory=memory(study.engine),
+        vllm=vllm_flags(study.engine),
+        compute=compute_flag(),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/evaluate.py"
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --task {input.task}"
         " --threads {threads}"
-        " {params.memory}"
+        " {params.vllm}"
+        " {params.compute}"
         " --report {output.report}"
         " --samples {output.samples}"
         " --provenance {output.provenance}"

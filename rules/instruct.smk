@@ -28,6 +28,7 @@ rule instruct:
         code=code("scripts/instruct.py"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
+        compute=compute_flag(),
     shell:
         "HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} scripts/instruct.py"
         " --recipe {params.recipe:q}"
@@ -35,6 +36,7 @@ rule instruct:
         " --items {input.questions}"
         " --demonstrations {input.demonstrations}"
         " --threads {threads}"
+        " {params.compute}"
         " --manifest {output.manifest}"
         " --log {output.training}"
         " --provenance {output.provenance}"

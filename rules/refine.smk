@@ -26,14 +26,16 @@ rule sample:
     params:
         recipe=recipe("sample"),
         code=code("scripts/sample.py"),
-        memory=memory(study.engine),
+        vllm=vllm_flags(study.engine),
+        compute=compute_flag(),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/sample.py"
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --items {input.questions}"
         " --threads {threads}"
-        " {params.memory}"
+        " {params.vllm}"
+        " {params.compute}"
         " --output {output.paths}"
         " --provenance {output.provenance}"
         " &> {log}"
@@ -91,6 +93,7 @@ rule refine:
         code=code("scripts/refine.py"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
+        compute=compute_flag(),
     shell:
         "HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} scripts/refine.py"
         " --recipe {params.recipe:q}"
@@ -98,6 +101,7 @@ rule refine:
         " --items {input.questions}"
         " --pairs {input.pairs}"
         " --threads {threads}"
+        " {params.compute}"
         " --manifest {output.manifest}"
         " --log {output.training}"
         " --provenance {output.provenance}"

@@ -31,14 +31,16 @@ rule teach:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
         source=flags(teacher_source),
-        memory=teacher_memory,
+        vllm=teacher_vllm_flags,
+        compute=compute_flag(),
     shell:
         "HF_HUB_OFFLINE=1 python scripts/teach.py"
         " --recipe {params.recipe:q}"
         " --items {input.questions}"
         " {params.source}"
         " --threads {threads}"
-        " {params.memory}"
+        " {params.vllm}"
+        " {params.compute}"
         " --output {output.answers}"
         " --provenance {output.provenance}"
         " &> {log}"
@@ -56,7 +58,8 @@ use rule teach as ask with:
         recipe=recipe("teach"),
         code=code("scripts/teach.py"),
         source=server_or_recording,
-        memory=teacher_memory,
+        vllm=teacher_vllm_flags,
+        compute=compute_flag(),
 
 
 # `snakemake estimate` says what the requests that are not answered yet would cost.

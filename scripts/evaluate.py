@@ -19,7 +19,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
     parser.add_argument("--task", required=True, type=Path, help="the exported task's YAML")
     parser.add_argument("--threads", type=int, default=1)
-    cli.add_memory(parser)
+    cli.add_vllm(parser)
+    cli.add_compute(parser)
     parser.add_argument("--report", required=True, type=Path, help="lm-eval's results")
     parser.add_argument("--samples", required=True, type=Path, help="one judged answer a line")
     cli.add_provenance(parser)
@@ -45,7 +46,7 @@ def evaluate(args: argparse.Namespace, run: Run) -> None:
 
     recipe = args.recipe
     settle_torch(args.threads, args.recipe.engine)
-    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory)
+    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory, args.batch_invariant, args.compute)
     model = evaluation.EngineModel(engine, args.report, recipe.system)
     report, samples = evaluation.evaluate(model, recipe.task, args.task.parent)
     asked = {row["id"] for row in read_jsonl(args.task.parent / "docs.jsonl")}
@@ -54,7 +55,7 @@ def evaluate(args: argparse.Namespace, run: Run) -> None:
     write_jsonl(args.samples, samples)
     write_json(args.report, report)
     made = sum(row["tokens"] for row in samples)
-    run.record([args.report, args.samples], items=len(samples), tokens_made=made)
+    run.record([args.report, args.samples], engine.computed_in, items=len(samples), tokens_made=made)
 
 
 if __name__ == "__main__":

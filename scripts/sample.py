@@ -24,7 +24,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
     parser.add_argument("--items", required=True, type=Path, help="the training items")
     parser.add_argument("--threads", type=int, default=1)
-    cli.add_memory(parser)
+    cli.add_vllm(parser)
+    cli.add_compute(parser)
     parser.add_argument("--output", required=True, type=Path, help="one judged path a line")
     cli.add_provenance(parser)
     return parser.parse_args()
@@ -61,7 +62,7 @@ def sample(args: argparse.Namespace, run: Run) -> None:
     requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]
     if not requests:
         raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
-    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory)
+    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory, args.batch_invariant, args.compute)
     # What may be asked later is looked at now: too long a prompt shall not end the stage after hours of work.
     engine.read(ask(items, "rationale", sampling.rationales))
     rows = to_rows(requests, complete(engine, requests, args.output, "sample paths"), items, recipe.extractor)
@@ -72,7 +73,7 @@ def sample(args: argparse.Namespace, run: Run) -> None:
     rows.sort(key=lambda row: row["id"])
     write_jsonl(args.output, rows)
     made = sum(row["tokens"] for row in rows)
-    run.record([args.output], items=len(items), paths=count(rows), tokens_made=made)
+    run.record([args.output], engine.computed_in, items=len(items), paths=count(rows), tokens_made=made)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def arguments() -> argparse.Namespace:
         help="where and how to ask (engine openai); the API key is in the environment",
     )
     parser.add_argument("--threads", type=int, default=1)
-    cli.add_memory(parser)
+    cli.add_vllm(parser)
+    cli.add_compute(parser)
     parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
     cli.add_provenance(parser)
     return parser.parse_args()
@@ -65,7 +66,8 @@ def open_engine(args: argparse.Namespace):
 
     settle_torch(args.threads, args.recipe.engine)
     recipe = args.recipe
-    return open_model_engine(args.model, recipe.engine, recipe.dtype, recipe.batch_size, args.memory)
+    on_machine = (args.memory, args.batch_invariant, args.compute)
+    return open_model_engine(args.model, recipe.engine, recipe.dtype, recipe.batch_size, *on_machine)
 
 
 def main() -> None:
@@ -92,7 +94,9 @@ def teach(args: argparse.Namespace, run: Run) -> None:
         figures = engine.report(requests)
     else:
         figures = {"tokens_made": made} if recipe.engine != "recorded" else {"tokens_replayed": made}
-    run.record([args.output], engine=engine.identity, paths=count(rows), **figures)
+    run.record(
+        [args.output], getattr(engine, "computed_in", None), engine=engine.identity, paths=count(rows), **figures
+    )
 
 
 if __name__ == "__main__":

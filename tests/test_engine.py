@@ -1,13 +1,19 @@
-"""The transformers engine on a tiny random model: seeds, batching, resumption, stop tokens."""
+"""The transformers engine on tiny random models: architectures, seeds, batching, resumption, stop tokens."""
 
+import copy
+import dataclasses
 import json
+import re
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from selfrefine.engines import Completion, Generation, Request, complete, seed_for
-from selfrefine.engines.local import SeededSampler, TransformersEngine
+from selfrefine.engines import Completion, Generation, Request, complete, local, seed_for
+from selfrefine.engines.drawing import Drawing, invert, largest
+from selfrefine.engines.local import TransformersEngine
 from selfrefine.engines.recorded import RecordedEngine
+from selfrefine.engines.slots import refusal
 from selfrefine.errors import UserError
 from selfrefine.files import Journal, write_jsonl
 from selfrefine.models import load_model, load_tokenizer
@@ -42,40 +48,157 @@ def answer_all(engine, wanted):
     return {r.id: c for batch in engine.batches(wanted) for r, c in zip(batch, engine.generate(batch), strict=True)}
 
 
-@pytest.mark.parametrize("piece", [1, 3, 16])
-def test_greedy_equals_plain_generate_one_by_one(parts, piece, monkeypatch):
-    monkeypatch.setattr("selfrefine.engines.local.PIECE", piece)
-    model, tokenizer = parts
-    wanted = requests(temperature=0.0, samples=1)
-    found = answer_all(make(parts), wanted)
+def plainly(model, tokenizer, request):
+    """The text and prompt length of transformers' own greedy answer to one request."""
+    text = tokenizer.apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    most = request.generation.max_tokens
+    made = model.generate(**ids, max_new_tokens=most, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    return tokenizer.decode(made, skip_special_tokens=True).strip(), ids["input_ids"].shape[1]
+
+
+def compare_with_generate(model, engine, wanted):
+    found = answer_all(engine, wanted)
     for request in wanted:
-        text = tokenizer.apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        plain = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        assert found[request.id].text == tokenizer.decode(plain, skip_special_tokens=True).strip()
-        assert found[request.id].prompt_tokens == ids["input_ids"].shape[1]
+        assert (found[request.id].text, found[request.id].prompt_tokens) == plainly(model, engine.tokenizer, request)
+    return found
 
 
-def test_a_seed_says_what_is_drawn_whatever_the_batch(parts):
-    together = answer_all(make(parts, batch_size=8), requests())
-    alone = answer_all(make(parts, batch_size=1), requests())
-    assert together == alone
-    assert len({c.text for c in together.values()}) > len(QUESTIONS)
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16], ids="batch size {}".format)
+def test_greedy_equals_plain_generate_one_by_one(parts, tiny_model, batch_size):
+    wanted = requests(temperature=0.0, samples=1, max_tokens=24)
+    compare_with_generate(load_model(tiny_model, "float32"), make(parts, batch_size), wanted)
+
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
+# By name, an architecture's own settings, and why it does not work on slots.
+ARCHITECTURES = {
+    "llama": ({}, None),
+    "qwen2": ({}, None),
+    "qwen3": ({"head_dim": 12}, None),
+    "smollm3": ({"no_rope_layer_interval": 2}, None),
+    "granite": ({"logits_scaling": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}, None),
+    "olmo2": ({}, None),
+    "phi3": ({}, None),
+    "gpt_neox": ({}, None),
+    "stablelm": ({}, "cannot be replaced"),
+    "mistral": ({"sliding_window": 400}, None),
+    "mistral, short window": ({"sliding_window": 16}, "slides over 16 tokens"),
+    "gemma": ({"head_dim": 8}, None),
+    "gemma2": ({"head_dim": 8, "query_pre_attn_scalar": 8}, "scores are capped"),
+    "gemma3_text": ({"head_dim": 8, "sliding_window": 16}, "slides over 16 tokens"),
+    "gpt_oss": ({"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "sinks"),
+    "lfm2": ({"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False}, "other state"),
+    "mamba": ({"state_size": 4}, "."),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_answer_as_they_do_alone_or_are_left_to_transformers(name, parts, capsys):
+    own, reason = ARCHITECTURES[name]
+    tokenizer = parts[1]
+    ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    settings = AutoConfig.for_model(name.split(",")[0], vocab_size=len(tokenizer), **{**SHAPE, **own}, **ids)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32).eval()
+    engine = TransformersEngine(copy.deepcopy(model), tokenizer, {}, 3)
+    found = refusal(engine.model, 64)
+    assert (found is None) if reason is None else re.search(reason, found)
+    compare_with_generate(model, engine, requests(temperature=0.0, samples=1, max_tokens=12))
+    assert ("transformers' own loop" in capsys.readouterr().err) == (reason is not None)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8], ids="batch size {}".format)
+def test_a_seed_says_what_is_drawn_whatever_the_batch(parts, batch_size):
+    wanted = requests(samples=6, max_tokens=40)
+    several, single = make(parts, batch_size), make(parts, 1)
+    for engine in (several, single):
+        engine.stop_ids = set(range(0, 420, 20))
+    together = answer_all(several, wanted)
+    assert together == {r.id: answer_all(single, [r])[r.id] for r in wanted}
+    assert len({c.text for c in together.values()}) > len(wanted) / 2
+    # Slots were given on: some ended early, some were cut.
+    assert {c.finish_reason for c in together.values()} == {"stop", "length"}
+
+
+def test_what_all_prompts_begin_with_is_read_once_and_changes_nothing(parts):
+    wanted = requests(temperature=0.0, samples=1)
+    begun = "Choose from A, B. " * 6
+    longer = [
+        dataclasses.replace(r, messages=[{"role": "user", "content": begun + r.messages[0]["content"]}]) for r in wanted
+    ]
+    read = []
+    engine = make(parts)
+    hook = engine.model.register_forward_pre_hook(lambda _, a, kw: read.append(kw["input_ids"].shape), with_kwargs=True)
+    together = answer_all(engine, longer)
+    hook.remove()
+    assert read[0][0] == 1 and read[1][0] == len(longer) and read[1][1] < read[0][1]
+    assert together == {r.id: answer_all(make(parts), [r])[r.id] for r in longer}
+
+
+def test_a_prompt_is_read_once_for_all_its_answers(parts):
+    read = []
+    engine = make(parts, batch_size=8)
+    hook = engine.model.register_forward_pre_hook(lambda _, a, kw: read.append(kw["input_ids"].shape), with_kwargs=True)
+    answer_all(engine, [r for r in requests(samples=8) if r.id.startswith("q1")])
+    hook.remove()
+    assert read[0][0] == 1 and read[0][1] > 1
+    assert read[1] == (8, 1)
+
+
+@pytest.mark.parametrize("entries", [4, 256, 300, 1000])
+def test_the_largest_entry_is_the_first_of_its_size(entries):
+    scores = torch.randint(-3, 4, (200, entries), generator=torch.Generator().manual_seed(0)).float()
+    assert largest(scores).tolist() == [row.index(max(row)) for row in scores.tolist()]
+
+
+@pytest.mark.parametrize("entries", [4, 256, 300, 1000])
+def test_inverting_finds_the_entry_that_the_sum_passes_at(entries):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(500, entries, generator=generator) * (torch.rand(500, entries, generator=generator) < 0.3)
+    weights[:, 1] += 0.1
+    uniform = torch.rand(500, generator=generator)
+    uniform[:2] = torch.tensor([0.0, 1 - 2**-24])
+    found = invert(weights, uniform)
+    sums = weights.double().cumsum(-1)
+    target = uniform.double() * sums[:, -1]
+    rows = torch.arange(500)
+    assert (weights[rows, found] > 0).all()
+    slack = 1e-5 * sums[:, -1]
+    assert (sums[rows, found] >= target - slack).all()
+    assert (sums[rows, found] - weights[rows, found] <= target + slack).all()
 
 
 def test_samples_follow_the_models_distribution():
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
-    drawn = SeededSampler(list(range(4000)), 1.0, 1.0)(None, scores).argmax(-1)
+    drawn = Drawing(list(range(4000)), 1.0, 1.0)(scores, list(range(4000)))
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.03)
 
 
 def test_top_p_leaves_the_tail_out_and_temperature_sharpens():
+    rows = list(range(2000))
     scores = torch.log(torch.tensor([[0.1, 0.3, 0.6]])).repeat(2000, 1)
-    drawn = SeededSampler(list(range(2000)), 1.0, 0.85)(None, scores).argmax(-1)
+    drawn = Drawing(rows, 1.0, 0.85)(scores.clone(), rows)
     assert set(drawn.tolist()) == {1, 2}
-    sharp = SeededSampler(list(range(2000)), 0.2, 1.0)(None, scores).argmax(-1)
+    sharp = Drawing(rows, 0.2, 1.0)(scores.clone(), rows)
     assert (sharp == 2).float().mean() > 0.95
+
+
+def test_top_p_is_the_same_among_few_and_among_all(monkeypatch):
+    scores = torch.randn(300, 500, generator=torch.Generator().manual_seed(0))
+    rows = list(range(300))
+    few = Drawing(rows, 1.0, 0.9)(scores.clone(), rows)
+    monkeypatch.setattr("selfrefine.engines.drawing.LIKELIEST", 2)
+    assert torch.equal(few, Drawing(rows, 1.0, 0.9)(scores.clone(), rows))
 
 
 def test_seeds_of_neighbouring_samples_are_unrelated():
@@ -120,7 +243,8 @@ class Counting(TransformersEngine):
         return super().generate(batch)
 
 
-def test_an_interrupted_stage_goes_on_and_ends_the_same(parts, tmp_path):
+def test_an_interrupted_stage_goes_on_and_ends_the_same(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "GROUP", 4 * 8)
     wanted, output = requests(samples=3), tmp_path / "paths.jsonl"
     undisturbed = complete(make(parts), wanted, tmp_path / "other.jsonl", "test")
     with pytest.raises(KeyboardInterrupt):
@@ -129,7 +253,7 @@ def test_an_interrupted_stage_goes_on_and_ends_the_same(parts, tmp_path):
         file.write(b'[{"id": "torn')
     engine = Counting(*parts, {"weights": "tiny"}, 4)
     assert complete(engine, wanted, output, "test") == undisturbed
-    assert engine.made == len(wanted) - 2 * 4 + sum(len(b) < 4 for b in engine.batches(wanted)[:2]) * 1
+    assert engine.made == len(wanted) - 2 * 4
 
 
 def test_a_journal_of_other_weights_or_another_request_is_not_used(parts, tmp_path):

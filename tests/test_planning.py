@@ -17,7 +17,7 @@ def planner(study: dict | None = None, **assumed) -> Planner:
     config: dict = {}
     for name in ("benchmarks", "recipes", "paper"):
         update_config(config, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
-    update_config(config, {"models": {"llama-2-7b": {"parameters": 10}}})
+    update_config(config, {"engine": "transformers", "models": {"llama-2-7b": {"parameters": 10}}})
     update_config(config, study or {})
     values: dict = {}
     update_config(values, SHIPPED)

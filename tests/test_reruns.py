@@ -316,6 +316,7 @@ CONFIGURATION = {
     # One engine generates for all students; what it takes of the machine shapes nothing.
     "engine": (put("engine", "vllm"), from_sample() | evaluations()),
     "vllm.memory": (put("vllm/memory", 0.5), set()),
+    "vllm.batch_invariant": (put("vllm/batch_invariant", True), set()),
     # Benchmarks and prompts.
     "benchmarks.title": (
         put("benchmarks/far/title", "Farther"),

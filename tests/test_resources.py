@@ -19,14 +19,16 @@ MODELS = {"7B": "llama-2-7b", "13B": "llama-2-13b", "70B": "llama-2-70b"}
 
 
 def planner(cluster: dict | None, **changes) -> Planner:
-    """The paper's study on a cluster, with its largest model among the students."""
+    """The paper's study on a cluster, with its largest model among the students, and engine transformers unless changed."""
     config: dict = {}
     for name in ("benchmarks", "recipes", "paper"):
         update_config(config, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
     update_config(
         config, {"students": {"llama-2-70b": {"model": "llama-2-70b", "family": "llama-2", "quantisation": "nf4"}}}
     )
-    update_config(config, changes | {"cluster": cluster})
+    with_weights = {"llama-2-70b": {"engine": "transformers"}, "mixtral-8x7b": {"engine": "transformers"}}
+    update_config(config, {"engine": "transformers", "teachers": with_weights})
+    update_config(config, {**changes, "cluster": cluster})
     return Planner(Study.read(config), ASSUMPTIONS)
 
 
@@ -94,8 +96,18 @@ def test_a_job_asks_for_more_at_each_attempt_and_for_as_many_cards():
 
 def test_without_cards_a_job_holds_everything_in_the_host():
     needs = planner({"longest_hours": 10}).needs("evaluate", 1, **jobs("llama-2-7b")["evaluate"])
-    assert needs == Needs(0, pytest.approx(1000 * (4 + 26.8 + 1.4), abs=100), 600)
+    # Processors that multiply bfloat16 slowly compute in float32.
+    assert needs == Needs(0, pytest.approx(1000 * (4 + 2 * (26.8 + 1.4)), abs=200), 600)
+    narrow = planner({"longest_hours": 10}, compute="bfloat16").needs("evaluate", 1, **jobs("llama-2-7b")["evaluate"])
+    assert narrow == Needs(0, pytest.approx(1000 * (4 + 26.8 + 1.4), abs=100), 600)
     assert planner(None).needs("evaluate", 1, **jobs("llama-2-7b")["evaluate"]) == Needs(0, 4000, None)
+
+
+def test_cards_without_bfloat16_hold_twice_as_much():
+    job = jobs("llama-2-7b")["evaluate"]
+    cards = {"gpu_memory": 80, "gpus_per_node": 8}
+    narrow, wide = (planner(cards | {"gpu_bfloat16": able}).memory("evaluate", **job).total for able in (True, False))
+    assert wide == pytest.approx(2 * narrow)
 
 
 def test_training_takes_the_cards_that_share_out_its_examples_and_fits_on_each():

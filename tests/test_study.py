@@ -598,6 +598,7 @@ CHANGES = [
     ("threads/train", 4, set()),
     ("engine", "vllm", {"sample", "evaluate"}),
     ("vllm/memory", 0.5, set()),
+    ("vllm/batch_invariant", True, set()),
     ("teachers/owl/engine", "vllm", {"teach"}),
     ("cluster", {"longest_hours": 2}, set()),
     ("models/tiny/parameters", 7, set()),

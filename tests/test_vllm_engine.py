@@ -1,6 +1,7 @@
 """The vllm engine against a stand-in for vLLM: what it is started with, what it is asked, what becomes of its answers."""
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, run
+from selfrefine import provenance
 from selfrefine.engines import Generation, Request, complete, seed_for
 from selfrefine.engines.local import TransformersEngine
 from selfrefine.engines.tokens import read_settings
+from selfrefine.engines.vllm import BATCH_INVARIANT, SETTINGS
 from selfrefine.engines.weights import Answering, open_checkpoint_engine, open_model_engine
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, write_jsonl
@@ -25,7 +28,7 @@ QUESTIONS = ["Box 010 is red today.", "Box 3 is blue today, and box 4 is not.", 
 def vllm(monkeypatch):
     """The stand-in, imported as vllm; what it was started with is forgotten before and after."""
     monkeypatch.syspath_prepend(STAND_IN)
-    for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_WORKER_MULTIPROC_METHOD", "VLLM_NO_USAGE_STATS"):
+    for name in (*SETTINGS, BATCH_INVARIANT):
         monkeypatch.setenv(name, "")
     import vllm
 
@@ -58,8 +61,8 @@ def requests(temperature=0.0, samples=1, max_tokens=12):
     ]
 
 
-def open_engine(checkpoint, dtype="float32"):
-    return open_checkpoint_engine(checkpoint, Answering(engine="vllm", dtype=dtype, batch_size=None), 0.5)
+def open_engine(checkpoint, dtype="float32", **options):
+    return open_checkpoint_engine(checkpoint, Answering(engine="vllm", dtype=dtype, batch_size=None), 0.5, **options)
 
 
 def answer_all(engine, wanted):
@@ -255,6 +258,29 @@ def test_gpus_that_cannot_share_the_model_are_refused(vllm, base_checkpoint, mon
         open_engine(base_checkpoint)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_batch_invariant_mode_is_as_asked_for_whatever_the_environment_says(
+    vllm, base_checkpoint, monkeypatch, wanted
+):
+    monkeypatch.setenv(BATCH_INVARIANT, str(int(not wanted)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (8, 0))
+    answer_all(open_engine(base_checkpoint, batch_invariant=wanted), requests())
+    assert os.environ[BATCH_INVARIANT] == str(int(wanted))
+    assert provenance._machine().get("batch_invariant", False) == wanted
+
+
+@pytest.mark.parametrize(("capabilities", "found"), [([], "no GPU"), ([(9, 0), (7, 5)], "compute capability 7.5")])
+def test_the_batch_invariant_mode_is_refused_where_the_gpus_have_none(
+    vllm, base_checkpoint, monkeypatch, capabilities, found
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: capabilities[gpu])
+    with pytest.raises(UserError, match=f"needs GPUs from compute capability 8.0, and this machine has {found}"):
+        open_engine(base_checkpoint, batch_invariant=True)
+    open_engine(base_checkpoint)
+
+
 def test_vllm_that_is_not_installed_is_told_before_weights_are_loaded(adapted, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("selfrefine.models.load_model", lambda *_: pytest.fail("weights were loaded"))
@@ -294,7 +320,7 @@ def stage(base_checkpoint, tmp_path):
         tmp_path / "train.jsonl", [{"id": f"{i:04x}", **ITEM, "question": f"Box {i} is red."} for i in range(6)]
     )
 
-    def sample(engine: str, check: bool = True, **sampling):
+    def sample(engine: str, check: bool = True, flags: list[str] | None = None, **sampling):
         recipe = {
             "engine": engine,
             "dtype": "float32",
@@ -306,6 +332,7 @@ def stage(base_checkpoint, tmp_path):
             *("env", f"PYTHONPATH={STAND_IN}", "python", "scripts/sample.py", "--recipe", json.dumps(recipe)),
             *("--checkpoint", base_checkpoint, "--items", tmp_path / "train.jsonl", "--memory", "0.3"),
             *("--output", folder / "paths.jsonl", "--provenance", folder / "paths.provenance.json"),
+            *(flags or []),
             check=check,
         )
 
@@ -323,6 +350,14 @@ def test_a_stage_says_with_which_engine_it_ran(stage):
     others = read_jsonl(folder / "transformers/paths.jsonl")
     asked = ("id", "item", "style", "sample", "seed", "prompt_tokens")
     assert [{name: row[name] for name in asked} for row in rows] == [{n: row[n] for n in asked} for row in others]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_stage_takes_the_batch_invariant_mode_as_a_flag(stage):
+    sample, folder = stage
+    outcome = sample("vllm", check=False, flags=["--batch-invariant"])
+    assert outcome.returncode == 1
+    assert "this machine has no GPU; set `vllm.batch_invariant: false`" in outcome.stderr
 
 
 def test_what_may_be_asked_later_is_refused_before_anything_is_generated(stage):

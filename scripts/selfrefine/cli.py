@@ -9,9 +9,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
+from selfrefine.computing import Compute
 from selfrefine.errors import UserError
 
 
@@ -61,13 +63,28 @@ def add_recipe(arguments: argparse.ArgumentParser, model: type[BaseModel]) -> No
     )
 
 
-def add_memory(arguments: argparse.ArgumentParser) -> None:
-    """Adds `--memory`, which shapes no completion and so is part of no recipe."""
+def add_vllm(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--memory` and `--batch-invariant`: how engine vllm uses the machine, which is part of no recipe."""
     arguments.add_argument(
         "--memory",
         type=float,
         default=0.9,
         help="share of each GPU's memory (without one, of the machine's) that engine vllm takes",
+    )
+    arguments.add_argument(
+        "--batch-invariant",
+        action="store_true",
+        help="have engine vllm round a request alike whatever stands beside it: slower, on GPUs from compute capability 8.0",
+    )
+
+
+def add_compute(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--compute`, which is the machine's business and so part of no recipe."""
+    arguments.add_argument(
+        "--compute",
+        choices=get_args(Compute),
+        default="auto",
+        help="what weights are multiplied in; auto: their dtype where the machine is fast in it, else float32",
     )
 
 

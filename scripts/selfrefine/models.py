@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from selfrefine.computing import Compute, computed_in
 from selfrefine.errors import UserError
 from selfrefine.files import read_json
 from selfrefine.processes import state
@@ -48,23 +49,32 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str, quantisation: str = "none", training: bool = False, device: str | None = None):
+def load_model(
+    folder: Path,
+    dtype: str,
+    quantisation: str = "none",
+    training: bool = False,
+    device: str | None = None,
+    compute: Compute = "auto",
+):
     """A model's weights: on `device`, or on the GPUs where there are any, spread over all of them or, for training, on the process's own.
 
-    `quantisation` "nf4" rounds the linear layers' weights to QLoRA's four bits with doubly quantised constants (Dettmers et
+    They are rounded to `dtype`, and multiplied in what `compute` says (computing.py). `quantisation` "nf4" rounds the linear layers' weights to QLoRA's four bits with doubly quantised constants (Dettmers et
     al. 2023, arXiv 2305.14314). For training they stay packed, which takes a quarter of the memory; for generation they are
-    unpacked to `dtype` once, which is faster and gives the very weights that the adapter was trained on.
+    unpacked to `dtype` once, which is faster and gives the very weights that the adapter was trained on. A processor that
+    computes in another dtype unpacks them for training too: packed ones would be unpacked to that one, less rounded.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    computed = computed_in(dtype, compute)
     options = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "device_map": {"": device} if device else _placement(training),
     }
     if quantisation == "none":
-        return AutoModelForCausalLM.from_pretrained(folder, **options)
+        return as_computed(AutoModelForCausalLM.from_pretrained(folder, **options), computed)
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
@@ -76,10 +86,21 @@ def load_model(folder: Path, dtype: str, quantisation: str = "none", training: b
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=options["dtype"],
+        bnb_4bit_compute_dtype=getattr(torch, computed),
     )
     model = AutoModelForCausalLM.from_pretrained(folder, **options, quantization_config=packing)
-    return model if training else model.dequantize(dtype=options["dtype"])
+    if training and (computed == dtype or torch.cuda.is_available()):
+        return model
+    return as_computed(model.dequantize(dtype=options["dtype"]), computed)
+
+
+def as_computed(model, computed: str):
+    """A model, its weights turned into the dtype that is computed in, a wider one: the same numbers."""
+    import torch
+
+    model = model.to(getattr(torch, computed))
+    model.config.dtype = getattr(torch, computed)
+    return model
 
 
 def _placement(training: bool) -> dict | str:
@@ -123,15 +144,24 @@ def identity_of(manifest: dict, dtype: str, quantisation: str) -> dict:
     return {"weights": weights, "dtype": dtype, "quantisation": quantisation}
 
 
-def load_checkpoint(manifest_path: Path, dtype: str, quantisation: str = "none", device: str | None = None):
-    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory, as `load_model` reads them."""
+def load_checkpoint(
+    manifest_path: Path,
+    dtype: str,
+    quantisation: str = "none",
+    device: str | None = None,
+    compute: Compute = "auto",
+):
+    """(model, tokenizer, identity) of a checkpoint, its adapter merged into the weights in memory, as `load_model` reads them.
+
+    Merged weights are rounded to `dtype`, whatever is computed in.
+    """
     folder, adapter, manifest = open_checkpoint(manifest_path)
-    model, tokenizer = load_model(folder, dtype, quantisation, device=device), load_tokenizer(folder)
+    model, tokenizer = load_model(folder, dtype, quantisation, device=device, compute=dtype), load_tokenizer(folder)
     if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return model, tokenizer, identity_of(manifest, dtype, quantisation)
+    return as_computed(model, computed_in(dtype, compute)), tokenizer, identity_of(manifest, dtype, quantisation)
 
 
 def settle_torch(threads: int, engine: str = "transformers") -> None:

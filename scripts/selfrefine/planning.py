@@ -44,6 +44,15 @@ class Gpu(Strict):
     train: float = Field(gt=0, le=1)
 
 
+class Processor(Strict):
+    """A machine without GPUs: what share of its measured matrix products the stages reach, and seconds of each job's start."""
+
+    generate: float = Field(gt=0, le=1)
+    train: float = Field(gt=0, le=1)
+    start_seconds: float = Field(ge=0, description="Of a job that loads a model.")
+    job_seconds: float = Field(ge=0, description="Of any job.")
+
+
 class Tokens(Strict):
     """Tokens per question, by kind of benchmark, and of the longest prompt."""
 
@@ -64,6 +73,7 @@ class Assumptions(Strict):
     """What is reckoned with."""
 
     gpu: Gpu
+    processor: Processor
     start_seconds: float = Field(ge=0)
     load_gb_per_second: float = Field(gt=0)
     tokens: Tokens
@@ -218,7 +228,7 @@ class Planner:
 
     def _memory(self, rule: str, name: str, recipe: str | None) -> Memory:
         own = self.study.teachers[name] if rule == "teach" else self.study.students[name]
-        size, number = self.size(own.model), BYTES[own.dtype]
+        size, number = self.size(own.model), BYTES[self._computed_in(own.dtype)]
         if rule in ("instruct", "refine"):
             settings = self.study.training(name, rule)
             texts = len(_sides(self.study.recipes[recipe])) if recipe else 1
@@ -240,6 +250,15 @@ class Planner:
         # vLLM has as many texts in hand as the memory that is left allows.
         rows = ROWS if self._engine(rule, name) == "vllm" else own.batch_size
         return resources.generating(size, number, rows, prompt, settings.max_tokens)
+
+    def _computed_in(self, dtype: str) -> str:
+        """What weights of a dtype are multiplied in where jobs run; on processors, which differ, what takes more room."""
+        if self.study.compute != "auto":
+            return self.study.compute
+        cluster = self.study.cluster
+        if cluster and cluster.gpu_memory is None:
+            return "float32"
+        return dtype if not cluster or cluster.gpu_bfloat16 or dtype == "float16" else "float32"
 
     def _loads(self, rule: str, **wildcards: str) -> Student | Teacher | None:
         """The student or teacher whose weights a job loads."""
@@ -286,10 +305,10 @@ class Planner:
             seconds += trained / (self.assumed.train_tokens_per_second.get(model) or trainable / (per_pass * passes))
         return seconds / 3600
 
-    def _written(self, model: str | None, task: str, asked: dict[str, float]) -> Cost:
-        """The cost of completions, by style; on a server of others where there is no model."""
+    def _written(self, model: str | None, task: str, asked: dict[str, float], most: int) -> Cost:
+        """The cost of completions of `most` tokens at most, by style; on a server of others where there is no model."""
         prompt = sum(asked.values()) * self._tokens(task, "prompt")
-        written = sum(number * self._tokens(task, style) for style, number in asked.items())
+        written = sum(number * min(self._tokens(task, style), most) for style, number in asked.items())
         hours = self._hours(model, prompt, written, 0) if model else 0.0
         return Cost(hours, prompt, written, 0.0, written * self.assumed.bytes_per_token)
 
@@ -300,17 +319,20 @@ class Planner:
         entry = self.study.teachers[teacher]
         if entry.engine == "recorded":
             return Cost()
-        return self._written(None if entry.engine == "openai" else entry.model, task, {style: self.items(task, split)})
+        model = None if entry.engine == "openai" else entry.model
+        return self._written(model, task, {style: self.items(task, split)}, entry.generation.max_tokens)
 
     def _sample(self, start: str, task: str, share: str, seed: str) -> Cost:
         items = self.items(task, "train") * int(share) / 100
         sampling = self.study.sampling
         asked = {"cot": items * sampling.cot, "plain": items * sampling.plain}
-        return self._written(self.study.students[student_of(start)].model, task, asked)
+        model = self.study.students[student_of(start)].model
+        return self._written(model, task, asked, sampling.generation.max_tokens)
 
     def _evaluate(self, checkpoint: str, task: str) -> Cost:
         model = self.study.students[student_of(checkpoint)].model
-        return self._written(model, task, {self.study.evaluation.style: self.items(task, "test")})
+        evaluation = self.study.evaluation
+        return self._written(model, task, {evaluation.style: self.items(task, "test")}, evaluation.max_tokens)
 
     def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> Cost:
         settings = self.study.training(student, "instruct")

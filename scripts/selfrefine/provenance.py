@@ -140,8 +140,11 @@ class Run:
             print(f"{self.path}: its artifact is made already, by a run that began at {record.started}", flush=True)
         return whole
 
-    def record(self, outputs: list[Path], **figures) -> None:
-        """Writes the record of `outputs`, the last thing that a stage does; `figures` are what it counted."""
+    def record(self, outputs: list[Path], computed_in: str | None = None, **figures) -> None:
+        """Writes the record of `outputs`, the last thing that a stage does; `figures` are what it counted.
+
+        `computed_in`: the dtype in which a model's weights were multiplied, where there was one.
+        """
         seconds = time.time() - self.started
         tokens = figures.get("tokens_made") or figures.get("tokens_seen")
         if tokens:
@@ -159,7 +162,7 @@ class Run:
             code=self.code,
             figures=figures,
             packages=_versions(),
-            machine=_machine(),
+            machine=_machine() | ({"computed_in": computed_in} if computed_in else {}),
             started=datetime.datetime.fromtimestamp(int(self.started), datetime.UTC),
             wall_seconds=round(seconds, 1),
             peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -238,4 +241,6 @@ def _machine() -> dict:
         machine["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         machine["processes"] = torch.distributed.get_world_size()
+    if "vllm" in sys.modules and os.environ.get("VLLM_BATCH_INVARIANT") == "1":
+        machine["batch_invariant"] = True
     return machine

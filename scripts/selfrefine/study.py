@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from selfrefine import benchmarks, outputs, preferences
 from selfrefine.cli import describe
+from selfrefine.computing import Compute
 from selfrefine.engines import Generation
 from selfrefine.engines.weights import STUDENT_ENGINES, Answering
 from selfrefine.errors import UserError
@@ -73,6 +74,9 @@ class Cluster(Strict):
     gpus_per_node: int = Field(1, gt=0)
     gpus_to_train: int = Field(
         1, gt=0, description="Cards of one training job; they share out the examples of an update."
+    )
+    gpu_bfloat16: bool = Field(
+        True, description="Whether a card computes in bfloat16 (compute capability 8 and above); else float32 is used."
     )
     longest_hours: float = Field(24, gt=0, description="The partition's time limit.")
     time_factor: float = Field(3, ge=1, description="A job's time limit over the time that is reckoned for it.")
@@ -150,10 +154,17 @@ class Threads(Strict):
 
 
 class Vllm(Strict):
-    """How engine vllm uses the machine; nothing here shapes a completion."""
+    """How engine vllm uses the machine; nothing here is part of a recipe."""
 
     memory: float = Field(
         0.9, gt=0, le=1, description="Share of each GPU's memory (without one, of the machine's) that it takes."
+    )
+    # Off, since it costs much: vLLM 0.32 sends every linear layer through one Triton kernel, whose tiles are fitted to the
+    # shapes of a 1.7B model. With that model an H100 NVL made 5,008 tokens a second, and 12,019 without (reported in
+    # vllm-project/vllm#53446); on an A100 the products of decoding took five times as long and more (#49131). Without it,
+    # too, a run repeated on the same GPUs schedules alike.
+    batch_invariant: bool = Field(
+        False, description="Whether no request rounds otherwise for those beside it; needs compute capability 8.0."
     )
 
 
@@ -203,6 +214,11 @@ class Study(Strict):
         "transformers", description="Generates for the students, in sampling and in evaluation."
     )
     vllm: Vllm = Vllm()
+    compute: Compute = Field(
+        "auto",
+        description="What weights are multiplied in, wherever a model computes; auto: their dtype where the machine is fast "
+        "in it, else float32.",
+    )
     extractor: Literal["strict", "legacy"] = "strict"
     statistics: Statistics = Statistics()
     threads: Threads = Threads()

@@ -9,11 +9,13 @@ from selfrefine.errors import UserError
 class TokenEngine:
     """The part of an engine that deals in a model's tokens, so that every engine asks and stops alike.
 
-    `settings` is the model's configuration and `generation` its generation configuration, as transformers reads them.
+    `settings` is the model's configuration and `generation` its generation configuration, as transformers reads them;
+    `computed_in` is the dtype in which the weights are multiplied.
     """
 
-    def __init__(self, tokenizer, settings, generation, identity: dict):
+    def __init__(self, tokenizer, settings, generation, identity: dict, computed_in: str):
         self.tokenizer = tokenizer
+        self.computed_in = computed_in
         self.identity = identity
         eos = generation.eos_token_id
         self.stop_ids = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}

@@ -31,14 +31,19 @@ SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 
+# Read by vLLM's modules as they are imported.
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+# Of GPUs on which vLLM has kernels for that mode.
+CAPABILITY = (8, 0)
+
 
 class VllmEngine(TokenEngine):
     """Generates with the weights in a folder, loaded when the first completion is wanted.
 
     `weights` is handed an empty scratch folder and returns the folder to load from; the scratch folder is removed once
     vLLM holds the weights. `settings` and `generation` are the model's, `dtype` as in torch, `memory` the share of each
-    GPU's memory (without one, of the machine's) that vLLM takes. `UserError` if vLLM is not installed, or if the GPUs
-    cannot share the model.
+    GPU's memory (without one, of the machine's) that vLLM takes. With `batch_invariant` a request is rounded alike whatever
+    stands beside it. `UserError` if vLLM is not installed, if the GPUs cannot share the model, or cannot do that.
     """
 
     def __init__(
@@ -50,15 +55,15 @@ class VllmEngine(TokenEngine):
         identity: dict,
         dtype: str,
         memory: float,
+        batch_invariant: bool = False,
     ):
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
                 f"engine vllm: vLLM is not installed for {sys.executable}; install envs/vllm.txt there with pip, let Snakemake "
                 "do it (--sdm conda or --sdm apptainer), or set `engine: transformers`"
             )
-        super().__init__(
-            tokenizer, settings, generation, {"engine": "vllm", "code": fingerprint(Path(__file__)), **identity}
-        )
+        identity = {"engine": "vllm", "code": fingerprint(Path(__file__)), **identity}
+        super().__init__(tokenizer, settings, generation, identity, dtype)
         self.weights = weights
         self.dtype = dtype
         self.memory = memory
@@ -69,6 +74,13 @@ class VllmEngine(TokenEngine):
                 f"engine vllm: {self.gpus} GPUs cannot share the model's {heads} attention heads evenly; give the job a number "
                 f"of GPUs that divides {heads}"
             )
+        if batch_invariant and (least := _least_capability()) < CAPABILITY:
+            found = f"compute capability {least[0]}.{least[1]}" if self.gpus else "no GPU"
+            raise UserError(
+                f"engine vllm: its batch-invariant mode needs GPUs from compute capability {CAPABILITY[0]}.{CAPABILITY[1]}, and "
+                f"this machine has {found}; set `vllm.batch_invariant: false`"
+            )
+        self.batch_invariant = batch_invariant
         self._longest = 0
         self._llm = None
 
@@ -136,7 +148,7 @@ class VllmEngine(TokenEngine):
         return completion
 
     def _start(self):
-        os.environ.update(SETTINGS)
+        os.environ.update(SETTINGS | {BATCH_INVARIANT: str(int(self.batch_invariant))})
         from vllm import LLM
 
         # It tries out a chat template, has none without a tokenizer, and would tell so with a traceback.
@@ -167,3 +179,10 @@ def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def _least_capability() -> tuple[int, int]:
+    """The lowest compute capability of the job's GPUs; (0, 0) where there is none."""
+    import torch
+
+    return min((torch.cuda.get_device_capability(gpu) for gpu in range(_gpus())), default=(0, 0))

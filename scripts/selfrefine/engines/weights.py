@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from selfrefine.computing import Compute, computed_in
 from selfrefine.engines.tokens import TokenEngine, read_settings
 from selfrefine.files import sha256_of
 from selfrefine.models import Quantisation
@@ -29,15 +30,25 @@ class Answering(BaseModel):
     )
 
 
-def open_checkpoint_engine(manifest_path: Path, answering: Answering, memory: float) -> TokenEngine:
-    """The engine that answers with a checkpoint; `memory` is vLLM's share of each GPU."""
+def open_checkpoint_engine(
+    manifest_path: Path,
+    answering: Answering,
+    memory: float,
+    batch_invariant: bool = False,
+    compute: Compute = "auto",
+) -> TokenEngine:
+    """The engine that answers with a checkpoint.
+
+    `memory` and `batch_invariant` are vLLM's (`VllmEngine`), `compute` says what is computed in (computing.py).
+    """
     from selfrefine.models import identity_of, load_checkpoint, load_tokenizer, open_checkpoint
 
     dtype, quantisation = answering.dtype, answering.quantisation
     if answering.engine == "transformers":
         from selfrefine.engines.local import TransformersEngine
 
-        return TransformersEngine(*load_checkpoint(manifest_path, dtype, quantisation), answering.batch_size)
+        loaded = load_checkpoint(manifest_path, dtype, quantisation, compute=compute)
+        return TransformersEngine(*loaded, answering.batch_size)
     from selfrefine.engines.vllm import VllmEngine
 
     folder, adapter, manifest = open_checkpoint(manifest_path)
@@ -46,13 +57,20 @@ def open_checkpoint_engine(manifest_path: Path, answering: Answering, memory: fl
         (lambda scratch: folder) if as_they_are else functools.partial(_merged, manifest_path, dtype, quantisation)
     )
     identity = identity_of(manifest, dtype, quantisation)
-    return VllmEngine(weights, load_tokenizer(folder), *read_settings(folder), identity, dtype, memory)
+    model = (load_tokenizer(folder), *read_settings(folder))
+    return VllmEngine(weights, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 
 def open_model_engine(
-    manifest_path: Path, engine: str, dtype: str, batch_size: int | None, memory: float
+    manifest_path: Path,
+    engine: str,
+    dtype: str,
+    batch_size: int | None,
+    memory: float,
+    batch_invariant: bool = False,
+    compute: Compute = "auto",
 ) -> TokenEngine:
-    """The engine that answers with a model as it was fetched; `memory` is vLLM's share of each GPU."""
+    """The engine that answers with a model as it was fetched; the last three as for `open_checkpoint_engine`."""
     from selfrefine.models import load_model, load_tokenizer
 
     folder = manifest_path.parent
@@ -60,10 +78,12 @@ def open_model_engine(
     if engine == "transformers":
         from selfrefine.engines.local import TransformersEngine
 
-        return TransformersEngine(load_model(folder, dtype), load_tokenizer(folder), identity, batch_size)
+        model = load_model(folder, dtype, compute=compute)
+        return TransformersEngine(model, load_tokenizer(folder), identity, batch_size)
     from selfrefine.engines.vllm import VllmEngine
 
-    return VllmEngine(lambda scratch: folder, load_tokenizer(folder), *read_settings(folder), identity, dtype, memory)
+    model = (load_tokenizer(folder), *read_settings(folder))
+    return VllmEngine(lambda scratch: folder, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 
 def _merged(manifest_path: Path, dtype: str, quantisation: str, scratch: Path) -> Path:
@@ -71,6 +91,6 @@ def _merged(manifest_path: Path, dtype: str, quantisation: str, scratch: Path) -
     from selfrefine.models import load_checkpoint
 
     # Not on the GPU: vLLM takes its memory next, and several GPUs' worth of weights may not fit on one.
-    model, _, _ = load_checkpoint(manifest_path, dtype, quantisation, device="cpu")
+    model, _, _ = load_checkpoint(manifest_path, dtype, quantisation, device="cpu", compute=dtype)
     model.save_pretrained(scratch)
     return scratch

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 STARTED: list["LLM"] = []
 
@@ -62,27 +62,42 @@ class LLM:
         return True
 
     def generate(self, prompts, sampling_params, *, use_tqdm=True) -> list[RequestOutput]:
-        outputs = []
+        asked = [(ids, params) for (ids,), params in zip(map(dict.values, prompts), sampling_params, strict=True)]
+        self.asked += asked
+        for ids, params in asked:
+            assert len(ids) + params.max_tokens <= self.options["max_model_len"]
         for _ in use_tqdm(range(1), desc="Processed prompts", dynamic_ncols=True):
-            for prompt, params in zip(prompts, sampling_params, strict=True):
-                (ids,) = prompt.values()
-                self.asked.append((ids, params))
-                assert len(ids) + params.max_tokens <= self.options["max_model_len"]
-                outputs.append(self._answer(str(len(self.asked)), ids, params))
-        return outputs
+            made = self._made(asked)
+        return [self._answer(*one, tokens) for one, tokens in zip(asked, made, strict=True)]
 
     @torch.inference_mode()
-    def _answer(self, request_id: str, ids: list[int], params: SamplingParams) -> RequestOutput:
-        generator = torch.Generator().manual_seed(params.seed or 0)
-        made, stop = [], None
-        while len(made) < params.max_tokens and stop is None:
-            logits = self.model(torch.tensor([ids + made])).logits[0, -1].float()
-            if params.temperature:
-                chances = torch.softmax(logits / params.temperature, dim=-1)
-                made.append(int(torch.multinomial(chances, 1, generator=generator)))
-            else:
-                made.append(int(logits.argmax()))
-            stop = made[-1] if made[-1] in params.stop_token_ids else None
+    def _made(self, asked: list[tuple[list[int], SamplingParams]]) -> list[list[int]]:
+        """The tokens that follow each prompt, a step for all at once."""
+        width = max(len(ids) for ids, _ in asked)
+        step = torch.tensor([[0] * (width - len(ids)) + ids for ids, _ in asked])
+        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in asked])
+        places, cache = (mask.cumsum(-1) - 1).clamp(min=0), DynamicCache(config=self.model.config)
+        generators = [torch.Generator().manual_seed(params.seed or 0) for _, params in asked]
+        made: list[list[int]] = [[] for _ in asked]
+        for _ in range(max(params.max_tokens for _, params in asked)):
+            seen = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
+            logits = self.model(input_ids=step, **seen, logits_to_keep=1).logits[:, -1].float()
+            drawn = []
+            for row, (_, params), generator in zip(logits, asked, generators, strict=True):
+                if params.temperature:
+                    chances = torch.softmax(row / params.temperature, dim=-1)
+                    drawn.append(int(torch.multinomial(chances, 1, generator=generator)))
+                else:
+                    drawn.append(int(row.argmax()))
+            for tokens, token, (_, params) in zip(made, drawn, asked, strict=True):
+                if len(tokens) < params.max_tokens and not set(tokens) & set(params.stop_token_ids):
+                    tokens.append(token)
+            step, places = torch.tensor(drawn)[:, None], places[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
+        return made
+
+    def _answer(self, ids: list[int], params: SamplingParams, made: list[int]) -> RequestOutput:
+        stop = made[-1] if made[-1] in params.stop_token_ids else None
         reason = "length" if stop is None else "stop"
         output = CompletionOutput(0, "", made, None, finish_reason=reason, stop_reason=stop)
-        return RequestOutput(request_id, None, ids, None, [output], True)
+        return RequestOutput(str(len(self.asked)), None, ids, None, [output], True)

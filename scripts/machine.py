@@ -1,0 +1,31 @@
+"""Says as JSON what this machine multiplies a model's weights in, and how fast, {computed_in, gflops}.
+
+`gflops`: billions of floating-point operations a second in a product of 64 rows, as in decoding, with weights laid out as
+engine `transformers` has them.
+"""
+
+import json
+
+from selfrefine import cli
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--dtype", default="bfloat16", help="of the weights; default: bfloat16")
+    parser.add_argument("--threads", type=int, default=1)
+    cli.add_compute(parser)
+    args = parser.parse_args()
+    import torch
+
+    from selfrefine.computing import PRODUCT, computed_in
+    from selfrefine.linear import best_product
+
+    torch.set_num_threads(args.threads)
+    computed = computed_in(args.dtype, args.compute)
+    rows, inner, outer = PRODUCT
+    gflops = 2 * rows * inner * outer / best_product(getattr(torch, computed)) / 1e9
+    print(json.dumps({"computed_in": computed, "gflops": round(gflops)}))
+
+
+if __name__ == "__main__":
+    cli.run(main)

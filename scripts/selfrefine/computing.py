@@ -1,0 +1,77 @@
+"""What a machine multiplies in: the weights' own dtype where it is fast in it, else float32.
+
+A student's `dtype` says what its weights are: stored, merged and rounded. In what they are multiplied is the machine's
+business. On processors with AVX2 alone, torch's bfloat16 is 4 to 18 times slower than its float32
+(https://github.com/pytorch/pytorch/issues/146508); with AVX512-BF16 or AMX it is two to four times faster. Every bfloat16
+and float16 number is a float32 number too, so the weights are the same either way.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Literal
+
+Compute = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Rows, inner and outer size of the products that are timed: a batch of decoded tokens in a small model.
+PRODUCT = (64, 768, 768)
+# How much faster than float32 a narrower dtype has to be: noise shall not decide.
+GAIN = 1.2
+# And how much faster oneDNN has to be than what torch calls by itself.
+GAIN_OF_ORDER = 1.05
+
+
+def computed_in(dtype: str, wanted: Compute = "auto") -> str:
+    """What weights of `dtype` are multiplied in here; `wanted` overrides the machine's choice.
+
+    On a GPU that lacks bfloat16 (compute capability below 8), bfloat16 weights are multiplied in float32: their numbers may
+    exceed float16. float16 weights were made for it. On a processor, a timed product of a few milliseconds decides.
+    """
+    if wanted != "auto":
+        return wanted
+    if dtype == "float32":
+        return dtype
+    import torch
+
+    if torch.cuda.is_available():
+        fast = dtype == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = _is_faster_than_float32(dtype)
+    return dtype if fast else "float32"
+
+
+@functools.cache
+def _is_faster_than_float32(dtype: str) -> bool:
+    """Whether this processor multiplies `dtype` faster than float32."""
+    narrow, wide = best_seconds(*(_product(kind) for kind in (dtype, "float32")))
+    return narrow * GAIN < wide
+
+
+def _product(dtype: str) -> Callable[[], object]:
+    import torch
+
+    rows, inner, outer = PRODUCT
+    left, right = (torch.ones(size, inner, dtype=getattr(torch, dtype)) for size in (rows, outer))
+    return lambda: torch.nn.functional.linear(left, right)
+
+
+def best_seconds(*products: Callable[[], object], rounds: int = 8, threads: int = 1) -> list[float]:
+    """The shortest time of each product in `rounds` in which they take turns.
+
+    To compare, one thread: where other programs keep the cores busy, threads that wait for each other say little.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    best = [float("inf")] * len(products)
+    try:
+        with torch.inference_mode():
+            for _ in range(rounds):
+                for place, product in enumerate(products):
+                    began = time.perf_counter()
+                    product()
+                    best[place] = min(best[place], time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return best
