@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import REPOSITORY, make_study, run
-from planner import Planner
+from conftest import REPOSITORY, environment, make_study, run
+from forks import SNAKEMAKE, Forks
 
 TASKS = ("boxes", "far")
 STUDENTS = ("tiny", "twin")
@@ -744,10 +744,12 @@ def label(rule: str, wildcards: dict[str, str]) -> str:
     return " ".join(words)
 
 
-def planned(planner: Planner, folder: Path) -> set[str]:
+def planned(forks: Forks, folder: Path) -> set[str]:
     """The jobs that `snakemake -n` plans."""
-    status, text = planner.snakemake(folder, "-n", "--cores", "2", "--configfile", "config/tiny.yaml")
-    assert status == 0, text[-4000:]
+    command = ("snakemake", "-n", "--cores", "2", "--configfile", "config/tiny.yaml")
+    outcome = forks.run(*command, cwd=folder, environment=environment())
+    text = outcome.stdout + outcome.stderr
+    assert outcome.returncode == 0, text[-4000:]
     jobs = []
     for block in re.split(r"^(?:local)?(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
         rule = block.split(":", 1)[0]
@@ -767,12 +769,12 @@ def plans(study, tmp_path_factory) -> dict[str, set[str]]:
 
     def plan(names: list[str]) -> dict[str, set[str]]:
         made = {}
-        with Planner() as planner:
+        with Forks(SNAKEMAKE) as forks:
             for name in names:
                 folder = place / re.sub(r"\W+", "-", name)
                 shutil.copytree(study, folder, copy_function=shutil.copy)
                 MATRIX[name][0](folder)
-                made[name] = planned(planner, folder)
+                made[name] = planned(forks, folder)
                 shutil.rmtree(folder)
         return made
 
