@@ -79,7 +79,7 @@ def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, ti
             process = start(folder)
             victim = chance.choice(["driver", "stage", "everything"])
             try:
-                process.wait(timeout=chance.uniform(0.3, 7))
+                process.wait(timeout=chance.uniform(0.3, 4.5))
             except subprocess.TimeoutExpired:
                 while process.poll() is None and not kill(process, victim, chance):
                     time.sleep(0.05)  # no stage runs just now

@@ -183,6 +183,8 @@ def test_anyone_can_run_the_exported_task(finished, tiny_model):
     folder, _ = finished
     run(
         *(
+            "env",
+            "PYTHONDONTWRITEBYTECODE=1",  # which would lie among the results
             "lm_eval",
             "--model",
             "hf",
