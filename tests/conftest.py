@@ -1,7 +1,10 @@
 """What the tests share: a tiny language model, and a study small enough to run in seconds, both made here."""
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from forks import TRAINING, Forks
+
 pytest_plugins = ["crate_profile"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The many processes that the tests start need not compile the code anew each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 REPOSITORY = Path(__file__).parent.parent
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -83,17 +90,35 @@ def build_tiny_model(folder: Path, **shape: int) -> None:
     LlamaForCausalLM(config).to(torch.bfloat16 if shape else torch.float32).save_pretrained(folder)
 
 
+def made_once(tmp_path_factory, name: str, make) -> Path:
+    """The folder that `make` fills; of tests that run side by side (pytest-xdist), the first to need it fills it for all."""
+    from selfrefine.files import held
+
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / name
+    done = folder.with_suffix(".done")
+    with held(folder.with_suffix(".lock")):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A tiny model's folder in the Hugging Face layout, with the pipeline's manifest."""
     from selfrefine.files import write_json
     from selfrefine.provenance import describe_files
 
-    folder = tmp_path_factory.mktemp("model")
-    build_tiny_model(folder)
-    names = [path.name for path in folder.iterdir()]
-    write_json(folder / "manifest.json", {"artifact": "model", "source": {}, "files": describe_files(folder, names)})
-    return folder
+    def make(folder: Path) -> None:
+        build_tiny_model(folder)
+        names = [path.name for path in folder.iterdir()]
+        write_json(
+            folder / "manifest.json", {"artifact": "model", "source": {}, "files": describe_files(folder, names)}
+        )
+
+    return made_once(tmp_path_factory, "model", make)
 
 
 @pytest.fixture(scope="session")
@@ -106,19 +131,38 @@ def base_checkpoint(tiny_model, tmp_path_factory) -> Path:
     return path
 
 
+def environment() -> dict[str, str]:
+    """This process's environment with its programs first on the path."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def run(*command, cwd: Path = REPOSITORY, check: bool = True, **options) -> subprocess.CompletedProcess:
     """Runs a command with this environment's programs first on the path; its output is kept as text."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     outcome = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PATH": path},
-        **options,
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, env=environment(), **options
     )
-    if check and outcome.returncode:
-        raise AssertionError(f"{command} failed:\n{outcome.stdout[-3000:]}\n{outcome.stderr[-6000:]}")
+    return checked(outcome) if check else outcome
+
+
+def run_training(*command, check: bool = True) -> subprocess.CompletedProcess:
+    """As `run`; Python programs in forks of one process that has loaded what trains."""
+    if command[0] != "python":
+        return run(*command, check=check)
+    outcome = _training_forks().run(*map(str, command[1:]), cwd=REPOSITORY, environment=environment())
+    return checked(outcome) if check else outcome
+
+
+@functools.cache
+def _training_forks() -> Forks:
+    forks = Forks(TRAINING)
+    atexit.register(forks.__exit__)
+    return forks
+
+
+def checked(outcome: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
+    """A command's outcome; an error that shows what it said, if it failed."""
+    if outcome.returncode:
+        raise AssertionError(f"{outcome.args} failed:\n{outcome.stdout[-3000:]}\n{outcome.stderr[-6000:]}")
     return outcome
 
 
@@ -252,9 +296,16 @@ def assert_same_results(folder: Path, other: Path) -> None:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_model) -> tuple[Path, subprocess.CompletedProcess]:
     """The finished tiny study, and what Snakemake said."""
-    folder = tmp_path_factory.mktemp("study")
-    make_study(folder, tiny_model)
-    return folder, snakemake(folder)
+
+    def make(folder: Path) -> None:
+        make_study(folder, tiny_model)
+        outcome = snakemake(folder)
+        (folder / "said.json").write_text(json.dumps([outcome.stdout, outcome.stderr]))
+
+    folder = tmp_path_factory.mktemp("study") / "finished"
+    shutil.copytree(made_once(tmp_path_factory, "finished", make), folder, symlinks=True)
+    said = json.loads((folder / "said.json").read_text())
+    return folder, subprocess.CompletedProcess("snakemake", 0, *said)
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import concurrent.futures
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from conftest import REPOSITORY, make_study, run
+from conftest import REPOSITORY, environment, make_study, run
+from forks import SNAKEMAKE, Forks
 
 TASKS = ("boxes", "far")
 STUDENTS = ("tiny", "twin")
@@ -744,13 +744,12 @@ def label(rule: str, wildcards: dict[str, str]) -> str:
     return " ".join(words)
 
 
-def planned(folder: Path) -> set[str]:
+def planned(forks: Forks, folder: Path) -> set[str]:
     """The jobs that `snakemake -n` plans."""
-    environment = os.environ | {"PATH": f"{Path(os.sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["snakemake", "-n", "--cores", "2", "--configfile", "config/tiny.yaml"]
-    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert outcome.returncode == 0, outcome.stdout[-2000:] + outcome.stderr[-2000:]
+    command = ("snakemake", "-n", "--cores", "2", "--configfile", "config/tiny.yaml")
+    outcome = forks.run(*command, cwd=folder, environment=environment())
     text = outcome.stdout + outcome.stderr
+    assert outcome.returncode == 0, text[-4000:]
     jobs = []
     for block in re.split(r"^(?:local)?(?:rule|checkpoint) ", text, flags=re.MULTILINE)[1:]:
         rule = block.split(":", 1)[0]
@@ -766,17 +765,22 @@ def planned(folder: Path) -> set[str]:
 def plans(study, tmp_path_factory) -> dict[str, set[str]]:
     """What Snakemake plans after each change, each made to a copy of the finished study."""
     place = tmp_path_factory.mktemp("plans")
+    workers = os.cpu_count()
 
-    def plan(name: str) -> set[str]:
-        folder = place / re.sub(r"\W+", "-", name)
-        shutil.copytree(study, folder, copy_function=shutil.copy)
-        MATRIX[name][0](folder)
-        jobs = planned(folder)
-        shutil.rmtree(folder)
-        return jobs
+    def plan(names: list[str]) -> dict[str, set[str]]:
+        made = {}
+        with Forks(SNAKEMAKE) as forks:
+            for name in names:
+                folder = place / re.sub(r"\W+", "-", name)
+                shutil.copytree(study, folder, copy_function=shutil.copy)
+                MATRIX[name][0](folder)
+                made[name] = planned(forks, folder)
+                shutil.rmtree(folder)
+        return made
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(MATRIX, pool.map(plan, MATRIX), strict=True))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        shares = pool.map(plan, (list(MATRIX)[k::workers] for k in range(workers)))
+        return {name: jobs for made in shares for name, jobs in made.items()}
 
 
 @pytest.mark.parametrize("name", MATRIX)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 import instruct
 import refine
-from conftest import INSTRUCTION, run
+from conftest import INSTRUCTION
+from conftest import run_training as run
 from selfrefine import processes
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl

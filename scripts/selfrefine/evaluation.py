@@ -1,6 +1,7 @@
 """Evaluation with lm-eval: an exported task (selfrefine/tasks.py), and an engine as lm-eval's model."""
 
 import json
+import sys
 from pathlib import Path
 
 from lm_eval.api.model import LM
@@ -52,6 +53,8 @@ def evaluate(model: EngineModel, task: str, folder: Path) -> tuple[dict, list[di
     import lm_eval
     from lm_eval.tasks import TaskManager
 
+    # The task's `answers.py` is loaded from among the results, where nothing lies that no record names.
+    sys.dont_write_bytecode = True
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     # Not `simple_evaluate`: it would list the machine's packages and drivers in every job, for fields that are dropped here.
     # Of the metrics here, all means, lm-eval gives the standard error in closed form as soon as resamples are allowed.
