@@ -86,7 +86,7 @@ def test_what_was_measured_takes_the_place_of_what_is_reckoned():
 
 
 def test_a_model_takes_as_many_gpus_as_hold_it_and_waits_for_its_weights():
-    large = {"models": {"llama-2-7b": {"parameters": 80}}}
+    large = {"models": {"llama-2-7b": {"parameters": 80}}, "engine": "transformers"}
     mine = planner(large, start_seconds=36, load_gb_per_second=1)
     assert mine.cards("evaluate", checkpoint=START, task="gsm8k") == 3  # 160 GB of weights, 68 of keys and values
     waited = [p.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours for p in (mine, planner(large))]

@@ -169,7 +169,12 @@ def test_a_server_or_a_split_of_unknown_size_stops_no_plan():
             "teachers.llama-2-70b: rule teach does not fit on a node: it takes 141.9 GB, and 1.5 GB on each card: 2 cards",
         ),
         (
+            # Seven would hold it, but vLLM divides evenly.
             {"gpu_memory": 24, "gpus_per_node": 7},
+            "teachers.llama-2-70b: rule teach does not fit on a node: it takes 141.9 GB, and 1.5 GB on each card: 8 cards",
+        ),
+        (
+            {"gpu_memory": 40, "gpus_per_node": 4},
             "students.llama-2-70b: rule evaluate does not fit on a node: it takes 145.8 GB",
         ),
         (
