@@ -5,15 +5,10 @@ import contextlib
 import random
 from pathlib import Path
 
-<<<<<<< HEAD
-=======
 from products import Shape, decode_limit, described
->>>>>>> peers
 from quickstart import Quickstart
 from report import last_line, table
 from workers import BEFORE, OURS, PEERS, Failed, Peer, Worker
-
-from machine import Shape, decode_limit, described
 
 # 64 prompts of 120 tokens, 64 new tokens each.
 BATCH, PROMPT, NEW = 64, 120, 64

@@ -14,15 +14,11 @@ import time
 from pathlib import Path
 
 import yaml
-<<<<<<< HEAD
-=======
 from products import described
->>>>>>> peers
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 from trainers import product_rates, run, torch_threads
 
-from machine import described
 from selfrefine.answers import extract, matches
 from selfrefine.files import read_json, write_jsonl
 

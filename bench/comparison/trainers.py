@@ -14,14 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-<<<<<<< HEAD
-=======
 from products import Shape, decode_limit, described, training_limit
->>>>>>> peers
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 
-from machine import Shape, decode_limit, described, training_limit
 from selfrefine.files import read_json
 
 # As many rows as are multiplied at once to find the rate of a product: more does not raise it.
