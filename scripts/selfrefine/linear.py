@@ -18,43 +18,12 @@ def _product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
 
 
-class _Frozen(torch.autograd.Function):
-    """A product with a weight that does not learn, forward and backward."""
-
-    @staticmethod
-    def forward(ctx, rows, weight, bias):
-        ctx.save_for_backward(weight)
-        return _product(rows, weight, bias)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (weight,) = ctx.saved_tensors
-        return _product(gradient, weight.t()), None, None
-
-
-class OneDnnLinear(torch.nn.Linear):
-    """A linear layer of float32 weights; where they learn, torch's own."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As `torch.nn.Linear`."""
-        if self.weight.requires_grad or input.dtype != self.weight.dtype:
-            return super().forward(input)
-        return _Frozen.apply(input, self.weight, self.bias)
-
-
 class PackedLinear(torch.nn.Linear):
     """A linear layer for generation, its weights in oneDNN's own order alone: it cannot be saved or trained."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As `torch.nn.Linear`."""
         return _product(input, self.packed, self.bias)
-
-
-def speed_up(model: torch.nn.Module) -> None:
-    """Has oneDNN multiply a model's linear layers for training, where it is faster; the weights stay where they are."""
-    for layer in _layers(model, torch.float32):
-        if _serves(layer.weight.dtype, packed=False):
-            layer.__class__ = OneDnnLinear
 
 
 def pack(model: torch.nn.Module, rows: int) -> None:
@@ -76,9 +45,7 @@ def _layers(model: torch.nn.Module, *dtypes: torch.dtype) -> list[torch.nn.Linea
     return [
         layer
         for layer in model.modules()
-        if type(layer) in (torch.nn.Linear, OneDnnLinear)
-        and layer.weight.dtype in dtypes
-        and layer.weight.device.type == "cpu"
+        if type(layer) is torch.nn.Linear and layer.weight.dtype in dtypes and layer.weight.device.type == "cpu"
     ]
 
 
