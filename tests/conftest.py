@@ -17,6 +17,8 @@ from forks import TRAINING, Forks
 pytest_plugins = ["crate_profile"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Two files of tests run at a time: threads that wait for each other on shared cores would take ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The many processes that the tests start need not compile the code anew each.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 REPOSITORY = Path(__file__).parent.parent
