@@ -20,7 +20,7 @@ quick: setup check
 # for half the time.
 test: setup check
 	pytest tests/test_paper.py
-	pytest --numprocesses 2 --dist loadfile --ignore tests/test_paper.py
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_paper.py
 
 check: setup
 	ruff check .

@@ -28,11 +28,17 @@ INSTRUCTION = "Choose from {labels}."
 COLOURS = ("red", "green", "blue", "white", "black")
 
 
+# The files of tests that take longest, so that what runs side by side ends together.
+LONGEST = ("survival", "reruns", "workflow", "quickstart", "slurm", "training", "server_engine", "vllm_engine", "crate")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what loads a model, or runs a workflow on one."""
+    """Marks what loads a model, or runs a workflow on one; puts the longest files first."""
     for item in items:
         if "tiny_model" in item.fixturenames:
             item.add_marker("model")
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def tiny_records() -> list[dict]:
