@@ -30,6 +30,19 @@ INSTRUCTION = "Choose from {labels}."
 COLOURS = ("red", "green", "blue", "white", "black")
 
 
+# The files of tests that take longest, so that what runs side by side ends together.
+LONGEST = ("survival", "reruns", "workflow", "quickstart", "slurm", "training", "server_engine", "vllm_engine", "crate")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what loads a model, or runs a workflow on one; puts the longest files first."""
+    for item in items:
+        if "tiny_model" in item.fixturenames:
+            item.add_marker("model")
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 def tiny_records() -> list[dict]:
     """Questions of two options whose right one is named in the question."""
     records = []
@@ -108,8 +121,9 @@ def made_once(tmp_path_factory, name: str, make) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
+def tiny_model(tmp_path_factory, pytestconfig) -> Path:
     """A tiny model's folder in the Hugging Face layout, with the pipeline's manifest."""
+    assert "not model" not in pytestconfig.option.markexpr, "this test needs a model: mark it with pytest.mark.model"
     from selfrefine.files import write_json
     from selfrefine.provenance import describe_files
 

@@ -23,6 +23,7 @@ CUT = {
 
 
 @pytest.mark.quickstart
+@pytest.mark.model
 def test_the_quickstart_runs_on_real_weights_and_data(tmp_path):
     for name in ("Snakefile", "rules", "scripts", "report", "envs", "profiles", "config"):
         (tmp_path / name).symlink_to(REPOSITORY / name)

@@ -69,6 +69,7 @@ def answer_all(engine, wanted):
     return {r.id: c for batch in engine.batches(wanted) for r, c in zip(batch, engine.generate(batch), strict=True)}
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("which", ["base_checkpoint", "adapted"])
 def test_greedy_answers_are_those_of_the_transformers_engine(vllm, which, request):
     checkpoint = request.getfixturevalue(which)

@@ -168,8 +168,8 @@ def settle_torch(threads: int, engine: str = "transformers") -> None:
     """Bounds the processor threads that torch uses, and imports what loads weights; call it before the first computation.
 
     A third of the time that these imports take is saved. bitsandbytes, which PEFT imports, has torch's compiler loaded; only
-    engine `vllm` compiles. transformers loads scikit-learn, and SciPy and pandas with it, for assisted decoding. And what
-    modules make stays, so that looking for garbage among it finds none.
+    engine `vllm` compiles. transformers loads scikit-learn for assisted decoding and SciPy for a loss of object detection. And
+    what modules make stays, so that looking for garbage among it finds none.
     """
     import torch
 
@@ -181,7 +181,7 @@ def settle_torch(threads: int, engine: str = "transformers") -> None:
     gc.disable()
     import transformers.utils
 
-    transformers.utils.is_sklearn_available = lambda: False
+    transformers.utils.is_sklearn_available = transformers.utils.is_scipy_available = lambda: False
     import peft  # noqa: F401
     import transformers.models.auto.modeling_auto  # noqa: F401
 
