@@ -633,16 +633,22 @@ def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path
 
 @pytest.mark.parametrize("stage", ["instruct", "refine"])
 def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint, tmp_path):
-    """On a CPU they speak through gloo. The examples of each update, its loss and the weights at the end are the same."""
-    logs, adapters = [], []
+    """On a CPU they speak through gloo. The examples of each update, its loss and the weights at the end are the same.
+
+    The last update of an epoch has three examples: one for each process, and one that both take.
+    """
+    logs, adapters, counts = [], [], []
     for name, launcher in (("one", ()), ("two", TWO_PROCESSES)):
         if stage == "instruct":
             command = instruct_command(tmp_path / name, base_checkpoint, lora={"dropout": 0.0})
         else:
             start = without_dropout(instructed / "out", tmp_path / name / "start")
             command = refine_command(tmp_path / name, start, micro_batch_size=2)
+        rows = tmp_path / name / ("demonstrations.jsonl" if stage == "instruct" else "pairs.jsonl")
+        write_jsonl(rows, read_jsonl(rows)[:-1])
         run(*(*launcher, *command[1:]) if launcher else command)
         record = json.loads((tmp_path / name / "out/provenance.json").read_text())
+        counts.append(record["figures"]["tokens_seen"])
         assert record["machine"].get("processes", 1) == (2 if launcher else 1)
         logs.append(read_jsonl(tmp_path / name / "out/training.jsonl"))
         adapters.append(load_file(tmp_path / name / "out/adapter_model.safetensors"))
@@ -650,7 +656,8 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for ours, theirs in zip(one, two, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-    assert one[-1]["loss"] < one[0]["loss"]
+        assert ours.get("margin", 0) == pytest.approx(theirs.get("margin", 0), rel=1e-3, abs=1e-6)
+    assert one[-1]["loss"] < one[0]["loss"] and counts[0] == counts[1]
     for name, tensor in adapters[0].items():
         assert torch.allclose(tensor, adapters[1][name], atol=1e-4), name
 

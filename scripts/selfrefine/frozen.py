@@ -176,19 +176,20 @@ class Product(torch.autograd.Function):
             [(up * scale).T for up, (*_, scale) in zip(adapters[1::2], places, strict=True)],
         )
         sizes = [len(down) for down in downs]
-        low = None
-        if inputs.dtype != torch.float32:
-            (downs, low_downs), (lifts, low_lifts) = _halves(downs), _halves(lifts)
-            low = torch.mm(inputs, torch.cat(low_downs).T).split(sizes, 1)
+        rank = sum(sizes)
         down = torch.cat(downs) if len(downs) > 1 else downs[0]
-        inner = torch.mm(inputs, down.T)
-        for i, ((start, stop, _), part) in enumerate(zip(places, inner.split(sizes, 1), strict=True)):
-            if low is None:
-                made[:, start:stop].addmm_(part, lifts[i])
-            else:
-                made[:, start:stop].addmm_(
-                    torch.cat([part, low[i], part], 1), torch.cat([lifts[i], lifts[i], low_lifts[i]])
-                )
+        if inputs.dtype != torch.float32:
+            (downs, low_downs), (lifts, low_lifts) = _halves([down]), _halves(lifts)
+            inner, low = torch.mm(inputs, torch.cat(downs + low_downs).T).split(rank, 1)
+            down = downs[0]
+            for (start, stop, _), own, rest, lift, under in zip(
+                places, inner.split(sizes, 1), low.split(sizes, 1), lifts, low_lifts, strict=True
+            ):
+                made[:, start:stop].addmm_(torch.cat([own, rest, own], 1), torch.cat([lift, lift, under]))
+        else:
+            inner = torch.mm(inputs, down.T)
+            for (start, stop, _), own, lift in zip(places, inner.split(sizes, 1), lifts, strict=True):
+                made[:, start:stop].addmm_(own, lift)
         ctx.save_for_backward(weight, inputs, down, inner, *lifts)
         ctx.places, ctx.sizes = places, sizes
         return made
