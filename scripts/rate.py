@@ -15,12 +15,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     cli.add_compute(parser)
     args = parser.parse_args()
+    from selfrefine.computing import PRODUCT, bound_threads, computed_in
+
+    bound_threads(args.threads)
     import torch
 
-    from selfrefine.computing import PRODUCT, computed_in
     from selfrefine.linear import best_product
 
-    torch.set_num_threads(args.threads)
     computed = computed_in(args.dtype, args.compute)
     rows, inner, outer = PRODUCT
     gflops = 2 * rows * inner * outer / best_product(getattr(torch, computed)) / 1e9

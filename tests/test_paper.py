@@ -103,7 +103,7 @@ def paper(tmp_path_factory, tiny_model):
     ]
     # Students answer through the stand-in for vLLM, which compiles nothing: torch's compiler, slow to import, is left out.
     settings = ("env", f"PYTHONPATH={REPOSITORY / 'tests/stand_in'}", "TORCHDYNAMO_DISABLE=1")
-    command = (*settings, "snakemake", "--cores", "2", "--configfile", "config/mini.yaml")
+    command = (*settings, "snakemake", "--configfile", "config/mini.yaml", "--cores", "2")
     run(*command, *items, cwd=folder)
     record_teachers(config, folder)
     run(*command, cwd=folder)

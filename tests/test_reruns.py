@@ -574,7 +574,7 @@ def innocent_edits(edit):
 
     def change(folder: Path) -> None:
         for path in [*(folder / "scripts").rglob("*.py"), *(folder / "rules").glob("*"), folder / "Snakefile"]:
-            if path.suffix in (".py", ".smk", ""):
+            if path.is_file() and path.suffix in (".py", ".smk", ""):
                 path.write_text(edit(path.read_text()))
 
     return change
@@ -761,26 +761,63 @@ def planned(forks: Forks, folder: Path) -> set[str]:
     return set(jobs) - {"all"}
 
 
+def copy(source: str, target: str) -> None:
+    """Copies a file as of now; code with its time, by which Python knows it as compiled."""
+    (shutil.copy2 if source.endswith((".py", ".pyc")) else shutil.copy)(source, target)
+
+
+def contents(folder: Path) -> dict[str, tuple | None]:
+    """By path below a folder, what a change of a file changes; None for a folder."""
+    found: dict[str, tuple | None] = {}
+    for place, folders, files in os.walk(folder):
+        below = os.path.relpath(place, folder)
+        found |= {os.path.join(below, name): None for name in folders}
+        for name in files:
+            state = os.lstat(os.path.join(place, name))
+            found[os.path.join(below, name)] = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return found
+
+
+class Copy:
+    """A copy of the finished study, to spoil again and again: making it anew takes as long as a plan."""
+
+    def __init__(self, study: Path, folder: Path):
+        self.study = study
+        self.folder = folder
+        shutil.copytree(study, folder, copy_function=copy)
+        self._whole = contents(folder)
+
+    def restore(self) -> None:
+        """Makes of what was changed a copy again."""
+        found = contents(self.folder)
+        for path in sorted(found.keys() - self._whole.keys(), reverse=True):
+            (self.folder / path).unlink() if found[path] else (self.folder / path).rmdir()
+        for path, state in self._whole.items():
+            if state is None:
+                (self.folder / path).mkdir(exist_ok=True)
+            elif found.get(path) != state:
+                (self.folder / path).unlink(missing_ok=True)
+                copy(str(self.study / path), str(self.folder / path))
+        self._whole = contents(self.folder)
+
+
 @pytest.fixture(scope="session")
 def plans(study, tmp_path_factory) -> dict[str, set[str]]:
     """What Snakemake plans after each change, each made to a copy of the finished study."""
     place = tmp_path_factory.mktemp("plans")
     workers = os.cpu_count()
 
-    def plan(names: list[str]) -> dict[str, set[str]]:
-        made = {}
+    def plan(worker: int) -> dict[str, set[str]]:
+        made, spoilt = {}, Copy(study, place / str(worker))
         with Forks(SNAKEMAKE) as forks:
-            for name in names:
-                folder = place / re.sub(r"\W+", "-", name)
-                shutil.copytree(study, folder, copy_function=shutil.copy)
-                MATRIX[name][0](folder)
-                made[name] = planned(forks, folder)
-                shutil.rmtree(folder)
+            for name in list(MATRIX)[worker::workers]:
+                MATRIX[name][0](spoilt.folder)
+                made[name] = planned(forks, spoilt.folder)
+                spoilt.restore()
         return made
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        shares = pool.map(plan, (list(MATRIX)[k::workers] for k in range(workers)))
-        return {name: jobs for made in shares for name, jobs in made.items()}
+        return {name: jobs for made in pool.map(plan, range(workers)) for name, jobs in made.items()}
 
 
 @pytest.mark.parametrize("name", MATRIX)

@@ -7,6 +7,7 @@ and float16 number is a float32 number too, so the weights are the same either w
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -19,6 +20,20 @@ PRODUCT = (64, 768, 768)
 GAIN = 1.2
 # And how much faster oneDNN has to be than what torch calls by itself.
 GAIN_OF_ORDER = 1.05
+
+
+# How often a thread that waits for another looks before it sleeps, some microseconds. OpenMP's own 300,000 looks hold the core
+# against whoever is waited for, should a third process want one: stages then took forty times as long
+# (https://github.com/mlpack/mlpack/issues/1858). On an idle machine this costs nothing.
+LOOKS = "1000"
+
+
+def bound_threads(threads: int) -> None:
+    """Has torch compute on so many threads; call it before torch is imported. `GOMP_SPINCOUNT` in the environment is kept."""
+    os.environ.setdefault("GOMP_SPINCOUNT", LOOKS)
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def computed_in(dtype: str, wanted: Compute = "auto") -> str:

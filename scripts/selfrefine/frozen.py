@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.functional import silu
 from transformers import AttentionInterface
 
+from selfrefine.linear import multiply
+
 # How far what comes out of a replacement may be from what comes out of the layer, of its norm.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
@@ -167,7 +169,7 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, inputs, weight, bias, places, *adapters):
-        made = torch.mm(inputs, weight.T) if bias is None else torch.addmm(bias, inputs, weight.T)
+        made = multiply(inputs, weight, bias)
         if not places:
             ctx.save_for_backward(weight)
             return made
@@ -197,7 +199,7 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         weight, *rest = ctx.saved_tensors
-        by_inputs = torch.mm(gradient, weight) if ctx.needs_input_grad[0] else None
+        by_inputs = multiply(gradient, weight.T) if ctx.needs_input_grad[0] else None
         if not rest:
             return by_inputs, None, None, None
         inputs, down, inner, *lifts = rest

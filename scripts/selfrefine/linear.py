@@ -26,6 +26,13 @@ class PackedLinear(torch.nn.Linear):
         return _product(input, self.packed, self.bias)
 
 
+def multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """rows [..., inner] times weight [outer, inner] transposed, for layers that compute their own gradients."""
+    if rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32 and _serves(rows.dtype, packed=False):
+        return _product(rows, weight, bias)
+    return torch.nn.functional.linear(rows, weight, bias)
+
+
 def pack(model: torch.nn.Module, rows: int) -> None:
     """Puts a model's linear weights into oneDNN's order for generation, where that is faster; `rows` in a usual product.
 

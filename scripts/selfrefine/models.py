@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from selfrefine.computing import Compute, computed_in
+from selfrefine.computing import Compute, bound_threads, computed_in
 from selfrefine.errors import UserError
 from selfrefine.files import read_json
 from selfrefine.processes import state
@@ -171,10 +171,8 @@ def settle_torch(threads: int, engine: str = "transformers") -> None:
     engine `vllm` compiles. transformers loads scikit-learn for assisted decoding and SciPy for a loss of object detection. And
     what modules make stays, so that looking for garbage among it finds none.
     """
-    import torch
-
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(threads)
+    bound_threads(threads)
     if engine == "vllm":
         return
     os.environ["TORCHDYNAMO_DISABLE"] = "1"

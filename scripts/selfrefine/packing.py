@@ -17,6 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from trl.trainer.utils import FusedCausalLMOutput
 
+from selfrefine.linear import multiply
+
 # Beginnings shorter than this are computed for each text anew: a piece of the row costs more than they do.
 SHORTEST_SHARED = 16
 # Tokens of a row that a CPU attends from together: fewer make more steps, more compute more that nobody sees.
@@ -282,12 +284,10 @@ class FrozenHead(torch.autograd.Function):
         found = torch.empty(len(targets), dtype=torch.float32)
         slopes = torch.empty_like(hidden) if wanted else None
         rows = min(LOGIT_ROWS, len(targets))
-        logits = hidden.new_empty(rows, len(weight))
         shares = torch.empty(rows, len(weight), dtype=torch.float32)
         for start in range(0, len(targets), rows):
             part, aims = hidden[start : start + rows], targets[start : start + rows, None]
-            raw, powers = logits[: len(part)], shares[: len(part)]
-            torch.mm(part, weight.T, out=raw)
+            raw, powers = multiply(part, weight), shares[: len(part)]
             top = raw.amax(1, keepdim=True).float()
             torch.sub(raw, top, out=powers)
             aimed = powers.gather(1, aims)
@@ -295,7 +295,7 @@ class FrozenHead(torch.autograd.Function):
             total = powers.sum(1, keepdim=True)
             found[start : start + rows] = (aimed - total.log())[:, 0]
             if wanted:
-                mean = torch.mm(raw.copy_(powers), weight).float().div_(total)
+                mean = multiply(raw.copy_(powers), weight.T).float().div_(total)
                 slopes[start : start + rows] = weight[aims[:, 0]].float().sub_(mean)
         ctx.save_for_backward(slopes)
         return found
