@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from selfrefine.engines import Completion, Generation, Request, complete, local, seed_for
+from selfrefine.engines import Completion, Generation, Request, complete, decoding, local, seed_for
 from selfrefine.engines.drawing import Drawing, invert, largest
 from selfrefine.engines.local import TransformersEngine
 from selfrefine.engines.recorded import RecordedEngine
-from selfrefine.engines.slots import refusal
+from selfrefine.engines.slots import Slots, refusal
 from selfrefine.errors import UserError
 from selfrefine.files import Journal, write_jsonl
 from selfrefine.models import load_model, load_tokenizer
@@ -68,6 +68,19 @@ def compare_with_generate(model, engine, wanted):
 def test_greedy_equals_plain_generate_one_by_one(parts, tiny_model, batch_size):
     wanted = requests(temperature=0.0, samples=1, max_tokens=24)
     compare_with_generate(load_model(tiny_model, "float32"), make(parts, batch_size), wanted)
+
+
+def test_keys_as_a_gpu_keeps_them_give_the_same(parts, tiny_model, monkeypatch):
+    made = []
+
+    def untransposed(slots, length, transposed):
+        made.append(Slots(slots, length, transposed=False))
+        return made[-1]
+
+    monkeypatch.setattr(decoding, "Slots", untransposed)
+    wanted = requests(temperature=0.0, samples=1, max_tokens=24)
+    compare_with_generate(load_model(tiny_model, "float32"), make(parts, 3), wanted)
+    assert made and not any(slots.transposed for slots in made)
 
 
 SHAPE = {

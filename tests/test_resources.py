@@ -186,7 +186,7 @@ def test_a_server_or_a_split_of_unknown_size_stops_no_plan():
 def test_a_study_that_no_node_can_hold_is_refused(cluster, message):
     students = ["llama-2-7b", "llama-2-70b"]
     with pytest.raises(UserError) as caught:
-        planner(cluster, study={"students": students})
+        planner(cluster, study={"students": students}, teachers={"llama-2-70b": {"engine": "vllm"}})
     assert str(caught.value).startswith(f"configuration: {message}")
 
 

@@ -7,6 +7,7 @@ weights are frozen, as under LoRA (Kaplan et al. 2020, arXiv 2001.08361, section
 
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from selfrefine.engines.weights import STUDENT_ENGINES
 from selfrefine.errors import UserError
 from selfrefine.preferences import Recipe, Side
 from selfrefine.resources import BYTES, Memory, Size
-from selfrefine.study import Student, Study, Teacher, student_of
+from selfrefine.study import Student, Study, Teacher, student_of, teacher_of
 
 # Of a parameter, as weights lie on the disk.
 STORED_BYTES = BYTES["bfloat16"]
@@ -293,6 +294,11 @@ class Planner:
     def _tokens(self, task: str, part: str) -> float:
         return getattr(self.assumed.tokens, part)[self.study.benchmarks[task].kind]
 
+    def _answer(self, task: str, style: str, teacher: str | None) -> float:
+        """Tokens of an answer that is learned from, of a teacher's or, if None, of the student's own."""
+        writer = self.study.teachers[teacher] if teacher else self.study.sampling
+        return min(self._tokens(task, style), writer.generation.max_tokens)
+
     def _hours(self, model: str, prompt: float, written: float, trained: float, passes: float = 0) -> float:
         """Hours of work for one GPU; `passes` counts forward-sized passes over each trained token."""
         gpu, per_pass = self.assumed.gpu, 2e9 * self.size(model).active
@@ -305,11 +311,17 @@ class Planner:
             seconds += trained / (self.assumed.train_tokens_per_second.get(model) or trainable / (per_pass * passes))
         return seconds / 3600
 
-    def _written(self, model: str | None, task: str, asked: dict[str, float], most: int) -> Cost:
-        """The cost of completions of `most` tokens at most, by style; on a server of others where there is no model."""
+    def _written(
+        self, model: str | None, task: str, asked: dict[str, float], most: int, each: Mapping[str, int] = {}
+    ) -> Cost:
+        """The cost of completions of `most` tokens at most, by style; on a server of others where there is no model.
+
+        `each`: how many answers a prompt gets, by style; an engine of ours reads it once.
+        """
         prompt = sum(asked.values()) * self._tokens(task, "prompt")
         written = sum(number * min(self._tokens(task, style), most) for style, number in asked.items())
-        hours = self._hours(model, prompt, written, 0) if model else 0.0
+        read = sum(number / each.get(style, 1) for style, number in asked.items()) * self._tokens(task, "prompt")
+        hours = self._hours(model, read, written, 0) if model else 0.0
         return Cost(hours, prompt, written, 0.0, written * self.assumed.bytes_per_token)
 
     def _fetch_model(self, model: str) -> Cost:
@@ -325,9 +337,10 @@ class Planner:
     def _sample(self, start: str, task: str, share: str, seed: str) -> Cost:
         items = self.items(task, "train") * int(share) / 100
         sampling = self.study.sampling
-        asked = {"cot": items * sampling.cot, "plain": items * sampling.plain}
+        each = {style: number for style in ("cot", "plain") if (number := getattr(sampling, style))}
+        asked = {style: items * number for style, number in each.items()}
         model = self.study.students[student_of(start)].model
-        return self._written(model, task, asked, sampling.generation.max_tokens)
+        return self._written(model, task, asked, sampling.generation.max_tokens, each)
 
     def _evaluate(self, checkpoint: str, task: str) -> Cost:
         model = self.study.students[student_of(checkpoint)].model
@@ -337,8 +350,10 @@ class Planner:
     def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> Cost:
         settings = self.study.training(student, "instruct")
         examples = self.items(task, "train") * int(share) / 100 * self.assumed.yields.demonstrations
-        tokens = examples * settings.epochs * (self._tokens(task, "prompt") + self._tokens(task, "cot"))
-        return self._trained(student, tokens, settings, 2 + settings.gradient_checkpointing)
+        length = self._tokens(task, "prompt") + self._answer(task, "cot", teacher)
+        return self._trained(
+            student, examples * settings.epochs * length, settings, 2 + settings.gradient_checkpointing
+        )
 
     def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> Cost:
         student, preference = student_of(start), self.study.recipes[recipe]
@@ -346,10 +361,10 @@ class Planner:
         pairs = self.items(task, "train") * int(share) / 100 * self.assumed.yields.pairs * preference.per_item
         seen = min(pairs * settings.epochs, settings.max_steps * settings.batch_size)
         sides = _sides(preference)
-        length = sum(
-            self._tokens(task, "prompt") + self._tokens(task, "plain" if side.style == "plain" else "cot")
-            for side in sides
-        )
+        length = 0.0
+        for side in sides:
+            style, teacher = "plain" if side.style == "plain" else "cot", side.source == "teacher" and teacher_of(start)
+            length += self._tokens(task, "prompt") + self._answer(task, style, teacher or None)
         # The reference's likelihoods are taken once, in a forward pass before training.
         once = 1 / settings.epochs if preference.objective.reference == "start" and len(sides) == 2 else 0
         return self._trained(student, seen * length, settings, 2 + settings.gradient_checkpointing + once)

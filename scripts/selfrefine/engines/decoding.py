@@ -47,7 +47,8 @@ class Decoder:
         self.prompts, self.most = prompts, generation.max_tokens
         self.draw = Drawing(seeds, generation.temperature, generation.top_p)
         self.made: list[list[int]] = [[] for _ in prompts]
-        self.slots = Slots(min(self.batch_size, len(prompts)), max(map(len, prompts)) + self.most)
+        longest = max(map(len, prompts)) + self.most
+        self.slots = Slots(min(self.batch_size, len(prompts)), longest, transposed=self.device.type == "cpu")
         waiting, active = list(range(len(prompts)))[::-1], []
         self._read_shared()
         while waiting or active:
@@ -122,7 +123,7 @@ class Decoder:
     def _step(self, active: list[Sequence]) -> None:
         """Draws each sequence's next token."""
         positions = self._on_device([sequence.position for sequence in active])
-        self.slots.decode(positions, max(sequence.position for sequence in active) + 1)
+        self.slots.decode(positions, max(sequence.position for sequence in active) + 1, self.model.dtype)
         scores = self._forward(self._on_device([[sequence.last] for sequence in active]), positions[:, None])
         drawn = self.draw(scores, [sequence.number for sequence in active]).tolist()
         for sequence, token in zip(active, drawn, strict=True):

@@ -3,9 +3,9 @@
 Each sequence in hand has a slot in tensors that are allocated once. A slot that is done is given to the next request, or
 filled with the last one's content, so that the occupied slots always come first and everything works on plain slices.
 
-What an attention layer reads is kept as it is multiplied: keys are transposed, and the query heads that share a key head
-are rows of one matrix, so that nothing is copied or repeated. That makes decoding on a processor about twice as fast as
-`scaled_dot_product_attention` over a cache that grows.
+The query heads that share a key head are rows of one matrix, so that nothing is copied or repeated. On a processor keys are
+kept transposed, as they are multiplied: decoding is about twice as fast as `scaled_dot_product_attention` over a cache that
+grows. On a GPU, where starting each of several operations would cost more, that function does all in one.
 """
 
 import torch
@@ -14,6 +14,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 NAME = "selfrefine_slots"
+# Columns that a decoding pass reads are a multiple of this: a GPU's kernel would copy a mask of another width.
+ALIGNED = 16
 
 
 class Slots(Cache):
@@ -22,17 +24,18 @@ class Slots(Cache):
     Before a forward pass, `prefix`, `prefill` or `decode` says what the pass is about.
     """
 
-    def __init__(self, slots: int, length: int):
+    def __init__(self, slots: int, length: int, transposed: bool):
         super().__init__(layer_class_to_replicate=DynamicLayer)
-        self.slots, self.length = slots, length
-        # By layer: keys [slots, key heads, width, length], values [slots, key heads, length, width].
+        self.slots, self.length = slots, -(-length // ALIGNED) * ALIGNED
+        self.transposed = transposed
+        # By layer: values [slots, key heads, length, width]; keys likewise, or transposed [slots, key heads, width, length].
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
         # By layer, of the tokens that all sequences begin with: [1, key heads, shared, width].
         self.shared_keys: dict[int, torch.Tensor] = {}
         self.shared_values: dict[int, torch.Tensor] = {}
         self.shared = 0
-        # What a pass's queries do not look at (decoding), or look at (reading); None: all that comes before.
+        # Added to a pass's scores where it decodes; where it reads, what its queries look at; None: all that comes before.
         self.mask: torch.Tensor | None = None
         self.decoding = False
         self._update = self._keep_shared
@@ -69,12 +72,17 @@ class Slots(Cache):
         self._filled, self._rows, self._width = slots, rows, width
         self._update = self._fill
 
-    def decode(self, positions: torch.Tensor, longest: int) -> None:
-        """The next pass reads one token of each of the first sequences, at `positions` int[sequences], all below `longest`."""
-        self._positions, self._longest = positions, longest
+    def decode(self, positions: torch.Tensor, longest: int, dtype: torch.dtype) -> None:
+        """The next pass, computed in `dtype`, reads a token of each of the first sequences.
+
+        They stand at `positions` int[sequences], all below `longest`.
+        """
+        self._positions = positions
+        self._longest = longest if self.transposed else -(-longest // ALIGNED) * ALIGNED
         self._sequences = torch.arange(len(positions), device=positions.device)
-        columns = torch.arange(longest, device=positions.device)
-        self.mask = (columns[None] > positions[:, None])[:, None, None]
+        columns = torch.arange(self._longest, device=positions.device)
+        hidden = (columns[None] > positions[:, None])[:, None, None]
+        self.mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
         self.decoding = True
         self._update = self._extend
 
@@ -90,18 +98,19 @@ class Slots(Cache):
     def _fill(self, keys, values, layer):
         if layer not in self.keys:
             (_, heads, _, wide), deep = keys.shape, values.shape[-1]
-            self.keys[layer] = keys.new_zeros(self.slots, heads, wide, self.length)
+            shape = (wide, self.length) if self.transposed else (self.length, wide)
+            self.keys[layer] = keys.new_zeros(self.slots, heads, *shape)
             self.values[layer] = values.new_zeros(self.slots, heads, self.length, deep)
-        own, seen = self.keys[layer], self.values[layer]
+        own, seen = self._columns_of(self.keys[layer]), self.values[layer]
         start, end = self.shared, self.shared + self._width
         filled, rows, index = (part.to(keys.device) for part in (self._filled, self._rows, self._columns))
         index = index[:, None, :, None]
-        own[filled, :, :, start:end] = _pick(keys[rows], index).transpose(2, 3)
+        own[filled, :, start:end] = _pick(keys[rows], index)
         seen[filled, :, start:end] = _pick(values[rows], index)
         if not self.shared:
             return keys, values
         before, behind = self.shared_keys[layer], self.shared_values[layer]
-        own[filled, :, :, :start] = before.transpose(2, 3)
+        own[filled, :, :start] = before
         seen[filled, :, :start] = behind
         number = len(keys)
         return (
@@ -113,9 +122,13 @@ class Slots(Cache):
         number = len(keys)
         own, seen = self.keys[layer][:number], self.values[layer][:number]
         sequences, positions = self._sequences.to(keys.device), self._positions.to(keys.device)
-        own[sequences, :, :, positions] = keys[:, :, 0]
+        self._columns_of(own)[sequences, :, positions] = keys[:, :, 0]
         seen[sequences, :, positions] = values[:, :, 0]
-        return own[..., : self._longest], seen[:, :, : self._longest]
+        return own[..., : self._longest] if self.transposed else own[:, :, : self._longest], seen[:, :, : self._longest]
+
+    def _columns_of(self, keys: torch.Tensor) -> torch.Tensor:
+        """A view of a layer's keys as [slots, key heads, length, width]."""
+        return keys.transpose(2, 3) if self.transposed else keys
 
 
 def _pick(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -130,10 +143,16 @@ def attend(module, query, key, value, attention_mask, scaling: float | None = No
     if scaling is None:
         scaling = width**-0.5
     if slots.decoding:
-        grouped = query.reshape(number, key.shape[1], shared, width) * scaling
-        scores = torch.matmul(grouped, key).masked_fill_(slots.mask.to(query.device), -torch.inf)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-        made = torch.matmul(weights, value).reshape(number, heads, 1, value.shape[-1])
+        grouped = query.reshape(number, key.shape[1], shared, width)
+        mask = slots.mask.to(query)
+        if slots.transposed:
+            scores = torch.matmul(grouped * scaling, key).add_(mask)
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+            made = torch.matmul(weights, value)
+        else:
+            mask = mask.expand(-1, key.shape[1], shared, -1)
+            made = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+        made = made.reshape(number, heads, 1, value.shape[-1])
     else:
         made = scaled_dot_product_attention(
             query,
