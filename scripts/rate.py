@@ -1,7 +1,7 @@
 """Says as JSON what this machine multiplies a model's weights in, and how fast, {computed_in, gflops}.
 
 `gflops`: billions of floating-point operations a second in a product of 64 rows, as in decoding, with weights laid out as
-engine `transformers` has them.
+engine `transformers` has them; null where a GPU computes.
 """
 
 import json
@@ -24,8 +24,10 @@ def main() -> None:
 
     computed = computed_in(args.dtype, args.compute)
     rows, inner, outer = PRODUCT
-    gflops = 2 * rows * inner * outer / best_product(getattr(torch, computed)) / 1e9
-    print(json.dumps({"computed_in": computed, "gflops": round(gflops)}))
+    gflops = None
+    if not torch.cuda.is_available():
+        gflops = round(2 * rows * inner * outer / best_product(getattr(torch, computed)) / 1e9)
+    print(json.dumps({"computed_in": computed, "gflops": gflops}))
 
 
 if __name__ == "__main__":

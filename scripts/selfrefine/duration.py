@@ -1,12 +1,13 @@
 """How long a study's jobs take on this machine's processor, said before they run."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from selfrefine.planning import Assumptions, Planner
+from selfrefine.planning import Assumptions, Planner, UnknownSize
 from selfrefine.study import Study
 
 # Work that is not worth a measurement: seconds at a rate that any processor reaches.
@@ -14,21 +15,27 @@ SHORT_SECONDS, SLOW_TFLOPS = 60, 0.03
 
 
 def foretell(study: Study, assumptions: Assumptions, jobs: Iterable[tuple[str, dict[str, str]]], cores: int) -> str:
-    """A sentence on how long jobs (rule, wildcards) take on this processor, and what it computes in; "" for short work.
+    """A sentence on how long jobs (rule, wildcards) take on this processor, and what it computes in.
 
-    Reckoned from a measured rate of matrix products, and the tokens that the plan assumes.
+    "" for short work, where a model's size or the items of a split are not known yet, and where a GPU computes. Reckoned from a
+    measured rate of matrix products, and the tokens that the plan assumes.
     """
     jobs = list(jobs)
     if any(study.models[name].parameters is None for name in study.loaded()):
         return ""
     slow = {"computed_in": "", "gflops": SLOW_TFLOPS * 1e3}
-    if _seconds(study, assumptions, jobs, slow) < SHORT_SECONDS:
+    try:
+        if _seconds(study, assumptions, jobs, slow) < SHORT_SECONDS:
+            return ""
+    except UnknownSize:
         return ""
     dtype = study.students[study.study.students[0]].dtype
     threads = max(study.threads.train, study.threads.generate, study.threads.evaluate)
     command = [sys.executable, str(Path(__file__).parent.parent / "rate.py"), "--dtype", dtype]
     command += ["--threads", str(min(threads, cores)), "--compute", study.compute]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if measured["gflops"] is None:
+        return ""
     minutes = _seconds(study, assumptions, jobs, measured) * min(threads, cores) / cores / 60
     return (
         f"About {max(round(minutes), 1)} minutes from here on {cores} cores: {len(jobs)} jobs; weights of {dtype} are "
@@ -38,9 +45,9 @@ def foretell(study: Study, assumptions: Assumptions, jobs: Iterable[tuple[str, d
 
 def _seconds(study: Study, assumptions: Assumptions, jobs: list, measured: dict) -> float:
     own = assumptions.processor
-    gpu = assumptions.gpu.model_copy(
-        update={"peak_tflops": measured["gflops"] / 1e3, "generate": own.generate, "train": own.train}
-    )
+    rates = {"peak_tflops": measured["gflops"] / 1e3, "generate": own.generate, "train": own.train}
+    # Whether the weights fit is not asked here.
+    gpu = assumptions.gpu.model_copy(update={**rates, "memory_gb": math.inf})
     as_gpu = assumptions.model_copy(update={"gpu": gpu, "start_seconds": own.start_seconds})
     planner = Planner(study.model_copy(update={"cluster": None}), as_gpu)
     hours = sum(planner.cost(rule, **wildcards).gpu_hours for rule, wildcards in jobs)
