@@ -298,7 +298,10 @@ def keep_code() -> None:
     for fingerprint, script in SCRIPTS.items():
         path = code_of(fingerprint)
         if not path.exists():
-            write_json(path, snapshot(script))
+            try:
+                write_json(path, snapshot(script))
+            except OSError as error:
+                raise WorkflowError(f"{path} could not be written: {error}; free space and run again") from None
 
 
 def install() -> None:
