@@ -79,6 +79,7 @@ class Bench:
             "threads": self.args.threads,
             "batch": self.study.batch,
             "scratch": str(scratch),
+            "study": str(self.study.results.parent),
         }
         return Worker(peer, task, self.args.before if peer is BEFORE else Path(__file__).parent.parent.parent)
 

@@ -107,7 +107,8 @@ class Worker:
                 pass_fds=(asked, answered),
                 start_new_session=True,
                 env=os.environ | self._settings(task["threads"]),
-                cwd=task["scratch"],
+                # A checkpoint's manifest names its model by a path from here.
+                cwd=task["study"],
             )
         os.close(asked)
         os.close(answered)

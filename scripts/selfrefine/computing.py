@@ -24,7 +24,7 @@ GAIN_OF_ORDER = 1.05
 
 # How often a thread that waits for another looks before it sleeps, some microseconds. OpenMP's own 300,000 looks hold the core
 # against whoever is waited for, should a third process want one: stages then took forty times as long
-# (https://github.com/mlpack/mlpack/issues/1858). On an idle machine this costs nothing.
+# (https://github.com/mlpack/mlpack/issues/1858). On an idle machine it costs a few percent at most.
 LOOKS = "1000"
 
 
