@@ -82,7 +82,8 @@ def test_a_peer_that_is_not_there_is_named_with_what_brings_it(monkeypatch):
 
 
 def test_a_worker_that_cannot_load_says_why(tmp_path):
-    task = {"folder": "", "manifest": "", "compute": "float8", "threads": 1, "batch": 2, "scratch": str(tmp_path)}
+    task = {"folder": "", "manifest": "", "compute": "float8", "threads": 1, "batch": 2}
+    task |= {"scratch": str(tmp_path), "study": str(tmp_path)}
     with pytest.raises(workers.Failed, match="float8"):
         workers.Worker(workers.PEERS["transformers"], task)
 
