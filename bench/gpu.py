@@ -104,7 +104,7 @@ REPORT = "@report "
 # Seconds that a case takes at most where none was seen yet, by shape.
 GUESSES = {"tiny": 10, "135m": 15, "1b": 25, "7b": 45}
 # Logits of one prefix on two processors, in standard deviations of the logits: more than that is no rounding.
-ROUNDING = 0.2
+ROUNDING = 0.1
 
 
 def names(text: str) -> list[str]:

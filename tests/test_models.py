@@ -1,11 +1,14 @@
 """Weights: what is refused, and that a checkpoint's files are looked at before they are used."""
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from conftest import run
+from conftest import REPOSITORY, run
 from selfrefine.checkpoints import write_manifest
 from selfrefine.errors import UserError
 from selfrefine.files import write_json
@@ -19,6 +22,23 @@ def test_a_damaged_gguf_is_refused_in_one_line(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match="^file:theirs.gguf: cannot be read as GGUF"):
         convert_gguf(path, tmp_path / "out", "file:theirs.gguf")
+
+
+@pytest.mark.parametrize(
+    ("told", "looks"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")], ids=["by itself", "as told"]
+)
+@pytest.mark.parametrize("stage", ["teach", "sample", "evaluate", "instruct", "refine"])
+def test_threads_that_wait_sleep_soon_before_torch_is_there(stage, told, looks):
+    """OpenMP reads the setting when torch loads it: no stage may have loaded torch by then."""
+    program = (
+        "import os, sys; sys.path.insert(0, 'scripts'); import " + stage + "; assert 'torch' not in sys.modules; "
+        "from selfrefine.computing import bound_threads; bound_threads(2); import torch; "
+        "print(os.environ['GOMP_SPINCOUNT'], torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | told
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [looks, "2"]
 
 
 def fetch_model(source, folder):

@@ -691,9 +691,10 @@ def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage,
         assert steps["shared"][0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
         assert json.loads((tmp_path / "shared/out/config.json").read_text())["dtype"] == "bfloat16"
     for name, tensor in found["whole"].items():
-        # Weights that are saved in bfloat16 may be rounded to neighbours.
+        # Of weights that are saved in bfloat16, a few may be rounded to neighbours.
         apart = 2**-7 if tensor.dtype == torch.bfloat16 else 0
         assert torch.allclose(tensor, found["shared"][name], rtol=apart, atol=1e-3), name
+        assert stage == "instruct" or (tensor != found["shared"][name]).float().mean() < 0.01, name
 
 
 @pytest.mark.parametrize(("kept", "now", "said"), [(True, False, "that shared"), (False, True, "that did not share")])
