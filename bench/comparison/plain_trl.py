@@ -1,13 +1,14 @@
 """TRL's SFTTrainer or DPOTrainer as a user would script them: python plain_trl.py TASK, a file of JSON.
 
 {stage: sft or dpo, model, adapter (a folder or null), data: {train, validation} in chats, settings (a stage's section of the
-configuration), compute: default or float32, threads, updates (or null), output}. Hyper-parameters, LoRA and batches are the study's;
+configuration), compute: default or float32, threads, output}. Hyper-parameters, LoRA and batches are the study's;
 all else is TRL's default: bfloat16 autocast, activations recomputed, the reference's likelihoods computed at each update. The
 validation losses that decide which weights are kept are computed as often as the study does. Writes the adapter and
-`plain.json`: {seconds (of the trainer's loop), updates}.
+`plain.json`: {seconds (of the trainer's loop)}.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -33,7 +34,6 @@ def main() -> None:
     options = {
         "output_dir": str(output / "trainer"),
         "num_train_epochs": settings["epochs"],
-        "max_steps": task["updates"] or -1,
         "learning_rate": settings["learning_rate"],
         "lr_scheduler_type": "cosine",
         "per_device_train_batch_size": settings["micro_batch_size"],
@@ -50,7 +50,7 @@ def main() -> None:
         model = PeftModel.from_pretrained(model, task["adapter"], is_trainable=True)
     data = {name: Dataset.from_list(rows) for name, rows in task["data"].items() if rows}
     if dpo:
-        every = min(settings["evaluate_every"], task["updates"] or settings["evaluate_every"])
+        every = min(settings["evaluate_every"], math.ceil(len(data["train"]) / settings["batch_size"]))
         options |= {
             "warmup_steps": settings["warmup_steps"],
             "eval_strategy": "steps",
@@ -71,8 +71,7 @@ def main() -> None:
     trainer.train()
     trainer.save_model(str(output))
     seconds = sum(entry.get("train_runtime", 0.0) for entry in trainer.state.log_history)
-    made = {"seconds": seconds, "updates": trainer.state.global_step}
-    (output / "plain.json").write_text(json.dumps(made))
+    (output / "plain.json").write_text(json.dumps({"seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def script(args: argparse.Namespace, study: Quickstart, made: Path, compute: str
     trl = "default" if compute == "bfloat16" else compute
     steps: dict[str, float] = {}
 
-    task = shared | {"stage": "sft", "adapter": None, "compute": trl, "updates": None, "output": str(folder / "sft")}
+    task = shared | {"stage": "sft", "adapter": None, "compute": trl, "output": str(folder / "sft")}
     task |= {"data": {"train": work.demonstrations()}, "settings": study.settings["instruct"]}
     steps["SFT with TRL"] = _run_trl(task, folder)
 
@@ -105,7 +105,7 @@ def script(args: argparse.Namespace, study: Quickstart, made: Path, compute: str
     adapters = {"baseline": None, "instruct": folder / "sft"}
     if data["train"] and data["validation"]:
         settings = study.settings["refine"] | {"lora": study.settings["instruct"]["lora"]}
-        task = shared | {"stage": "dpo", "adapter": str(folder / "sft"), "compute": trl, "updates": None}
+        task = shared | {"stage": "dpo", "adapter": str(folder / "sft"), "compute": trl}
         task |= {"data": data, "settings": settings, "output": str(folder / "dpo")}
         steps["DPO with TRL"] = _run_trl(task, folder)
         adapters["refine"] = folder / "dpo"

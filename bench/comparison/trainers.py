@@ -22,8 +22,8 @@ from selfrefine.files import read_json
 
 # As many rows as are multiplied at once to find the rate of a product: more does not raise it.
 ROWS = 1024
-# Updates of a side that the machine has no fast product for.
-FEW = 2
+# What a side gets that the machine has no fast product for: one update of a few examples.
+FEW = 4
 
 
 def training(args: argparse.Namespace, study: Quickstart) -> None:
@@ -50,7 +50,7 @@ def training(args: argparse.Namespace, study: Quickstart) -> None:
     sides = Sides(args, study, "instruct", settings, study.base, None, narrow=best["bfloat16"] > best["float32"])
     sides.files = ["--demonstrations", study.demonstrations_file]
     sides.data = {"train": rows, "validation": []}
-    sides.tokens, sides.steps = tokens * len(rows) * settings["epochs"], steps
+    sides.tokens, sides.examples = tokens, len(rows) * settings["epochs"]
     found = sides.measure()
     for dtype, ways in limits.items():
         text = ", ".join(
@@ -89,7 +89,7 @@ def preference(args: argparse.Namespace, study: Quickstart) -> None:
     machine = described(args.threads) | {"gemm_gflops": rates}
     sides = Sides(args, study, "refine", settings, start, adapter, narrow=rates["bfloat16"] > rates["float32"])
     sides.files, sides.data = ["--pairs", path], pairs
-    sides.tokens, sides.steps = whole * settings["epochs"], steps
+    sides.tokens, sides.examples = whole / max(1, len(pairs["train"])), len(pairs["train"]) * settings["epochs"]
     finish("preference", machine, sides.measure(), None)
 
 
@@ -119,7 +119,8 @@ def finish(bench: str, machine: dict, found: dict[str, dict], limit: dict | None
 class Sides:
     """The sides of one stage, run in turns: ours, another checkout's, TRL as it comes and TRL in float32.
 
-    Where bfloat16 is slow (not `narrow`), TRL as it comes makes only a few updates, and its rate is reckoned from those.
+    Where bfloat16 is slow (not `narrow`), TRL as it comes gets one update of a few examples. `tokens` are those of one example
+    on average, `examples` those of all epochs.
     """
 
     def __init__(self, args, study: Quickstart, stage: str, settings: dict, start: Path, adapter, narrow: bool):
@@ -127,7 +128,7 @@ class Sides:
         self.start, self.adapter, self.narrow = start, adapter, narrow
         self.files: list = []
         self.data: dict[str, list[dict]] = {}
-        self.tokens, self.steps = 0.0, 0
+        self.tokens, self.examples = 0.0, 0
         self._runs = 0
 
     def measure(self) -> dict[str, dict]:
@@ -135,19 +136,19 @@ class Sides:
         sides = {"ours": lambda: self.ours(ROOT)}
         if self.args.before:
             sides["before"] = lambda: self.ours(self.args.before.resolve())
-        sides["trl"] = lambda: self.plain("default", None if self.narrow else FEW)
-        sides["trl-float32"] = lambda: self.plain("float32", None)
+        sides["trl"] = lambda: self.plain("default", few=not self.narrow)
+        sides["trl-float32"] = lambda: self.plain("float32")
         found: dict[str, dict] = {}
         for _ in range(1 if self.args.quick else 2):
             for name, side in sides.items():
                 row = side()
-                row["rate"] = self.tokens * row["updates"] / self.steps / row["loop_seconds"]
+                row["rate"] = self.tokens * row["examples"] / row["loop_seconds"]
                 if name not in found or row["rate"] > found[name]["rate"]:
                     found[name] = row
         rows = [
             [
                 name,
-                row["updates"],
+                row["examples"],
                 row["loop_seconds"],
                 row["rate"],
                 row["whole_seconds"],
@@ -155,7 +156,7 @@ class Sides:
             ]
             for name, row in found.items()
         ]
-        table(["", "updates", "loop, s", "tokens/s", "whole process, s", "ours over it"], rows)
+        table(["", "examples", "loop, s", "tokens/s", "whole process, s", "ours over it"], rows)
         return found
 
     def folder(self) -> Path:
@@ -184,28 +185,36 @@ class Sides:
         record = read_json(made / "provenance.json")
         figures = record["figures"]
         loop = figures["training_seconds"] + figures.get("reference_seconds", 0.0)
-        made = {"loop_seconds": loop, "whole_seconds": seconds, "updates": figures["updates"]}
+        made = {"loop_seconds": loop, "whole_seconds": seconds, "examples": self.examples}
         # An older checkout's record does not name it.
         return made | {"compute": record["machine"].get("computed_in")}
 
-    def plain(self, compute: str, updates: int | None) -> dict:
-        """One run of TRL."""
+    def plain(self, compute: str, few: bool = False) -> dict:
+        """One run of TRL, of all examples or of `FEW`."""
         made = self.folder()
+        data, settings = self.data, self.settings
+        if few:
+            share = FEW / len(data["train"])
+            data = {
+                "train": data["train"][:FEW],
+                "validation": data["validation"][: round(len(data["validation"]) * share)],
+            }
+            settings = settings | {"epochs": 1, "batch_size": FEW, "micro_batch_size": 2}
         task = {
             "stage": "dpo" if self.stage == "refine" else "sft",
             "model": str(self.study.model),
             "adapter": str(self.adapter) if self.adapter else None,
-            "data": self.data,
-            "settings": self.settings,
+            "data": data,
+            "settings": settings,
             "compute": compute,
             "threads": self.args.threads,
-            "updates": updates,
             "output": str(made),
         }
         script = ROOT / "bench/comparison/plain_trl.py"
         seconds = run([sys.executable, script, write(made / "task.json", task)], made)
         made = read_json(made / "plain.json")
-        return {"loop_seconds": made["seconds"], "whole_seconds": seconds, "updates": made["updates"]}
+        examples = FEW if few else self.examples
+        return {"loop_seconds": made["seconds"], "whole_seconds": seconds, "examples": examples}
 
 
 def run(command: list, folder: Path, cwd: Path | None = None, **settings: str) -> float:
