@@ -5,16 +5,16 @@
 
 from snakemake.utils import min_version
 
-min_version("9.27")
+min_version("9.0")
 
 
-configfile: "config/benchmarks.yaml"
-configfile: "config/recipes.yaml"
+configfile: f"{workflow.basedir}/config/benchmarks.yaml"
+configfile: f"{workflow.basedir}/config/recipes.yaml"
 
 
-if "study" not in config:
+if not {"models", "students", "teachers"}.intersection(config):
 
-    configfile: "config/config.yaml"
+    configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 report: "report/workflow.rst"
@@ -40,21 +40,14 @@ localrules:
 
 
 rule all:
+    """The study: its tables, figures, claims and pages, and these under their names."""
     input:
-        "results/summary.md",
-        "results/claims.md",
-        "results/claims.json",
-        "results/configuration.yaml",
-        "results/reading.html",
-        expand("results/tables/{table}.csv", table=[*TABLES, "sources"]),
-        expand("results/figures/{figure}.{format}", figure=study.figures(), format=["svg", "pdf", "png"]),
-        expand("results/tables/paper/{layout}.{format}", layout=study.layouts(), format=["csv", "md", "tex"]),
+        lambda wildcards: [*(str(one.record) for one in finals.all()), finals.shown()],
 
 
 onstart:
-    queueing.refuse_without_cluster(workflow, study)
-    accompany(workflow, sys.stderr)
+    begin(workflow, sys.stderr)
 
 
 onsuccess:
-    show_summary("results/summary.md")
+    end(workflow)

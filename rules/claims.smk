@@ -6,25 +6,28 @@ localrules:
 
 
 rule claims:
+    """The verdict on each of the paper's claims, with every comparison behind it."""
     input:
-        [cell["samples"] for cell in INDEX["cells"]],
-        index="results/index/tables.json",
+        index=made("claims", "index"),
+        samples=made("claims", "samples"),
     output:
-        markdown=report("results/claims.md", category="Claims", caption="../report/claims.rst"),
-        json="results/claims.json",
-        provenance="results/claims.provenance.json",
+        report(
+            update("results/store/claims/{key}/claims.md"),
+            category="Claims",
+            caption="../report/claims.rst",
+        ),
+        record=update("results/store/claims/{key}/record.json"),
     log:
-        "logs/claims.log",
+        "logs/claims/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("claims"),
-        code=code("scripts/claims.py"),
+        code=code("claims"),
     shell:
-        "python scripts/claims.py"
+        'python "$SELFREFINE/claims.py"'
         " --recipe {params.recipe:q}"
         " --index {input.index}"
-        " --markdown {output.markdown}"
-        " --json {output.json}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

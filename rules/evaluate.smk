@@ -1,71 +1,69 @@
 # Any checkpoint on any benchmark's test split, with lm-eval and the sampler's own prompts and extraction.
 
 
-# Exporting writes three small files. Evaluating is a cluster's job each time: a model of 7B is loaded within a minute and
-# writes for several, beside which half a minute of queueing is little, and a group would ask for the memory of all its
-# members together and for time that holds them one after the other.
+# Exporting writes three small files.
 localrules:
     export_task,
 
 
 rule export_task:
+    """A test split as a task that lm-eval runs."""
     input:
-        questions="results/benchmarks/{task}/test.jsonl",
+        questions=made("export_task", "items"),
     output:
-        yaml="results/lm_eval/{task}/{task}.yaml",
-        documents="results/lm_eval/{task}/docs.jsonl",
-        extraction="results/lm_eval/{task}/answers.py",
-        provenance="results/lm_eval/{task}/provenance.json",
+        record=update("results/store/export_task/{name}/{key}/record.json"),
     log:
-        "logs/export_task/{task}.log",
+        "logs/export_task/{name}/{key}.log",
+    priority: 1
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("export_task"),
-        code=code("scripts/export_task.py"),
+        code=code("export_task"),
     shell:
-        "python scripts/export_task.py"
+        'python "$SELFREFINE/export_task.py"'
         " --recipe {params.recipe:q}"
         " --items {input.questions}"
-        " --yaml {output.yaml}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule evaluate:
+    """A checkpoint's judged answers to a test split."""
     input:
-        checkpoint="results/checkpoints/{checkpoint}/manifest.json",
-        task="results/lm_eval/{task}/{task}.yaml",
-        documents="results/lm_eval/{task}/docs.jsonl",
-        extraction="results/lm_eval/{task}/answers.py",
+        checkpoint=made("evaluate", "checkpoint"),
+        task=made("evaluate", "task"),
+        before=evaluated_before,
     output:
-        report="results/reports/{checkpoint}/{task}.json",
-        samples="results/reports/{checkpoint}/{task}.samples.jsonl",
-        provenance="results/reports/{checkpoint}/{task}.provenance.json",
+        record=update("results/store/evaluate/{names}/{key}/record.json"),
     log:
-        "logs/evaluate/{checkpoint}/{task}.log",
+        "logs/evaluate/{names}/{key}.log",
+    group:
+        EVALUATIONS
     conda:
         STUDENT_ENVIRONMENT
     threads: study.threads.evaluate
     resources:
         gpu=needs("gpu", "evaluate"),
         mem_mb=needs("mem_mb", "evaluate"),
-        runtime=needs("runtime", "evaluate"),
+        runtime=evaluation_minutes,
         login=0,
     params:
         recipe=recipe("evaluate"),
-        code=code("scripts/evaluate.py"),
+        code=code("evaluate"),
+        also=also("evaluate"),
         vllm=vllm_flags(study.engine),
         compute=compute_flag(),
     shell:
-        "HF_HUB_OFFLINE=1 python scripts/evaluate.py"
+        'HF_HUB_OFFLINE=1 python "$SELFREFINE/evaluate.py"'
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --task {input.task}"
+        " --also {params.also:q}"
         " --threads {threads}"
         " {params.vllm}"
         " {params.compute}"
-        " --report {output.report}"
-        " --samples {output.samples}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

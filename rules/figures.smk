@@ -1,9 +1,5 @@
 # Figures, and the tables laid out as in the paper: those that the study's design gives content to.
 
-import re
-
-from selfrefine.outputs import figure_files, layout_files
-
 
 localrules:
     plot,
@@ -11,64 +7,61 @@ localrules:
 
 
 rule plot:
+    """A figure, as SVG, PDF and PNG."""
     input:
-        training_logs,
-        lambda wildcards: figure_files(wildcards.figure),
+        tables=made("plot", "tables"),
+        index=made("plot", "index"),
+        behind=made("plot", "behind"),
     output:
-        svg=report(
-            "results/figures/{figure}.svg",
+        report(
+            update("results/store/plot/{name}/{key}/{name}.svg"),
             category="Figures",
-            labels={"figure": "{figure}"},
+            labels={"figure": "{name}"},
             caption="../report/figures.rst",
         ),
-        pdf="results/figures/{figure}.pdf",
-        png="results/figures/{figure}.png",
-        provenance="results/figures/{figure}.provenance.json",
+        record=update("results/store/plot/{name}/{key}/record.json"),
     log:
-        "logs/plot/{figure}.log",
-    wildcard_constraints:
-        figure="|".join(map(re.escape, study.figures())),
+        "logs/plot/{name}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("plot"),
-        code=code("scripts/plot.py"),
+        code=code("plot"),
+        drawn=flagged("plot", "tables", "index"),
     shell:
-        "python scripts/plot.py"
+        'python "$SELFREFINE/plot.py"'
         " --recipe {params.recipe:q}"
-        " --tables results/tables"
-        " --index results/index/training.json"
-        " --svg {output.svg}"
-        " --provenance {output.provenance}"
+        " {params.drawn}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule layout:
+    """A table laid out as in the paper, as CSV, Markdown and LaTeX."""
     input:
-        lambda wildcards: layout_files(study, wildcards.layout),
+        tables=made("layout", "tables"),
+        behind=made("layout", "behind"),
     output:
-        csv="results/tables/paper/{layout}.csv",
-        md=report(
-            "results/tables/paper/{layout}.md",
+        report(
+            update("results/store/layout/{name}/{key}/{name}.md"),
             category="Tables",
-            labels={"table": "{layout}"},
+            labels={"table": "{name}"},
             caption="../report/layouts.rst",
         ),
-        tex="results/tables/paper/{layout}.tex",
-        provenance="results/tables/paper/{layout}.provenance.json",
+        record=update("results/store/layout/{name}/{key}/record.json"),
     log:
-        "logs/layout/{layout}.log",
-    wildcard_constraints:
-        layout="|".join(map(re.escape, study.layouts())),
+        "logs/layout/{name}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("layout"),
-        code=code("scripts/layout.py"),
+        code=code("layout"),
+        tables=flagged("layout", "tables"),
     shell:
-        "python scripts/layout.py"
+        'python "$SELFREFINE/layout.py"'
         " --recipe {params.recipe:q}"
-        " --tables results/tables"
-        " --csv {output.csv}"
-        " --provenance {output.provenance}"
+        " {params.tables}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

@@ -2,19 +2,15 @@
 
 
 rule instruct:
+    """A checkpoint that has learned from a teacher's demonstrations."""
     input:
-        start="results/checkpoints/{student}/base/manifest.json",
-        questions="results/benchmarks/{task}/train.jsonl",
-        demonstrations="results/demonstrations/{teacher}/{task}.jsonl",
+        start=made("instruct", "start"),
+        questions=made("instruct", "items"),
+        demonstrations=made("instruct", "demonstrations"),
     output:
-        multiext(
-            "results/checkpoints/{student}/instruct/{teacher}/{task}/{share}/{seed}/",
-            manifest="manifest.json",
-            training="training.jsonl",
-            provenance="provenance.json",
-        ),
+        record=update("results/store/instruct/{names}/{key}/record.json"),
     log:
-        "logs/instruct/{student}/{teacher}/{task}/{share}/{seed}.log",
+        "logs/instruct/{names}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.train
@@ -25,19 +21,18 @@ rule instruct:
         login=0,
     params:
         recipe=recipe("instruct"),
-        code=code("scripts/instruct.py"),
+        code=code("instruct"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
         compute=compute_flag(),
     shell:
-        "HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} scripts/instruct.py"
+        'HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} "$SELFREFINE/instruct.py"'
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"
         " --demonstrations {input.demonstrations}"
         " --threads {threads}"
         " {params.compute}"
-        " --manifest {output.manifest}"
-        " --log {output.training}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

@@ -7,14 +7,16 @@ localrules:
 
 
 rule sample:
+    """The paths that a checkpoint samples for the training items."""
     input:
-        checkpoint="results/checkpoints/{start}/manifest.json",
-        questions="results/benchmarks/{task}/train.jsonl",
+        checkpoint=made("sample", "checkpoint"),
+        questions=made("sample", "items"),
     output:
-        paths="results/paths/{start}/{task}/{share}/{seed}.jsonl",
-        provenance="results/paths/{start}/{task}/{share}/{seed}.provenance.json",
+        record=update("results/store/sample/{names}/{key}/record.json"),
     log:
-        "logs/sample/{start}/{task}/{share}/{seed}.log",
+        "logs/sample/{names}/{key}.log",
+    # Before evaluations of the same checkpoint, which it may take along.
+    priority: 1
     conda:
         STUDENT_ENVIRONMENT
     threads: study.threads.generate
@@ -25,61 +27,59 @@ rule sample:
         login=0,
     params:
         recipe=recipe("sample"),
-        code=code("scripts/sample.py"),
+        code=code("sample"),
+        also=also("sample"),
         vllm=vllm_flags(study.engine),
         compute=compute_flag(),
     shell:
-        "HF_HUB_OFFLINE=1 python scripts/sample.py"
+        'HF_HUB_OFFLINE=1 python "$SELFREFINE/sample.py"'
         " --recipe {params.recipe:q}"
         " --checkpoint {input.checkpoint}"
         " --items {input.questions}"
+        " --also {params.also:q}"
         " --threads {threads}"
         " {params.vllm}"
         " {params.compute}"
-        " --output {output.paths}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule pair:
+    """Preference pairs of a checkpoint's paths, chosen by a recipe."""
     input:
-        unpack(demonstrations_for_pairs),
-        paths="results/paths/{start}/{task}/{share}/{seed}.jsonl",
+        paths=made("pair", "paths"),
+        demonstrations=made("pair", "demonstrations"),
     output:
-        pairs="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.jsonl",
-        provenance="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.provenance.json",
+        record=update("results/store/pair/{names}/{key}/record.json"),
     log:
-        "logs/pair/{start}/{task}/{recipe}/{share}/{seed}.log",
+        "logs/pair/{names}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("pair"),
-        code=code("scripts/pair.py"),
-        demonstrations=flags(demonstrations_for_pairs),
+        code=code("pair"),
+        demonstrations=flagged("pair", "demonstrations"),
     shell:
-        "python scripts/pair.py"
+        'python "$SELFREFINE/pair.py"'
         " --recipe {params.recipe:q}"
         " --paths {input.paths}"
         " {params.demonstrations}"
-        " --output {output.pairs}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule refine:
+    """A checkpoint refined on preference pairs."""
     input:
-        start=refinement_start,
-        questions="results/benchmarks/{task}/train.jsonl",
-        pairs="results/pairs/{start}/{task}/{recipe}/{share}/{seed}.jsonl",
+        start=made("refine", "start"),
+        questions=made("refine", "items"),
+        pairs=made("refine", "pairs"),
     output:
-        multiext(
-            "results/checkpoints/{start}/refine/{task}/{recipe}/{share}/{seed}/",
-            manifest="manifest.json",
-            training="training.jsonl",
-            provenance="provenance.json",
-        ),
+        record=update("results/store/refine/{names}/{key}/record.json"),
     log:
-        "logs/refine/{start}/{task}/{recipe}/{share}/{seed}.log",
+        "logs/refine/{names}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     threads: study.threads.train
@@ -90,19 +90,18 @@ rule refine:
         login=0,
     params:
         recipe=recipe("refine"),
-        code=code("scripts/refine.py"),
+        code=code("refine"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
         compute=compute_flag(),
     shell:
-        "HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} scripts/refine.py"
+        'HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} "$SELFREFINE/refine.py"'
         " --recipe {params.recipe:q}"
         " --start {input.start}"
         " --items {input.questions}"
         " --pairs {input.pairs}"
         " --threads {threads}"
         " {params.compute}"
-        " --manifest {output.manifest}"
-        " --log {output.training}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

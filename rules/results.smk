@@ -1,136 +1,146 @@
-# Tables, a summary, and a page to read paths and pairs on; figures and laid-out tables are in figures.smk.
+# Tables, a summary, a page to read paths and pairs on, and all results under their names; figures are in figures.smk.
 
 
 localrules:
-    index,
+    listing,
     configuration,
-    sources_table,
+    sources,
     tables,
     summarise,
     read,
+    show,
 
 
-INDEX = study.index()
-TABLES = [
-    "accuracy",
-    "arms",
-    "comparisons",
-    "lengths",
-    "demonstrations",
-    "paths",
-    "solving",
-    "pairs",
-    "stages",
-    "costs",
-]
-
-
-rule index:
+rule listing:
+    """A text that the configuration alone decides, such as what the tables are made of."""
     output:
-        "results/index/{part}.json",
+        record=update("results/store/listing/{name}/{key}/record.json"),
     log:
-        "logs/index/{part}.log",
+        "logs/listing/{name}/{key}.log",
+    wildcard_constraints:
+        name="(?!(?:configuration|sources)/)[a-z]+",
     params:
-        text=text(study.listing),
+        text=lambda wildcards: finals.text(artifact_of("listing", wildcards).of["part"]),
     run:
-        write_text(output[0], params.text)
+        write_listing(output.record, params.text)
 
 
-rule configuration:
-    output:
-        report("results/configuration.yaml", category="Configuration", caption="../report/configuration.rst"),
-    log:
-        "logs/configuration.log",
-    params:
-        text=text(study.yaml),
-    run:
-        write_text(output[0], params.text)
-
-
-rule sources_table:
+use rule listing as configuration with:
     output:
         report(
-            "results/tables/sources.csv",
+            update("results/store/listing/{name}/{key}/configuration.yaml"),
+            category="Configuration",
+            caption="../report/configuration.rst",
+        ),
+        record=update("results/store/listing/{name}/{key}/record.json"),
+    wildcard_constraints:
+        name="configuration",
+
+
+use rule listing as sources with:
+    output:
+        report(
+            update("results/store/listing/{name}/{key}/sources.csv"),
             category="Tables",
             labels={"table": "sources"},
             caption="../report/tables.rst",
         ),
-    log:
-        "logs/sources_table.log",
-    params:
-        text=text(study.sources_csv),
-    run:
-        write_text(output[0], params.text)
+        record=update("results/store/listing/{name}/{key}/record.json"),
+    wildcard_constraints:
+        name="sources",
 
 
 rule tables:
+    """The study's tables, from judged answers and records."""
     input:
-        [cell["samples"] for cell in INDEX["cells"]],
-        INDEX["paths"],
-        INDEX["records"],
-        index="results/index/tables.json",
+        index=made("tables", "index"),
+        behind=made("tables", "samples", "behind"),
     output:
         report(
-            expand("results/tables/{table}.csv", table=TABLES),
+            update(expand("results/store/tables/{{key}}/{table}.csv", table=TABLES)),
             category="Tables",
             labels=lambda wildcards, output: {"table": "all"},
             caption="../report/tables.rst",
         ),
-        provenance="results/tables/provenance.json",
+        record=update("results/store/tables/{key}/record.json"),
     log:
-        "logs/tables.log",
+        "logs/tables/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("tables"),
-        code=code("scripts/tables.py"),
+        code=code("tables"),
     shell:
-        "python scripts/tables.py"
+        'python "$SELFREFINE/tables.py"'
         " --recipe {params.recipe:q}"
         " --index {input.index}"
-        " --folder results/tables"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule summarise:
+    """The summary."""
     input:
-        expand("results/tables/{table}.csv", table=TABLES),
+        tables=made("summarise", "tables"),
     output:
-        summary=report("results/summary.md", category="Summary", caption="../report/summary.rst"),
-        provenance="results/summary.provenance.json",
+        report(
+            update("results/store/summarise/{key}/summary.md"),
+            category="Summary",
+            caption="../report/summary.rst",
+        ),
+        record=update("results/store/summarise/{key}/record.json"),
     log:
-        "logs/summarise.log",
+        "logs/summarise/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("summarise"),
-        code=code("scripts/summarise.py"),
+        code=code("summarise"),
     shell:
-        "python scripts/summarise.py"
+        'python "$SELFREFINE/summarise.py"'
         " --recipe {params.recipe:q}"
-        " --tables results/tables"
-        " --output {output.summary}"
-        " --provenance {output.provenance}"
+        " --tables {input.tables}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule read:
+    """A page on which a person reads sampled paths and pairs."""
     input:
-        [INDEX[kind] for kind in ("items", "paths", "pairs")],
-        index="results/index/reading.json",
+        index=made("read", "index"),
+        behind=made("read", "behind"),
     output:
-        page=report("results/reading.html", category="Paths and pairs", caption="../report/reading.rst"),
-        provenance="results/reading.provenance.json",
+        report(
+            update("results/store/read/{key}/reading.html"),
+            category="Paths and pairs",
+            caption="../report/reading.rst",
+        ),
+        record=update("results/store/read/{key}/record.json"),
     log:
-        "logs/read.log",
+        "logs/read/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
-        code=code("scripts/read.py"),
+        code=code("read"),
     shell:
-        "python scripts/read.py"
+        'python "$SELFREFINE/read.py"'
         " --index {input.index}"
-        " --output {output.page}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
+
+
+rule show:
+    """All results of the study under their names, as links into the store."""
+    input:
+        lambda wildcards: at_any_age([str(one.record) for one in finals.all()], finals.shown()),
+    output:
+        shown="results/{study}/.shown/{key}.{time}",
+    log:
+        "logs/show/{study}/{key}.{time}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    shell:
+        'python "$SELFREFINE/show.py" --records {input} --shown {output.shown} &> {log}'

@@ -1,96 +1,82 @@
-# Raw benchmark files and model weights, fetched and checked; items in disjoint splits; students as they come.
+# Raw benchmark files and model weights, fetched and checked; items in disjoint splits.
 
 
-# Fetching needs the network, which compute nodes often lack; the others read small files and end within seconds.
+# Fetching needs the network, which compute nodes often lack; preparing reads small files and ends within seconds.
 localrules:
     fetch,
     fetch_model,
     prepare,
-    base,
 
 
 rule fetch:
-    input:
-        source_files,
+    """A benchmark's file as it was fetched."""
     output:
-        raw="results/benchmarks/{task}/raw/{file}",
-        provenance="results/benchmarks/{task}/raw/{file}.provenance.json",
+        record=update("results/store/fetch/{name}/{key}/record.json"),
     log:
-        "logs/fetch/{task}/{file}.log",
+        "logs/fetch/{name}/{key}.log",
+    # Before what loads weights: a checkpoint is evaluated along with another benchmark only if that is at hand.
+    priority: 1
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("fetch"),
-        code=code("scripts/fetch.py"),
+        code=code("fetch"),
+        source=source,
+        sources=sources("fetch"),
     shell:
-        "python scripts/fetch.py"
+        'python "$SELFREFINE/fetch.py"'
         " --recipe {params.recipe:q}"
-        " --output {output.raw}"
-        " --provenance {output.provenance}"
+        " --source {params.source:q}"
+        " --sources {params.sources:q}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule fetch_model:
-    input:
-        source_files,
+    """A model's weights, as safetensors."""
     output:
-        manifest="results/models/{model}/manifest.json",
-        provenance="results/models/{model}/provenance.json",
+        record=update("results/store/fetch_model/{model}/{key}/record.json"),
     log:
-        "logs/fetch_model/{model}.log",
+        "logs/fetch_model/{model}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("fetch_model"),
-        code=code("scripts/fetch_model.py"),
+        code=code("fetch_model"),
+        source=source,
+        sources=sources("fetch_model"),
     shell:
-        "python scripts/fetch_model.py"
+        'python "$SELFREFINE/fetch_model.py"'
         " --recipe {params.recipe:q}"
-        " --manifest {output.manifest}"
-        " --provenance {output.provenance}"
+        " --source {params.source:q}"
+        " --sources {params.sources:q}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
 rule prepare:
+    """A benchmark's split as checked items; a training split repeats nothing of the test split."""
     input:
-        held_out_file,
-        raw=raw_file,
+        raw=made("prepare", "raw"),
+        held_out=made("prepare", "held_out"),
     output:
-        questions="results/benchmarks/{task}/{split}.jsonl",
-        provenance="results/benchmarks/{task}/{split}.provenance.json",
+        record=update("results/store/prepare/{name}/{key}/record.json"),
     log:
-        "logs/prepare/{task}/{split}.log",
+        "logs/prepare/{name}/{key}.log",
+    priority: 1
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("prepare"),
-        code=code("scripts/prepare.py"),
-        held_out=flags(held_out),
+        code=code("prepare"),
+        held_out=flagged("prepare", "held_out"),
     shell:
-        "python scripts/prepare.py"
+        'python "$SELFREFINE/prepare.py"'
         " --recipe {params.recipe:q}"
         " --raw {input.raw}"
         " {params.held_out}"
-        " --output {output.questions}"
-        " --provenance {output.provenance}"
-        " &> {log}"
-
-
-rule base:
-    input:
-        model=lambda wildcards: f"results/models/{study.students[wildcards.student].model}/manifest.json",
-    output:
-        manifest="results/checkpoints/{student}/base/manifest.json",
-        provenance="results/checkpoints/{student}/base/provenance.json",
-    log:
-        "logs/base/{student}.log",
-    conda:
-        "../envs/pipeline.yaml"
-    params:
-        code=code("scripts/base.py"),
-    shell:
-        "python scripts/base.py"
-        " --model {input.model}"
-        " --manifest {output.manifest}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

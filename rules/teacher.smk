@@ -1,7 +1,7 @@
-# The teacher answers every item of a split; its right, whole answers to the training items become demonstrations.
+# The teacher answers every item of a split; its correct, whole answers to the training items become demonstrations.
 
 
-# Looking answers up and keeping the right ones takes less than a second; queueing for a node takes half a minute.
+# Looking answers up and keeping the correct ones takes less than a second; queueing for a node takes half a minute.
 localrules:
     ask,
     estimate,
@@ -9,14 +9,14 @@ localrules:
 
 
 rule teach:
+    """What a teacher whose weights are at hand answers to a split."""
     input:
-        unpack(teacher_source),
-        questions="results/benchmarks/{task}/{split}.jsonl",
+        questions=made("teach", "items"),
+        model=made("teach", "model"),
     output:
-        answers="results/completions/{teacher}/{task}/{split}-{style}.jsonl",
-        provenance="results/completions/{teacher}/{task}/{split}-{style}.provenance.json",
+        record=update("results/store/teach/{teacher}/{name}/{key}/record.json"),
     log:
-        "logs/teach/{teacher}/{task}/{split}-{style}.log",
+        "logs/teach/{teacher}/{name}/{key}.log",
     wildcard_constraints:
         teacher=teachers_but(study.asked_here()),
     conda:
@@ -29,20 +29,22 @@ rule teach:
         login=0,
     params:
         recipe=recipe("teach"),
-        code=code("scripts/teach.py"),
-        source=flags(teacher_source),
+        code=code("teach"),
+        source=flagged("teach", "model"),
+        sources=sources("teach"),
         vllm=teacher_vllm_flags,
         compute=compute_flag(),
     shell:
-        "HF_HUB_OFFLINE=1 python scripts/teach.py"
+        'HF_HUB_OFFLINE=1 python "$SELFREFINE/teach.py"'
         " --recipe {params.recipe:q}"
         " --items {input.questions}"
         " {params.source}"
+        " --sources {params.sources:q}"
         " --threads {threads}"
         " {params.vllm}"
         " {params.compute}"
-        " --output {output.answers}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"
 
 
@@ -56,42 +58,43 @@ use rule teach as ask with:
         login=1,
     params:
         recipe=recipe("teach"),
-        code=code("scripts/teach.py"),
+        code=code("teach"),
         source=server_or_recording,
+        sources=sources("teach"),
         vllm=teacher_vllm_flags,
         compute=compute_flag(),
 
 
-# `snakemake estimate` says what the requests that are not answered yet would cost.
 rule estimate:
+    """What it would cost to ask the served teachers what is not answered yet; `snakemake estimate`."""
     input:
-        [row["items"] for row in study.asked()],
-        asked="results/index/asked.json",
+        questions=lambda wildcards: [str(one.record) for one in finals.asked_items()],
+        asked=lambda wildcards: str(finals.listing("asked").record),
     log:
         "logs/estimate.log",
     conda:
         "../envs/pipeline.yaml"
     shell:
-        "python scripts/estimate.py --asked {input.asked} | tee {log}"
+        'python "$SELFREFINE/estimate.py" --asked {input.asked} | tee {log}'
 
 
 rule demonstrate:
+    """The answers of a teacher that a student learns from."""
     input:
-        answers="results/completions/{teacher}/{task}/train-cot.jsonl",
+        answers=made("demonstrate", "answers"),
     output:
-        demonstrations="results/demonstrations/{teacher}/{task}.jsonl",
-        provenance="results/demonstrations/{teacher}/{task}.provenance.json",
+        record=update("results/store/demonstrate/{names}/{key}/record.json"),
     log:
-        "logs/demonstrate/{teacher}/{task}.log",
+        "logs/demonstrate/{names}/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
         recipe=recipe("demonstrate"),
-        code=code("scripts/demonstrate.py"),
+        code=code("demonstrate"),
     shell:
-        "python scripts/demonstrate.py"
+        'python "$SELFREFINE/demonstrate.py"'
         " --recipe {params.recipe:q}"
         " --answers {input.answers}"
-        " --output {output.demonstrations}"
-        " --provenance {output.provenance}"
+        " --code {params.code:q}"
+        " --record {output.record}"
         " &> {log}"

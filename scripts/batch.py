@@ -3,7 +3,7 @@
 export   writes the requests that the store does not answer as batch input
 import   takes a batch's output file, and its error file, into the store
 
-The study then finds the answers in the store. `results/index/asked.json` and the items are made by `snakemake estimate`.
+The study then finds the answers in the teacher's store. `snakemake estimate` makes the listing of what is asked, and the items.
 """
 
 import argparse
@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 from selfrefine import cli
-from selfrefine.asking import Asked, read_asked
+from selfrefine.asking import Asked, asked_file, read_asked
 from selfrefine.engines.chat import Malformed, answer_of, body_of, error_in, filtered, is_filtered
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
+from selfrefine.opening import open_study
 
 # What the API takes in one file.
 LARGEST = 50_000
@@ -38,15 +39,17 @@ def arguments() -> argparse.Namespace:
     taking.add_argument("files", nargs="+", type=Path, help="the batch's output and error files")
     for command in (export, taking):
         command.add_argument("--teacher", required=True, help="the teacher's name in the study")
-        command.add_argument("--asked", type=Path, default=Path("results/index/asked.json"), help="what the study asks")
+        command.add_argument("--configfile", type=Path, nargs="*", default=[], help="as for snakemake")
+        command.add_argument("--asked", type=asked_file, help="the listing of what a study asks (default: the study's)")
     return parser.parse_args()
 
 
 def asked_of(args: argparse.Namespace) -> Asked:
     """What the study asks of the teacher."""
-    found = {asked.teacher: asked for asked in read_asked(args.asked)}
+    path = args.asked or open_study(args.configfile).listed("asked")
+    found = {asked.teacher: asked for asked in read_asked(path)}
     if args.teacher not in found:
-        raise UserError(f"{args.asked}: no served teacher {args.teacher!r}; it names {', '.join(found) or 'none'}")
+        raise UserError(f"{path}: no served teacher {args.teacher!r}; it names {', '.join(found) or 'none'}")
     return found[args.teacher]
 
 

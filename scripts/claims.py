@@ -12,9 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine import claims, cli
-from selfrefine.files import read_json, whole_file, write_json
+from selfrefine.files import whole_file, write_json
 from selfrefine.formats import Table
-from selfrefine.provenance import Run
 
 NONE = "–"
 READING = """## How to read this
@@ -52,10 +51,8 @@ class ClaimsRecipe(BaseModel):
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, ClaimsRecipe)
-    parser.add_argument("--index", required=True, type=Path, help="where the study's judged answers lie")
-    parser.add_argument("--markdown", required=True, type=Path, help="the verdicts, to read")
-    parser.add_argument("--json", required=True, type=Path, help="the verdicts, with all numbers")
-    cli.add_provenance(parser)
+    cli.add_index(parser, "tables")
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -155,17 +152,18 @@ def markdown(assessed: list[dict], recipe: ClaimsRecipe) -> str:
 
 def main() -> None:
     args = arguments()
-    cells = read_json(args.index)["cells"]
+    cells = cli.read_index(args.index)["cells"]
     inputs = [args.index, *dict.fromkeys(Path(cell["samples"]) for cell in cells)]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+    with cli.begin(__file__, args, inputs) as run:
         if not run.made:
             recipe = args.recipe
             assessed = claims.assess_all(cells, recipe.extractor, recipe.level, recipe.margin / 100)
-            write_json(args.json, {"recipe": recipe.model_dump(), "claims": assessed})
-            with whole_file(args.markdown) as file:
+            numbers = run.file.with_suffix(".json")
+            write_json(numbers, {"recipe": recipe.model_dump(), "claims": assessed})
+            with whole_file(run.file) as file:
                 file.write(markdown(assessed, recipe))
             counts = collections.Counter(claim["verdict"] for claim in assessed)
-            run.record([args.markdown, args.json], verdicts=dict(counts))
+            run.record([run.file, numbers], verdicts=dict(counts))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from selfrefine import cli
 from selfrefine.crate import MAIN, METADATA, README, Crate
 from selfrefine.errors import UserError
 from selfrefine.files import whole_file, write_json
-from selfrefine.provenance import RECORD, FileState, Record, read_record, state_of
+from selfrefine.provenance import RECORD, SET_ASIDE, FileState, Record, read_record, state_of
+from selfrefine.store import ASIDE
 
 WORKFLOW = (MAIN, README, "config", "envs", "profiles", "report", "rules", "scripts")
 WEIGHTS = ".safetensors"
@@ -80,7 +81,7 @@ def files_below(root: Path, name: str) -> list[str]:
 
 def read_records(root: Path, paths: list[str]) -> dict[str, Record]:
     """The records among the files, by path, in the order in which their jobs began."""
-    records = {path: read_record(root / path) for path in paths if path.endswith(RECORD)}
+    records = {path: read_record(root / path) for path in paths if Path(path).name == RECORD}
     return dict(sorted(records.items(), key=lambda item: (item[1].started, item[0])))
 
 
@@ -102,9 +103,7 @@ def states(root: Path, paths: list[str], records: dict[str, Record]) -> dict[str
         found[path] = made.get(path) or state_of(root / path)
         size = (root / path).stat().st_size
         if size != found[path].bytes:
-            raise UserError(
-                f"{path} has {size} bytes, its record says {found[path].bytes}; run snakemake, which makes it again"
-            )
+            raise UserError(f"{path} has {size} bytes, its record says {found[path].bytes}; {SET_ASIDE}")
     return found
 
 
@@ -114,7 +113,7 @@ def main() -> None:
     root = results.parent
     if not (root / MAIN).is_file():
         raise UserError(f"{root}: holds no {MAIN}; --results names the results beside the workflow that made them")
-    paths = files_below(root, results.name)
+    paths = [path for path in files_below(root, results.name) if not path.startswith(f"{results.name}/{ASIDE}/")]
     records = read_records(root, paths)
     if not records:
         raise UserError(

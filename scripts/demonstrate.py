@@ -1,7 +1,6 @@
 """Picks the teacher's answers that the student will learn from; says how many were dropped, and why."""
 
 import argparse
-from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.errors import UserError
@@ -13,15 +12,14 @@ from selfrefine.teaching import Keeping, demonstrations
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, Keeping)
-    parser.add_argument("--answers", required=True, type=Path, help="the teacher's judged answers")
-    parser.add_argument("--output", required=True, type=Path, help="one demonstration a line")
-    cli.add_provenance(parser)
+    parser.add_argument("--answers", required=True, type=cli.file_of("teach"), help="the teacher's judged answers")
+    cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    with Run(__file__, args.recipe.model_dump(), [args.answers], args.provenance) as run:
+    with cli.begin(__file__, args, [args.answers]) as run:
         if not run.made:
             demonstrate(args, run)
 
@@ -33,8 +31,8 @@ def demonstrate(args: argparse.Namespace, run: Run) -> None:
             f"{args.answers}: none of {counts['answers']} answers is kept ({counts['dropped']}); read some of them, then correct "
             "the teacher's prompt or set `keep_wrong` in `demonstrations`"
         )
-    write_jsonl(args.output, kept)
-    run.record([args.output], demonstrations=counts)
+    write_jsonl(run.file, kept)
+    run.record([run.file], demonstrations=counts)
 
 
 if __name__ == "__main__":

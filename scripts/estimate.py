@@ -4,15 +4,16 @@
 """
 
 import argparse
-from pathlib import Path
 
 from selfrefine import cli
-from selfrefine.asking import lines, read_asked
+from selfrefine.asking import asked_file, lines, read_asked
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--asked", type=Path, default=Path("results/index/asked.json"), help="what the study asks")
+    parser.add_argument(
+        "--asked", required=True, type=asked_file, help="the listing of what the study asks, or its record"
+    )
     return parser.parse_args()
 
 

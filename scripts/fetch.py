@@ -1,27 +1,26 @@
 """Fetches one raw file of a benchmark and checks its sha256."""
 
 import argparse
-from pathlib import Path
 
 from selfrefine import cli
-from selfrefine.provenance import Run
-from selfrefine.sources import Source, fetch
+from selfrefine.sources import FetchRecipe, fetch
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, Source)
-    parser.add_argument("--output", required=True, type=Path, help="the raw file")
-    cli.add_provenance(parser)
+    cli.add_recipe(parser, FetchRecipe)
+    cli.add_source(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    with Run(__file__, args.recipe.model_dump(), args.recipe.local_files(), args.provenance) as run:
+    with cli.begin(__file__, args, []) as run:
         if not run.made:
-            fetch(args.recipe, args.output)
-            run.record([args.output])
+            path = run.folder / f"raw{args.source.suffix}"
+            fetch(args.source, path)
+            run.record([path], source=args.source.model_dump())
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.benchmarks import known_item, read_items, subset
-from selfrefine.checkpoints import write_manifest
 from selfrefine.computing import computed_in
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_tokenizer, open_checkpoint, settle_torch
+from selfrefine.names import TRAINING
 from selfrefine.processes import agreed, state
 from selfrefine.prompts import messages
 from selfrefine.provenance import TRAINER, Run
@@ -41,14 +41,14 @@ from selfrefine.training import (
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, InstructRecipe)
-    parser.add_argument("--start", required=True, type=Path, help="the manifest of the checkpoint to start from")
-    parser.add_argument("--items", required=True, type=Path, help="the training items")
-    parser.add_argument("--demonstrations", required=True, type=Path, help="the teacher's demonstrations")
+    parser.add_argument("--start", required=True, type=Path, help="the record of the checkpoint to start from")
+    parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the training items")
+    parser.add_argument(
+        "--demonstrations", required=True, type=cli.file_of("demonstrate"), help="the teacher's demonstrations"
+    )
     parser.add_argument("--threads", type=int, default=1)
     cli.add_compute(parser)
-    parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
-    parser.add_argument("--log", required=True, type=Path, help="loss and learning rate by update, as JSON lines")
-    cli.add_provenance(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -72,10 +72,10 @@ def build_examples(
 
 def main() -> None:
     args = arguments()
-    scratch = args.manifest.parent / TRAINER
-    inputs = [args.start, args.items, args.demonstrations]
+    scratch = args.record.parent / TRAINER
+    inputs = [args.items, args.demonstrations]
     leads = state().is_main_process
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed, leads) as run:
+    with cli.begin(__file__, args, inputs, args.recipe.seed, leads=leads, checkpoint=args.start) as run:
         if not agreed(leads and run.made):
             instruct(args, scratch, run)
 
@@ -128,13 +128,13 @@ def instruct(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     weights = gathered(trainer)
     if not run.leads:
         return
-    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype, weights)
+    names = save_trained(trainer.model, tokenizer, run.folder, recipe.dtype, weights)
     log = [{"step": e["step"], "loss": e["loss"], "learning_rate": e["learning_rate"]} for e in history if "loss" in e]
-    write_jsonl(args.log, log)
-    write_manifest(args.manifest, "instruct", folder, names)
+    write_jsonl(run.folder / TRAINING, log)
     run.record(
-        [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
+        [run.folder / name for name in (TRAINING, *names)],
         computed,
+        trained=True,
         demonstrations=counts,
         updates=steps,
         **tokens_passed(history),

@@ -19,10 +19,9 @@ from selfrefine import cli, layout
 from selfrefine.arms import read_table
 from selfrefine.files import whole_file
 from selfrefine.formats import Table
-from selfrefine.outputs import LAYOUTS
-from selfrefine.provenance import Run
+from selfrefine.outputs import LAYOUTS, name_of
 
-FILES = ("answers", "items", "record")
+FILES = ("answers", "items")
 
 
 class LayoutRecipe(BaseModel):
@@ -41,9 +40,8 @@ class LayoutRecipe(BaseModel):
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, LayoutRecipe)
-    parser.add_argument("--tables", required=True, type=Path, help="the folder of the study's tables")
-    parser.add_argument("--csv", required=True, type=Path, help="the table; Markdown and LaTeX lie beside it")
-    cli.add_provenance(parser)
+    cli.add_tables(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -72,13 +70,14 @@ def lay_out(recipe: LayoutRecipe, folder: Path) -> Table:
 def main() -> None:
     args = arguments()
     inputs = [args.tables / f"{name}.csv" for name in LAYOUTS[args.recipe.layout]]
-    inputs += {Path(row[name]) for row in args.recipe.rows for name in FILES if name in row}
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+    inputs += dict.fromkeys(Path(row[name]) for row in args.recipe.rows for name in FILES if name in row)
+    with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
         table = lay_out(args.recipe, args.tables)
         texts = {"csv": table.csv(), "md": table.markdown(), "tex": table.latex()}
-        paths = [args.csv.with_suffix(f".{suffix}") for suffix in texts]
+        name = name_of(args.recipe.layout, args.recipe.student)
+        paths = [run.folder / f"{name}.{suffix}" for suffix in texts]
         for path, text in zip(paths, texts.values(), strict=True):
             with whole_file(path) as file:
                 file.write(text)

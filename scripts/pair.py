@@ -1,7 +1,6 @@
 """Makes preference pairs from sampled paths (and demonstrations, where the recipe draws on them)."""
 
 import argparse
-from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.errors import UserError
@@ -13,17 +12,20 @@ from selfrefine.provenance import Run
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, PairRecipe)
-    parser.add_argument("--paths", required=True, type=Path, help="the sampled paths")
-    parser.add_argument("--demonstrations", type=Path, help="the teacher's demonstrations, for recipes that use them")
-    parser.add_argument("--output", required=True, type=Path, help="one pair a line")
-    cli.add_provenance(parser)
+    parser.add_argument("--paths", required=True, type=cli.file_of("sample"), help="the sampled paths")
+    parser.add_argument(
+        "--demonstrations",
+        type=cli.file_of("demonstrate"),
+        help="the teacher's demonstrations, for recipes that use them",
+    )
+    cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
     inputs = [args.paths, *([args.demonstrations] if args.demonstrations else [])]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+    with cli.begin(__file__, args, inputs) as run:
         if not run.made:
             pair(args, run)
 
@@ -40,8 +42,8 @@ def pair(args: argparse.Namespace, run: Run) -> None:
             "or loosen the recipe",
             flush=True,
         )
-    write_jsonl(args.output, pairs)
-    run.record([args.output], pairs=counts)
+    write_jsonl(run.file, pairs)
+    run.record([run.file], pairs=counts)
 
 
 if __name__ == "__main__":

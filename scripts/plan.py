@@ -13,14 +13,13 @@ import collections
 from pathlib import Path
 
 import yaml
-from snakemake.utils import update_config
 
 from selfrefine import cli
 from selfrefine.errors import UserError
 from selfrefine.formats import Table
+from selfrefine.keys import Artifact
+from selfrefine.opening import merge, open_study
 from selfrefine.planning import Assumptions, Cost, Planner
-from selfrefine.study import Study
-from why import plan
 
 ASSUMPTIONS = Path(__file__).parent.parent / "config/assumptions.yaml"
 
@@ -28,7 +27,6 @@ ASSUMPTIONS = Path(__file__).parent.parent / "config/assumptions.yaml"
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="as for snakemake")
-    parser.add_argument("--snakefile", type=Path, default=Path("Snakefile"), help="default: Snakefile")
     parser.add_argument(
         "--assume", type=Path, nargs="*", default=[], help="files like config/assumptions.yaml, in part"
     )
@@ -45,7 +43,7 @@ def read_assumptions(paths: list[Path]) -> Assumptions:
             raise UserError(f"{path}: cannot be read: {error}") from None
         if not isinstance(read, dict):
             raise UserError(f"{path}: holds no keys")
-        update_config(values, read)
+        merge(values, read)
     return Assumptions.read(values)
 
 
@@ -73,15 +71,11 @@ def total(costs: list[Cost]) -> Cost:
     return result
 
 
-def report(jobs: list, planner: Planner) -> str:
+def report(jobs: list[Artifact], planner: Planner) -> str:
     """What the jobs take: by stage, by model, evaluation by benchmark, teachers by name."""
     groups: dict[str, dict[str, list[Cost]]] = collections.defaultdict(lambda: collections.defaultdict(list))
-    for job in jobs:
-        # Served teachers have a rule of their own, for the same stage.
-        rule = "teach" if job.rule.name == "ask" else job.rule.name
-        wildcards = dict(job.wildcards.items())
-        if rule == "all":
-            continue
+    for one in jobs:
+        rule, wildcards = one.stage, one.of
         cost = planner.cost(rule, **wildcards)
         groups["stage"][rule].append(cost)
         if rule == "evaluate":
@@ -117,9 +111,9 @@ def report(jobs: list, planner: Planner) -> str:
 def main() -> None:
     args = arguments()
     assumptions = read_assumptions(args.assume)
-    dag, _ = plan(args.snakefile, args.configfile)
-    jobs = [job for level in dag.toposorted() for job in level if dag.needrun(job)]
-    print(report(jobs, Planner(Study.read(dag.workflow.config), assumptions)))
+    finals = open_study(args.configfile)
+    planner = Planner(finals.study, assumptions, lambda *of: finals.artifacts.items(*of).file)
+    print(report(finals.missing(), planner))
 
 
 if __name__ == "__main__":

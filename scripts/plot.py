@@ -23,9 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine import cli, curves, figures, overview
 from selfrefine.arms import read_table
-from selfrefine.files import read_json, whole_file
-from selfrefine.outputs import FIGURES
-from selfrefine.provenance import Run
+from selfrefine.files import whole_file
+from selfrefine.outputs import FIGURES, name_of
 
 # What makes a file the same at every drawing.
 FORMATS = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {}}
@@ -47,14 +46,13 @@ class PlotRecipe(BaseModel):
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, PlotRecipe)
-    parser.add_argument("--tables", required=True, type=Path, help="the folder of the study's tables")
-    parser.add_argument("--index", required=True, type=Path, help="where the training logs lie (training)")
-    parser.add_argument("--svg", required=True, type=Path, help="the figure; PDF and PNG lie beside it")
-    cli.add_provenance(parser)
+    cli.add_tables(parser)
+    cli.add_index(parser, "training", required=False)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
-def draw(recipe: PlotRecipe, folder: Path, logs: list[str]) -> plt.Figure:
+def draw(recipe: PlotRecipe, folder: Path | None, logs: dict[str, str]) -> plt.Figure:
     """The figure that a recipe names."""
     tables = [read_table(folder, name) for name in FIGURES[recipe.figure]]
     match recipe.figure:
@@ -83,17 +81,18 @@ def draw(recipe: PlotRecipe, folder: Path, logs: list[str]) -> plt.Figure:
 def main() -> None:
     args = arguments()
     needed = [args.tables / f"{name}.csv" for name in FIGURES[args.recipe.figure]]
-    logs = []
+    logs: dict[str, str] = {}
     if args.recipe.figure == "training":
-        logs = read_json(args.index)["training"]
-        needed = [args.index, *map(Path, logs)]
-    with Run(__file__, args.recipe.model_dump(), needed, args.provenance) as run:
+        logs = cli.read_index(args.index)["training"]
+        needed = [args.index, *map(Path, logs.values())]
+    with cli.begin(__file__, args, needed) as run:
         if run.made:
             return
         plt.rcParams |= figures.STYLE
         figure = draw(args.recipe, args.tables, logs)
         resolution = min(RESOLUTION, MOST / max(figure.get_size_inches()))
-        paths = [args.svg.with_suffix(f".{suffix}") for suffix in FORMATS]
+        name = name_of(args.recipe.figure, args.recipe.student)
+        paths = [run.folder / f"{name}.{suffix}" for suffix in FORMATS]
         for path, (suffix, options) in zip(paths, FORMATS.items(), strict=True):
             with whole_file(path, "wb") as file:
                 figure.savefig(file, format=suffix, dpi=resolution, **options)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.benchmarks import read_items
-from selfrefine.files import read_json, read_jsonl, whole_file
-from selfrefine.provenance import Run
+from selfrefine.files import read_jsonl, whole_file
 
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #111; }
@@ -23,10 +22,9 @@ summary { cursor: pointer; }
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--index", required=True, type=Path, help="where items, paths and pairs lie")
+    cli.add_index(parser, "reading")
     parser.add_argument("--most", type=int, default=40, help="items or pairs of each file to show (default: 40)")
-    parser.add_argument("--output", required=True, type=Path, help="the page, in HTML")
-    cli.add_provenance(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -95,12 +93,12 @@ def pairs_section(path: str, items: dict[str, dict], most: int) -> str:
 
 def main() -> None:
     args = arguments()
-    index = read_json(args.index)
+    index = cli.read_index(args.index)
     inputs = [args.index, *(Path(path) for kind in ("items", "paths", "pairs") for path in index[kind])]
-    with Run(__file__, {}, inputs, args.provenance) as run:
+    with cli.begin(__file__, args, inputs) as run:
         if not run.made:
-            write_page(index, args.most, args.output)
-            run.record([args.output])
+            write_page(index, args.most, run.file)
+            run.record([run.file])
 
 
 def write_page(index: dict, most: int, output: Path) -> None:

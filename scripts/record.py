@@ -10,6 +10,7 @@ from pathlib import Path
 from selfrefine import cli
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, write_jsonl
+from selfrefine.provenance import record_of
 
 KEPT = ("key", "id", "text", "finish_reason", "tokens", "prompt_tokens")
 
@@ -20,12 +21,14 @@ def arguments() -> argparse.Namespace:
         "--answers",
         required=True,
         nargs="+",
-        type=Path,
-        help="outputs of the teach stage, their provenance beside them",
+        type=cli.file_of("teach"),
+        help="outputs of the teach stage, by their records, or the files beside these",
     )
     parser.add_argument("--teacher", required=True, help="the teacher's name")
     parser.add_argument(
-        "--model", type=Path, help="the model manifest of the teacher that answered (engines transformers and vllm)"
+        "--model",
+        type=Path,
+        help="the record of the model of the teacher that answered (engines transformers and vllm)",
     )
     parser.add_argument("--output", required=True, type=Path, help="the recording")
     return parser.parse_args()
@@ -38,8 +41,8 @@ def source_of(args: argparse.Namespace, path: Path, record: dict) -> dict:
         source = {"source": f"served:{recipe['served']}", "sha256": None, "licence": None}
         return source | {"revision": recipe["revision"], "extra": recipe["extra"]}
     if args.model is None:
-        raise UserError(f"{path}: weights answered; name their manifest with --model")
-    source = read_json(args.model)["source"]
+        raise UserError(f"{path}: weights answered; name their record with --model")
+    source = read_json(args.model)["figures"]["source"]
     return {name: source[name] for name in ("source", "sha256", "licence")}
 
 
@@ -47,7 +50,7 @@ def main() -> None:
     args = arguments()
     rows, runs, sources = {}, [], []
     for path in args.answers:
-        record = read_json(path.with_name(f"{path.name.removesuffix('.jsonl')}.provenance.json"))
+        record = read_json(record_of(str(path)))
         if record["recipe"]["engine"] == "recorded":
             raise UserError(f"{path}: was itself replayed from a recording; name the outputs of a live teacher")
         sources.append(source_of(args, path, record))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from selfrefine import cli
 from selfrefine.benchmarks import known_item, read_items
-from selfrefine.checkpoints import write_manifest
 from selfrefine.computing import computed_in
 from selfrefine.errors import UserError
 from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_tokenizer, open_checkpoint, settle_torch
+from selfrefine.names import TRAINING
 from selfrefine.preferences import Objective
 from selfrefine.processes import agreed, state
 from selfrefine.prompts import messages
@@ -44,15 +44,13 @@ def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, RefineRecipe)
     parser.add_argument(
-        "--start", required=True, type=Path, help="the manifest of the checkpoint to start from: also the reference"
+        "--start", required=True, type=Path, help="the record of the checkpoint to start from: also the reference"
     )
-    parser.add_argument("--items", required=True, type=Path, help="the training items")
-    parser.add_argument("--pairs", required=True, type=Path, help="the preference pairs")
+    parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the training items")
+    parser.add_argument("--pairs", required=True, type=cli.file_of("pair"), help="the preference pairs")
     parser.add_argument("--threads", type=int, default=1)
     cli.add_compute(parser)
-    parser.add_argument("--manifest", required=True, type=Path, help="the new checkpoint's manifest, in its folder")
-    parser.add_argument("--log", required=True, type=Path, help="losses and rewards by update, as JSON lines")
-    cli.add_provenance(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -244,10 +242,10 @@ def single_text_trainer(arguments: dict, beta: float, options: dict):
 
 def main() -> None:
     args = arguments()
-    scratch = args.manifest.parent / TRAINER
-    inputs = [args.start, args.items, args.pairs]
+    scratch = args.record.parent / TRAINER
+    inputs = [args.items, args.pairs]
     leads = state().is_main_process
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed, leads) as run:
+    with cli.begin(__file__, args, inputs, args.recipe.seed, leads=leads, checkpoint=args.start) as run:
         if not agreed(leads and run.made):
             refine(args, scratch, run)
 
@@ -292,14 +290,14 @@ def refine(args: argparse.Namespace, scratch: Path, run: Run) -> None:
     weights = gathered(trainer)
     if not run.leads:
         return
-    names = save_trained(trainer.model, tokenizer, args.manifest.parent, recipe.dtype, weights)
+    names = save_trained(trainer.model, tokenizer, run.folder, recipe.dtype, weights)
     log = [training_row(entry) for entry in history if "loss" in entry or "eval_loss" in entry]
-    write_jsonl(args.log, log)
-    write_manifest(args.manifest, "refine", folder, names)
+    write_jsonl(run.folder / TRAINING, log)
     losses = {row["step"]: row["loss"] for row in log if row["split"] == "validation"}
     run.record(
-        [args.manifest, args.log, *(args.manifest.parent / name for name in names)],
+        [run.folder / name for name in (TRAINING, *names)],
         computed,
+        trained=True,
         pairs=counts,
         updates=steps,
         validation_loss=losses,
@@ -324,11 +322,9 @@ def leave_unchanged(args: argparse.Namespace, run: Run, folder: Path, adapter: P
     model = load_for_training(folder, adapter, recipe, args.compute)
     if not adapter and recipe.training.method == "lora":
         model = get_peft_model(model, lora_config(recipe.training.lora))
-    args.manifest.parent.mkdir(parents=True, exist_ok=True)
-    names = save_trained(model, tokenizer, args.manifest.parent, recipe.dtype)
-    write_jsonl(args.log, [])
-    write_manifest(args.manifest, "refine", folder, names)
-    run.record([args.manifest, args.log, *(args.manifest.parent / name for name in names)], pairs=counts, updates=0)
+    names = save_trained(model, tokenizer, run.folder, recipe.dtype)
+    write_jsonl(run.folder / TRAINING, [])
+    run.record([run.folder / name for name in (TRAINING, *names)], trained=True, pairs=counts, updates=0)
 
 
 def training_row(entry: dict) -> dict:

@@ -1,18 +1,17 @@
 """Draws a checkpoint's own answers to the training items, with and without a chain of thought, and judges them.
 
-Goes on where an interrupted run stopped.
+Goes on where an interrupted run stopped. With the checkpoint loaded, evaluates it on the tasks of --also that nobody else does.
 """
 
 import argparse
-from pathlib import Path
 
 from selfrefine import cli
+from selfrefine.along import take_along
 from selfrefine.benchmarks import read_items, subset
 from selfrefine.engines import Request, complete
-from selfrefine.engines.weights import open_checkpoint_engine
 from selfrefine.errors import UserError
 from selfrefine.files import write_jsonl
-from selfrefine.models import settle_torch
+from selfrefine.loading import Loaded, add_loading
 from selfrefine.paths import count, requests_for, to_rows
 from selfrefine.provenance import Run
 from selfrefine.sampling import SampleRecipe
@@ -21,27 +20,24 @@ from selfrefine.sampling import SampleRecipe
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, SampleRecipe)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="the checkpoint's manifest")
-    parser.add_argument("--items", required=True, type=Path, help="the training items")
-    parser.add_argument("--threads", type=int, default=1)
-    cli.add_vllm(parser)
-    cli.add_compute(parser)
-    parser.add_argument("--output", required=True, type=Path, help="one judged path a line")
-    cli.add_provenance(parser)
+    parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the training items")
+    add_loading(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    inputs = [args.checkpoint, args.items]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance, args.recipe.seed) as run:
+    loaded = Loaded(args, args.recipe)
+    with cli.begin(__file__, args, [args.items], args.recipe.seed, checkpoint=args.checkpoint) as run:
         if not run.made:
-            sample(args, run)
+            sample(args, loaded, run)
+    if loaded.is_loaded:
+        take_along(args, loaded)
 
 
-def sample(args: argparse.Namespace, run: Run) -> None:
+def sample(args: argparse.Namespace, loaded: Loaded, run: Run) -> None:
     recipe = args.recipe
-    settle_torch(args.threads, args.recipe.engine)
     items = read_items(args.items)
     chosen = subset(list(items), recipe.share, recipe.seed)
     items = {item_id: item for item_id, item in items.items() if item_id in chosen}
@@ -62,18 +58,18 @@ def sample(args: argparse.Namespace, run: Run) -> None:
     requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]
     if not requests:
         raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
-    engine = open_checkpoint_engine(args.checkpoint, recipe, args.memory, args.batch_invariant, args.compute)
+    engine = loaded.engine
     # What may be asked later is looked at now: too long a prompt shall not end the stage after hours of work.
     engine.read(ask(items, "rationale", sampling.rationales))
-    rows = to_rows(requests, complete(engine, requests, args.output, "sample paths"), items, recipe.extractor)
+    rows = to_rows(requests, complete(engine, requests, run.file, "sample paths"), items, recipe.extractor)
     solved = {row["item"] for row in rows if row["style"] == "cot" and row["correct"]}
     unsolved = {item_id: item for item_id, item in items.items() if item_id not in solved}
     if hinted := ask(unsolved, "rationale", sampling.rationales):
-        rows += to_rows(hinted, complete(engine, hinted, args.output, "sample rationales"), items, recipe.extractor)
+        rows += to_rows(hinted, complete(engine, hinted, run.file, "sample rationales"), items, recipe.extractor)
     rows.sort(key=lambda row: row["id"])
-    write_jsonl(args.output, rows)
+    write_jsonl(run.file, rows)
     made = sum(row["tokens"] for row in rows)
-    run.record([args.output], engine.computed_in, items=len(items), paths=count(rows), tokens_made=made)
+    run.record([run.file], engine.computed_in, items=len(items), paths=count(rows), tokens_made=made)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from selfrefine import cli, layout
 from selfrefine.arms import read_table
 from selfrefine.files import whole_file
-from selfrefine.provenance import Run
 
 TABLES = (
     "arms",
@@ -37,9 +36,8 @@ class SummaryRecipe(BaseModel):
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, SummaryRecipe)
-    parser.add_argument("--tables", required=True, type=Path, help="the folder of the study's tables")
-    parser.add_argument("--output", required=True, type=Path, help="the summary, in Markdown")
-    cli.add_provenance(parser)
+    cli.add_tables(parser, required=True)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -209,10 +207,10 @@ def cost_section(tables: Path) -> str:
 def main() -> None:
     args = arguments()
     inputs = [args.tables / f"{name}.csv" for name in TABLES]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+    with cli.begin(__file__, args, inputs) as run:
         if not run.made:
-            summarise(args.recipe, args.tables, args.output)
-            run.record([args.output])
+            summarise(args.recipe, args.tables, run.file)
+            run.record([run.file])
 
 
 def summarise(recipe: SummaryRecipe, tables: Path, output: Path) -> None:

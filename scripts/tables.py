@@ -27,7 +27,7 @@ from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, whole_file
 from selfrefine.jobs import tokens_of
 from selfrefine.lengths import lengths_table
-from selfrefine.provenance import Run, environment_differences, record_of
+from selfrefine.provenance import environment_differences, record_of
 
 STAGES = ("answers", "demonstrations", "training", "paths", "pairs")
 FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
@@ -45,9 +45,8 @@ class TablesRecipe(BaseModel):
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, TablesRecipe)
-    parser.add_argument("--index", required=True, type=Path, help="where the study's artifacts lie")
-    parser.add_argument("--folder", required=True, type=Path, help="where the tables go")
-    cli.add_provenance(parser)
+    cli.add_index(parser, "tables")
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -125,8 +124,11 @@ def arms_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def comparisons_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
-    """comparisons.csv: each trained checkpoint against the arm it started from, on the same items."""
+def comparisons_table(answers: pd.DataFrame, level: float, training: dict[str, str]) -> pd.DataFrame:
+    """comparisons.csv: each trained checkpoint against the arm it started from, on the same items.
+
+    `training`: the log of each checkpoint's training.
+    """
     groups = {key: group for key, group in answers.groupby(["checkpoint", "evaluation"], sort=False) if key[0]}
     rows = []
     for (checkpoint, evaluation), group in groups.items():
@@ -152,7 +154,11 @@ def comparisons_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
                 "high": high,
             }
             | {"gained": gained, "lost": lost, "mcnemar_p": p}
-            | {"differs": differing(checkpoint, start, group.samples.iloc[0], control.samples.iloc[0])}
+            | {
+                "differs": differing(
+                    training.get(checkpoint), training.get(start), group.samples.iloc[0], control.samples.iloc[0]
+                )
+            }
             | {"samples": f"{group.samples.iloc[0]} {control.samples.iloc[0]}"}
         )
     columns = [*FACTS, "seed", "against", "evaluation", "n", "difference", "low", "high", "gained", "lost", "mcnemar_p"]
@@ -167,12 +173,11 @@ def start_of(checkpoint: str, student: str) -> str | None:
     return f"{student}/base" if "/instruct/" in checkpoint else None
 
 
-def differing(checkpoint: str, start: str, samples: str, against: str) -> str:
-    """Versions and hardware that differ between two arms: of their evaluations, and of the trainings behind them."""
+def differing(trained: str | None, start: str | None, samples: str, against: str) -> str:
+    """Versions and hardware that differ between two arms: of their evaluations, and of the trainings behind them (their logs)."""
     pairs = [(provenance_of(samples), provenance_of(against))]
-    trained = [f"results/checkpoints/{name}/training.jsonl" for name in (checkpoint, start)]
-    if not start.endswith("/base"):
-        pairs.append((provenance_of(trained[0]), provenance_of(trained[1])))
+    if trained and start:
+        pairs.append((provenance_of(trained), provenance_of(start)))
     return "; ".join(dict.fromkeys(text for pair in pairs for text in environment_differences(*pair)))
 
 
@@ -247,7 +252,7 @@ def solving_table(index: dict, level: float) -> pd.DataFrame:
 
 def stages_table(index: dict) -> pd.DataFrame:
     """stages.csv: what each artifact cost."""
-    artifacts = [path for stage in STAGES for path in index[stage]]
+    artifacts = [path for stage in STAGES for path in (index[stage].values() if stage == "training" else index[stage])]
     rows = []
     for path in itertools.chain(artifacts, (cell["samples"] for cell in index["cells"])):
         record = provenance_of(path)
@@ -264,12 +269,12 @@ def stages_table(index: dict) -> pd.DataFrame:
 
 def main() -> None:
     args = arguments()
-    index = read_json(args.index)
+    index = cli.read_index(args.index)
     samples = [cell["samples"] for cell in index["cells"]]
     inputs = [args.index, *map(Path, [*samples, *index["paths"], *index["records"]])]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+    with cli.begin(__file__, args, inputs) as run:
         if not run.made:
-            run.record(write_tables(args.recipe, index, args.folder))
+            run.record(write_tables(args.recipe, index, run.folder))
 
 
 def write_tables(recipe: TablesRecipe, index: dict, folder: Path) -> list[Path]:
@@ -278,7 +283,7 @@ def write_tables(recipe: TablesRecipe, index: dict, folder: Path) -> list[Path]:
     tables = {
         "accuracy": accuracy_table(answers, recipe.level),
         "arms": arms_table(answers, recipe.level),
-        "comparisons": comparisons_table(answers, recipe.level),
+        "comparisons": comparisons_table(answers, recipe.level, index["training"]),
         "lengths": lengths_table(answers, FACTS, start_of, recipe.level),
         **yield_tables(index, recipe.level),
         "solving": solving_table(index, recipe.level),

@@ -20,8 +20,8 @@ from selfrefine.teaching import Teaching
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_recipe(parser, Teaching)
-    parser.add_argument("--items", required=True, type=Path, help="the items to ask")
-    parser.add_argument("--model", type=Path, help="the teacher's model manifest (engines transformers and vllm)")
+    parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the items to ask")
+    parser.add_argument("--model", type=Path, help="the record of the teacher's model (engines transformers and vllm)")
     parser.add_argument("--recording", type=Path, help="kept completions (engine recorded)")
     parser.add_argument(
         "--server",
@@ -33,8 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     cli.add_vllm(parser)
     cli.add_compute(parser)
-    parser.add_argument("--output", required=True, type=Path, help="one judged answer a line")
-    cli.add_provenance(parser)
+    cli.add_record(parser)
     return parser.parse_args()
 
 
@@ -60,7 +59,7 @@ def open_engine(args: argparse.Namespace):
 
         return RecordedEngine(args.recording)
     if args.model is None:
-        raise UserError(f"engine {args.recipe.engine}: name the teacher's model manifest with --model")
+        raise UserError(f"engine {args.recipe.engine}: name the record of the teacher's model with --model")
     from selfrefine.engines.weights import open_model_engine
     from selfrefine.models import settle_torch
 
@@ -72,8 +71,10 @@ def open_engine(args: argparse.Namespace):
 
 def main() -> None:
     args = arguments()
-    inputs = [args.items, *(path for path in (args.model, args.recording) if path)]
-    with Run(__file__, args.recipe.model_dump(), inputs, args.provenance) as run:
+    inputs = [args.items]
+    if args.recording and str(args.recording) not in args.sources:
+        inputs.append(args.recording)
+    with cli.begin(__file__, args, inputs, checkpoint=args.model) as run:
         if not run.made:
             teach(args, run)
 
@@ -85,18 +86,16 @@ def teach(args: argparse.Namespace, run: Run) -> None:
         items, recipe.prompt, recipe.style, 1, recipe.generation, 0, request=recipe.request, system=recipe.system
     )
     engine = open_engine(args)
-    completions = complete(engine, requests, args.output, f"teach {recipe.style}")
+    completions = complete(engine, requests, run.file, f"teach {recipe.style}")
     rows = to_rows(requests, completions, items, recipe.extractor)
     keys = {request.id: request.key for request in requests}
-    write_jsonl(args.output, ({**row, "key": keys[row["id"]]} for row in rows))
+    write_jsonl(run.file, ({**row, "key": keys[row["id"]]} for row in rows))
     made = sum(completion.tokens for completion in completions.values())
     if recipe.engine == "openai":
         figures = engine.report(requests)
     else:
         figures = {"tokens_made": made} if recipe.engine != "recorded" else {"tokens_replayed": made}
-    run.record(
-        [args.output], getattr(engine, "computed_in", None), engine=engine.identity, paths=count(rows), **figures
-    )
+    run.record([run.file], getattr(engine, "computed_in", None), engine=engine.identity, paths=count(rows), **figures)
 
 
 if __name__ == "__main__":

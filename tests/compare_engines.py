@@ -1,9 +1,9 @@
 """Asks both local engines the same, with a real model, and writes what each answered, token by token, as JSON.
 
-    python tests/compare_engines.py MANIFEST DTYPE QUESTIONS SEEDED OUTPUT
+    python tests/compare_engines.py RECORD DTYPE QUESTIONS SEEDED OUTPUT
 
-runs with an interpreter that has vLLM. QUESTIONS is a JSON file with a list of texts, SEEDED the number of samples of SHORT
-that vLLM draws a single token of.
+runs with an interpreter that has vLLM. RECORD is a checkpoint's record, QUESTIONS a JSON file with a list of texts, SEEDED the
+number of samples of SHORT that vLLM draws a single token of.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def first_difference(model, prompt: list[int], one: list[int], other: list[int])
 
 @torch.inference_mode()
 def main() -> None:
-    manifest, dtype, questions, seeded, output = sys.argv[1:]
+    record, dtype, questions, seeded, output = sys.argv[1:]
     settle_torch(1, "vllm")
     texts = json.loads(Path(questions).read_text())
     greedy = [request(f"q{i}", text, Generation(max_tokens=TOKENS)) for i, text in enumerate(texts)]
@@ -67,8 +67,8 @@ def main() -> None:
     sampled = [request(f"s{i}-{k}", text, hot, k) for i, text in enumerate(texts) for k in range(2)]
     single = [request(f"one-{k}", SHORT, Generation(max_tokens=1, temperature=1.0), k) for k in range(int(seeded))]
 
-    local = open_checkpoint_engine(Path(manifest), Answering(dtype=dtype, batch_size=16), MEMORY)
-    engine = open_checkpoint_engine(Path(manifest), Answering(engine="vllm", dtype=dtype, batch_size=None), MEMORY)
+    local = open_checkpoint_engine(Path(record), Answering(dtype=dtype, batch_size=16), MEMORY)
+    engine = open_checkpoint_engine(Path(record), Answering(engine="vllm", dtype=dtype, batch_size=None), MEMORY)
     engine.read([*greedy, *sampled, *single])
     expected, found = answers(local, greedy), answers(engine, greedy)
     # Drawn first as they come, then by halves and the other way round.
@@ -79,7 +79,7 @@ def main() -> None:
     local.read(greedy)
     engine.read(greedy)
     prompts = {r.id: local._prompts[r.id] for r in greedy}
-    model, _, _ = load_checkpoint(Path(manifest), dtype)
+    model, _, _ = load_checkpoint(Path(record), dtype)
     short = local.encode([{"role": "user", "content": SHORT}])
     chances = torch.softmax(model(torch.tensor([short])).logits[0, -1].float(), dim=-1)
 

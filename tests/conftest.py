@@ -1,9 +1,11 @@
 """What the tests share: a tiny language model, and a study small enough to run in seconds, both made here."""
 
 import atexit
+import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,29 +124,49 @@ def made_once(tmp_path_factory, name: str, make) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory, pytestconfig) -> Path:
-    """A tiny model's folder in the Hugging Face layout, with the pipeline's manifest."""
+    """A tiny model's folder in the Hugging Face layout, with the pipeline's record."""
     assert "not model" not in pytestconfig.option.markexpr, "this test needs a model: mark it with pytest.mark.model"
-    from selfrefine.files import write_json
-    from selfrefine.provenance import describe_files
 
     def make(folder: Path) -> None:
         build_tiny_model(folder)
-        names = [path.name for path in folder.iterdir()]
-        write_json(
-            folder / "manifest.json", {"artifact": "model", "source": {}, "files": describe_files(folder, names)}
-        )
+        record_model(folder)
 
     return made_once(tmp_path_factory, "model", make)
 
 
-@pytest.fixture(scope="session")
-def base_checkpoint(tiny_model, tmp_path_factory) -> Path:
-    """The manifest of the tiny model as it comes."""
-    from selfrefine.checkpoints import write_manifest
+def record_model(folder: Path, **more) -> Path:
+    """Writes the record of a model, or with `model` and a stage of a checkpoint, that a test has made; returns it."""
+    from selfrefine.provenance import HASHES, RECORD, Record, state_of
 
-    path = tmp_path_factory.mktemp("base") / "manifest.json"
-    write_manifest(path, "base", tiny_model, [])
-    return path
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (RECORD, HASHES))
+    record = Record(
+        **{
+            "stage": "fetch_model",
+            "inputs": {},
+            "outputs": {str(path): state_of(path) for path in files},
+            "recipe": {},
+            "seed": None,
+            "code": "0" * 16,
+            "version": "version 1",
+            "command": "",
+            "content": "",
+            "figures": {},
+            "packages": {},
+            "machine": {},
+            "started": "2026-01-01T00:00:00Z",
+            "wall_seconds": 0,
+            "peak_memory_mib": 0,
+            **more,
+        }
+    )
+    (folder / RECORD).write_text(record.model_dump_json())
+    return folder / RECORD
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint(tiny_model) -> Path:
+    """The record of the tiny model as it comes."""
+    return tiny_model / "record.json"
 
 
 def environment() -> dict[str, str]:
@@ -186,6 +208,7 @@ def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
     """A whole study on the tiny model, in seconds."""
     return {
         "study": {
+            "name": "tiny",
             "students": ["tiny"],
             "teachers": ["oracle"],
             "tasks": ["boxes"],
@@ -289,24 +312,97 @@ def snakemake(folder: Path, *arguments, check: bool = True) -> subprocess.Comple
     return run("snakemake", *arguments, "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder, check=check)
 
 
+def artifact(folder: Path, place: str) -> Path:
+    """The folder of the one artifact that the store of a study has at `STAGE/NAMES`."""
+    (record,) = folder.glob(f"results/store/{place}/*/record.json")
+    return record.parent
+
+
+def target(folder: Path, place: str) -> str:
+    """The record of the artifact at `STAGE/NAMES`, made or not, that the configuration of the tiny study in a folder asks for."""
+    from selfrefine.opening import open_study
+
+    with contextlib.chdir(folder):
+        (found,) = {
+            str(one.record)
+            for one in open_study([Path("config/tiny.yaml")]).behind_all()
+            if "/".join((one.stage, *one.names)) == place
+        }
+    return found
+
+
+# What tells of the time that jobs took, or is drawn from it.
+TIMED = (
+    *("stages.csv", "costs.csv", "summary.md"),
+    *(f"cost.{end}" for end in ("svg", "pdf", "png", "csv", "md", "tex")),
+)
+# What of a record tells neither of a moment nor of what else was in the store then.
+LASTING = ("stage", "recipe", "seed", "code", "version", "command", "model", "packages", "machine")
+
+
+def contents(folder: Path) -> dict[str, bytes | dict]:
+    """A study's results by path, as they are at any time: files, and of records what tells of no moment.
+
+    The store's own notes are left out, and the locks of killed processes, which nobody holds.
+    """
+    found: dict[str, bytes | dict] = {}
+    for path in folder.glob("results/**/*"):
+        name = path.relative_to(folder).as_posix()
+        # A marker's ending says how often the results have been laid out under their names.
+        name = name.rpartition(".")[0] if path.parent.name == ".shown" else name
+        own = path.name == ".lock" or name.startswith(("results/store/.", "results/set-aside/"))
+        if not path.is_file() or own or path.name.endswith(TIMED):
+            continue
+        found[name] = path.read_bytes()
+        if path.name != "record.json":
+            continue
+        try:
+            record = json.loads(found[name])
+        except ValueError:  # torn by a test
+            continue
+        states = {
+            kind: {
+                file: None if file.endswith((*TIMED, "record.json")) else state for file, state in record[kind].items()
+            }
+            for kind in ("inputs", "outputs")
+        }
+        found[name] = {key: record[key] for key in LASTING} | states
+    return found
+
+
 def assert_same_results(folder: Path, other: Path) -> None:
     """Compares two finished studies file by file; what tells of the time that they took may differ."""
-    timed = (
-        "provenance.json",
-        "stages.csv",
-        "costs.csv",
-        "summary.md",
-        *(f"cost.{end}" for end in ("svg", "pdf", "png", "csv", "md", "tex")),
-    )
-
-    def contents(place: Path) -> dict[str, bytes]:
-        files = (path for path in place.glob("results/**/*") if path.is_file() and not path.name.endswith(timed))
-        return {str(path.relative_to(place)): path.read_bytes() for path in files}
-
     expected, found = contents(folder), contents(other)
     assert sorted(found) == sorted(expected)
     assert len(expected) > 40
     assert [name for name in expected if expected[name] != found[name]] == []
+
+
+def planned_jobs(outcome: subprocess.CompletedProcess) -> list[str]:
+    """What a dry run says of each job, from the name of its rule on."""
+    _, *blocks = re.split(r"\n *(?:local)?rule (?=\w+:\n)", outcome.stdout)
+    return blocks
+
+
+def planned_rules(outcome: subprocess.CompletedProcess) -> dict[str, int]:
+    """How many jobs of each rule a dry run has planned, `all` left out."""
+    found = [block.split(":", 1)[0] for block in planned_jobs(outcome)]
+    return {rule: found.count(rule) for rule in sorted({*found} - {"all"})}
+
+
+def loads(folder: Path) -> dict[str, int]:
+    """How often the jobs that generate have loaded weights, by `STAGE/NAMES`, as their last logs tell; the others are left out."""
+    found = {}
+    for stage in ("sample", "evaluate"):
+        for log in folder.glob(f"logs/{stage}/**/*.log"):
+            if times := log.read_text().count("Loading weights: 100%"):
+                found[log.parent.relative_to(folder / "logs").as_posix()] = times
+    return found
+
+
+def nothing_to_do(outcome: subprocess.CompletedProcess) -> bool:
+    """Whether Snakemake said that there is nothing to be done."""
+    return "Nothing to be done" in outcome.stdout + outcome.stderr
 
 
 @pytest.fixture(scope="session")

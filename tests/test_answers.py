@@ -1,4 +1,7 @@
 import ast
+import json
+import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -770,4 +773,16 @@ def test_module_imports_nothing_of_this_repository_since_exported_tasks_carry_a_
     tree = ast.parse(Path(answers.__file__).read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"difflib", "re", "fractions"}
+    # lm-eval brings datasets.
+    assert imported == {"difflib", "json", "re", "fractions", "pathlib", "datasets"}
+
+
+def test_documents_are_those_beside_the_copy_wherever_it_lies(tmp_path, monkeypatch):
+    folder = tmp_path / "a task"
+    folder.mkdir()
+    shutil.copyfile(answers.__file__, folder / "answers.py")
+    rows = [{"id": "1", "question": "Näh?", "choices": ["a", "b"]}, {"id": "2", "question": "Why?", "choices": []}]
+    (folder / "docs.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(folder / "answers.py"))["documents"](version=1.0)
+    assert {split: list(data) for split, data in found.items()} == {"test": rows}

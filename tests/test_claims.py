@@ -16,6 +16,9 @@ from selfrefine import statistics
 from selfrefine.claims import VERDICTS, arms_of, assess_all, bears_out, bounds_of, judge, verdict_of
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, write_json, write_jsonl
+from selfrefine.finals import Finals
+from selfrefine.keys import Artifacts
+from selfrefine.study import Study
 
 sys.path.append(str(REPOSITORY / "bench"))
 import simulate  # noqa: E402
@@ -404,15 +407,16 @@ def test_answers_are_joined_by_item_never_by_row(study):
 
 
 def test_the_cells_of_a_whole_study_reach_every_claim(tmp_path, monkeypatch):
-    from selfrefine.study import Study
-
     monkeypatch.chdir(tmp_path)
     config = tiny_config(Path("model"), Path("boxes.jsonl"), Path("oracle.jsonl"))
     config |= {"recipes": yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())["recipes"]}
     config["study"] |= {"tasks": ["boxes", "far"], "shares": [50, 100], "seeds": [0, 1], "teachers": ["oracle", "own"]}
     config["study"]["arms"] = ["baseline", "instruct", "refine", "cross", "refine-only"]
     config["teachers"]["own"] = config["teachers"]["oracle"] | {"family": "tiny"}
-    cells = Study.read(config).cells()
+    study = Study.read(config)
+    finals = Finals(Artifacts(study, lambda stage: "version 1", lambda rule: rule, lambda path: f"what {path} holds"))
+    cells = json.loads(finals.text("tables"))["cells"]
+    assert len(cells) == len(study.cells())
     for cell in cells:
         rows = [{"id": f"i{n}", "strict": n % 2, "legacy": 0.0} for n in range(6)]
         if cell["arm"] == "teacher":
@@ -439,12 +443,11 @@ def test_the_cells_of_a_whole_study_reach_every_claim(tmp_path, monkeypatch):
 
 
 def claims_command(study: Planted, margin: float = 5) -> list:
-    index, output = study.folder / "index.json", study.folder / "out"
+    index = study.folder / "tables.json"
     write_json(index, {"cells": study.cells})
     recipe = {"level": 0.95, "margin": margin, "extractor": "strict", "titles": {"a": "Boxes | far"}}
     command = ["python", "scripts/claims.py", "--recipe", json.dumps(recipe), "--index", index]
-    command += ["--markdown", output / "claims.md", "--json", output / "claims.json"]
-    return [*command, "--provenance", output / "claims.provenance.json"]
+    return [*command, "--record", study.folder / "out/record.json"]
 
 
 def test_the_program_writes_the_same_bytes_twice_and_records_what_it_read(study):
@@ -460,10 +463,10 @@ def test_the_program_writes_the_same_bytes_twice_and_records_what_it_read(study)
     run(*command)
     names = ("claims.md", "claims.json")
     first = [(study.folder / "out" / name).read_bytes() for name in names]
-    record = read_json(study.folder / "out/claims.provenance.json")
-    assert set(record["inputs"]) == {str(study.folder / "index.json"), *(cell["samples"] for cell in study.cells)}
+    record = read_json(study.folder / "out/record.json")
+    assert set(record["inputs"]) == {str(study.folder / "tables.json"), *(cell["samples"] for cell in study.cells)}
     assert {Path(path).name for path in record["outputs"]} == set(names)
-    for name in (*names, "claims.provenance.json"):
+    for name in (*names, "record.json"):
         (study.folder / "out" / name).unlink()
     run(*command)
     assert [(study.folder / "out" / name).read_bytes() for name in names] == first

@@ -6,13 +6,15 @@ from urllib.parse import unquote
 
 import pytest
 
+import show
 from conftest import run
 from selfrefine.files import sha256_of, sha256_of_bytes, write_json
 from selfrefine.provenance import Record, record_of, state_of
 
 METADATA = "ro-crate-metadata.json"
 CODE = "0123456789abcdef"
-LATEST = "results/checkpoints/tiny/refine/1/adapter_model.safetensors"
+KEY = "0123456789ab"
+LATEST = f"results/store/refine/tiny/1/{KEY}/adapter_model.safetensors"
 
 
 def failures(found: set[tuple[str, str]]) -> set[str]:
@@ -35,6 +37,9 @@ def job(root, stage: str, inputs: list[str], outputs: list[str], recipe: dict, h
         recipe=recipe,
         seed=recipe.get("seed"),
         code=CODE,
+        version="version 1",
+        command="",
+        content="",
         figures={},
         packages={"python": "3.11.7", "torch": "2.13.0+cpu", "snakemake": "9.27.1"},
         machine={"system": "Linux", "cores": 2},
@@ -42,7 +47,7 @@ def job(root, stage: str, inputs: list[str], outputs: list[str], recipe: dict, h
         wall_seconds=90.5,
         peak_memory_mib=33,
     )
-    write_json(root / record_of(outputs[0]), record.model_dump(mode="json"))
+    write_json(record_of(root / outputs[0]), record.model_dump(mode="json"))
 
 
 @pytest.fixture
@@ -51,21 +56,34 @@ def study(tmp_path):
     root = tmp_path / "study"
     for path in ("Snakefile", "README.md", "rules/train.smk", "envs/requirements.txt", "my questions.jsonl"):
         write(root, path, f"# {path}\n")
-    for path in ("rules/__pycache__/a.pyc", "results/.running.lock", "logs/refine.log", ".snakemake/notes"):
+    for path in ("rules/__pycache__/a.pyc", "results/store/.running", "logs/refine.log", ".snakemake/notes"):
         write(root, path, "of no interest\n")
-    write(root, "results/configuration.yaml", "study: {}\n")
-    write(root, "results/index/tables.json", "{}\n")
+    for name in ("notes.txt", "set-aside/20260101-000000/refine/tiny/0/record.json", "tiny/.shown/x.0"):
+        write(root, f"results/{name}", "{}\n")
     kept = {"script": "scripts/refine.py", "files": {"scripts/refine.py": '"""Refines a student.\n\nMore."""\n'}}
-    write_json(root / f"results/code/{CODE}.json", kept)
-    questions = "results/benchmarks/boxes/raw/all.jsonl"
+    write_json(root / f"results/store/code/{CODE}.json", kept)
+    configuration, index, tables, claims = (
+        f"results/store/{name}"
+        for name in (
+            f"listing/configuration/{KEY}/configuration.yaml",
+            f"listing/tables/{KEY}/tables.json",
+            f"tables/{KEY}/arms.csv",
+            f"claims/{KEY}/claims.md",
+        )
+    )
+    job(root, "listing", [], [configuration], {"text": "c" * 64}, 1)
+    job(root, "listing", [], [index], {"text": "t" * 64}, 1)
+    questions = f"results/store/fetch/boxes-all/{KEY}/raw.jsonl"
     job(root, "fetch", ["my questions.jsonl"], [questions], {"source": "file:my questions.jsonl", "parts": 1}, 1)
     for seed in (0, 1):
-        folder = f"results/checkpoints/tiny/refine/{seed}"
-        outputs = [f"{folder}/manifest.json", f"{folder}/adapter_model.safetensors"]
+        folder = f"results/store/refine/tiny/{seed}/{KEY}"
+        outputs = [f"{folder}/training.jsonl", f"{folder}/adapter_model.safetensors"]
         recipe = {"seed": seed, "share": 50.5, "system": None, "quiet": True, "training": {"epochs": 2}}
         job(root, "refine", [questions], outputs, recipe, 2 + seed)
-    manifest = "results/checkpoints/tiny/refine/1/manifest.json"
-    job(root, "tables", ["results/index/tables.json", manifest], ["results/tables/arms.csv"], {}, 4)
+    job(root, "tables", [index, LATEST], [tables], {}, 4)
+    job(root, "claims", [index], [claims], {}, 3)
+    named = {"configuration.yaml": configuration, "tables/arms.csv": tables, "claims.md": claims}
+    show.lay_out(root / "results/tiny", {name: root / path for name, path in named.items()})
     return root
 
 
@@ -92,9 +110,8 @@ def of_kind(found: dict[str, dict], kind: str) -> dict[str, dict]:
 
 def files_in(root) -> set[str]:
     paths = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    return {
-        path for path in paths if not path.startswith(("logs/", ".")) and "/." not in path and "pycache" not in path
-    }
+    left_out = ("logs/", ".", "results/set-aside/")
+    return {path for path in paths if not path.startswith(left_out) and "/." not in path and "pycache" not in path}
 
 
 def test_the_crate_conforms_to_the_profile(study, profile_issues):
@@ -144,7 +161,7 @@ def test_every_record_is_an_action_and_every_file_is_listed_once(study):
     assert {unquote(path) for path in listed} == files_in(study) - {METADATA}
     actions = of_kind(found, "CreateAction")
     for path in files_in(study):
-        if path.endswith("provenance.json"):
+        if path.endswith("record.json"):
             record = Record.model_validate_json((study / path).read_text())
             action = actions.pop(found[path]["about"]["@id"])
             assert {unquote(name) for name in targets(action["result"])} == set(record.outputs)
@@ -154,8 +171,8 @@ def test_every_record_is_an_action_and_every_file_is_listed_once(study):
             assert action["@id"] in targets(found["./"]["mentions"])
     (workflow,) = actions.values()
     assert workflow["instrument"] == {"@id": "Snakefile"}
-    assert targets(workflow["object"]) == ["results/configuration.yaml", "my%20questions.jsonl"]
-    assert targets(workflow["result"]) == ["results/tables/arms.csv"]
+    assert targets(workflow["object"]) == ["results/tiny/configuration.yaml", "my%20questions.jsonl"]
+    assert targets(workflow["result"]) == ["results/tiny/claims.md", "results/tiny/tables/arms.csv"]
     assert (workflow["startTime"][11:13], workflow["endTime"][11:13]) == ("01", "04")
 
 
@@ -166,7 +183,7 @@ def test_jobs_share_their_program_and_their_settings(study):
     assert first["instrument"] == second["instrument"]
     program = found[first["instrument"]["@id"]]
     assert (program["name"], program["softwareVersion"]) == ("scripts/refine.py", CODE)
-    assert program["url"] == {"@id": f"results/code/{CODE}.json"}
+    assert program["url"] == {"@id": f"results/store/code/{CODE}.json"}
     needs = {found[name]["name"]: found[name]["softwareVersion"] for name in targets(program["softwareRequirements"])}
     assert needs == {"python": "3.11.7", "torch": "2.13.0+cpu", "snakemake": "9.27.1"}
 
@@ -183,7 +200,7 @@ def test_jobs_share_their_program_and_their_settings(study):
     }
     assert settings(first) == shared | {"seed": (0, "Integer")}
     assert settings(second) == shared | {"seed": (1, "Integer")}
-    assert len(of_kind(found, "PropertyValue")) == 2 + 3 + 2 + 4  # fetch; refine, shared and not; memory
+    assert len(of_kind(found, "PropertyValue")) == 2 + 2 + 3 + 2 + 7  # listing; fetch; refine, shared and not; memory
 
 
 def test_an_archive_holds_the_tree_and_can_be_checked_anywhere(study, profile_issues, tmp_path):
@@ -238,7 +255,7 @@ def test_a_file_that_has_changed_since_a_job_read_it_is_not_taken_for_what_was_r
 
 
 def unrecorded(root):
-    for path in root.rglob("*provenance.json"):
+    for path in root.rglob("record.json"):
         path.unlink()
 
 

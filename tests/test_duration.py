@@ -61,6 +61,16 @@ def test_a_model_that_no_card_holds_is_reckoned_too(rate):
     assert duration.foretell(study("paper"), ASSUMED, teach, cores=2).startswith("About ")
 
 
+def test_items_that_are_made_already_are_counted(rate, tmp_path):
+    rate(100)
+    unknown = study("config", benchmarks={"asdiv": {"splits": {"test": {"size": None}}}})
+    made = tmp_path / "items.jsonl"
+    assert duration.foretell(unknown, ASSUMED, QUICKSTART, 2, lambda task, split: made) == ""
+    made.write_text("{}\n" * 200)
+    expected = duration.foretell(study("config"), ASSUMED, QUICKSTART, 2)
+    assert duration.foretell(unknown, ASSUMED, QUICKSTART, 2, lambda task, split: made) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "jobs", "changes", "gflops"),
     [

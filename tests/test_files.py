@@ -5,9 +5,11 @@ import pytest
 
 from selfrefine.errors import UserError
 from selfrefine.files import (
+    Busy,
     Journal,
     canonical_json,
     digest,
+    held,
     read_json,
     read_jsonl,
     sha256_of,
@@ -102,6 +104,22 @@ def test_whole_file_names_the_file_that_cannot_be_written(tmp_path):
 def test_whole_file_does_not_take_the_blame_for_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "out.txt"):
         (tmp_path / "missing").read_text()
+
+
+def test_a_lock_is_one_processs_alone_and_gone_afterwards(tmp_path):
+    path = tmp_path / "deep" / ".lock"
+    with held(path):
+        for _ in range(2):
+            with pytest.raises(Busy, match=r"deep/\.lock$"), held(path, wait=False):
+                pytest.fail("two hold it")
+        assert names_in(path.parent) == [".lock"]
+        with held(tmp_path / "deep" / ".other", wait=False):
+            pass
+    assert names_in(path.parent) == []
+    with pytest.raises(ZeroDivisionError), held(path, wait=False):
+        raise ZeroDivisionError
+    with held(path, wait=False):
+        pass
 
 
 def test_json_lines_are_read_as_they_were_written(tmp_path):

@@ -10,23 +10,48 @@ from pathlib import Path
 
 import pytest
 
+import show
 from conftest import REPOSITORY, run
-from selfrefine import links
-from selfrefine.checkpoints import write_manifest
+from selfrefine import lineage, links
 from selfrefine.errors import UserError
-from selfrefine.files import read_json, read_jsonl, sha256_of, write_json, write_jsonl
+from selfrefine.files import digest, read_json, read_jsonl, sha256_of, write_json, write_jsonl
 from selfrefine.lineage import check_all, trace
-from selfrefine.links import Results
-from selfrefine.provenance import Record, describe_files, state_of
+from selfrefine.links import SET_ASIDE, Results
+from selfrefine.provenance import Record, state_of
+from selfrefine.store import named
+
+
+def at(stage: str, *names: str) -> str:
+    """The folder of an artifact; its key is one of its names."""
+    return "/".join(["results/store", stage, *names, digest([stage, *names], 12)])
+
 
 ITEMS = ("a", "b", "c", "d")
 SEEDS = ("0", "1")
-SAMPLES = {name: f"results/reports/tiny/{name}/boxes.samples.jsonl" for name in ("base", "instruct/0", "instruct/1")}
-TEACHER = "results/completions/oracle/boxes/test-cot.jsonl"
-TRAIN = "results/benchmarks/boxes/train.jsonl"
-TABLES = "results/tables/provenance.json"
-CLAIMS = "results/claims.provenance.json"
-INDEX = "results/index/tables.json"
+RAW = f"{at('fetch', 'boxes-all')}/raw.jsonl"
+TEST = f"{at('prepare', 'boxes-test')}/items.jsonl"
+TRAIN = f"{at('prepare', 'boxes-train')}/items.jsonl"
+TEACHER = f"{at('teach', 'oracle', 'boxes-test-cot')}/answers.jsonl"
+TAUGHT = f"{at('teach', 'oracle', 'boxes-train-cot')}/answers.jsonl"
+KEPT = f"{at('demonstrate', 'oracle', 'boxes')}/demonstrations.jsonl"
+TASK = at("export_task", "boxes")
+MODEL = at("fetch_model", "tiny")
+WEIGHTS = f"{MODEL}/model.safetensors"
+INSTRUCTED = {seed: at("instruct", "tiny", f"oracle-boxes-100-seed{seed}") for seed in SEEDS}
+ADAPTER = f"{INSTRUCTED['0']}/adapter_model.safetensors"
+LOGS = [f"{folder}/training.jsonl" for folder in INSTRUCTED.values()]
+SAMPLES = {"base": f"{at('evaluate', 'tiny', 'base', 'boxes')}/samples.jsonl"}
+SAMPLES |= {
+    f"instruct/{seed}": f"{at('evaluate', 'tiny', f'oracle-boxes-100-seed{seed}', 'boxes')}/samples.jsonl"
+    for seed in SEEDS
+}
+PATHS = f"{at('sample', 'tiny', 'oracle-boxes-100-seed0', 'boxes-100-seed0')}/paths.jsonl"
+PAIRS = f"{at('pair', 'tiny', 'oracle-boxes-100-seed0', 'boxes-cot-100-seed0')}/pairs.jsonl"
+TABLES = f"{at('tables')}/record.json"
+CLAIMS = f"{at('claims')}/claims.json"
+INDEX = f"{at('listing', 'tables')}/tables.json"
+TRAININGS = f"{at('listing', 'training')}/training.json"
+SOURCES = f"{at('listing', 'sources')}/sources.csv"
 SIDES = ("samples", "against_samples")
 # The planted figures, each with whose it is, and the tables that it is drawn from.
 FIGURES = {
@@ -41,8 +66,21 @@ FIGURES = {
     ("cost", ""): ("costs",),
     ("training", ""): (),
 }
-ADAPTER = "results/checkpoints/tiny/instruct/0/adapter_model.safetensors"
-WEIGHTS = "results/models/tiny/model.safetensors"
+
+
+def table(name: str) -> str:
+    """A table, in the store."""
+    return f"{at('tables')}/{name}.csv"
+
+
+def figure(name: str) -> str:
+    """A figure, in the store."""
+    return f"{at('plot', name)}/{name}.svg"
+
+
+def record_of(name: str) -> str:
+    """The record of a file."""
+    return str(Path(name).with_name("record.json"))
 
 
 def write(name: str, content) -> str:
@@ -59,14 +97,16 @@ def write(name: str, content) -> str:
     return name
 
 
-def record(name: str, stage: str, inputs: list[str], outputs: list[str], **known) -> None:
+def record(stage: str, inputs: list[str], outputs: list[str], **known) -> None:
     """The record of files as they are."""
-    facts = {"recipe": {}, "seed": None, "figures": {}} | known
+    facts = {"recipe": {}, "seed": None, "figures": {}, "version": "version 1"} | known
     made = Record(
         stage=stage,
-        inputs={path: state_of(Path(path)) for path in sorted(inputs)},
+        inputs={path: state_of(Path(path)) for path in inputs},
         outputs={path: state_of(Path(path)) for path in outputs},
         code="0" * 16,
+        command="",
+        content="",
         packages={},
         machine={},
         started=datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC),
@@ -74,7 +114,7 @@ def record(name: str, stage: str, inputs: list[str], outputs: list[str], **known
         peak_memory_mib=10,
         **facts,
     )
-    write_json(Path(name), made.model_dump(mode="json"))
+    write_json(Path(record_of(outputs[0])), made.model_dump(mode="json"))
 
 
 def judged(key: str, right: str, tokens: int = 10) -> list[dict]:
@@ -104,7 +144,7 @@ def edit(name: str, old: str, new: str) -> None:
 def study(planted, tmp_path, monkeypatch) -> Path:
     """A copy of the folder that the planted study ran in, which is the working directory."""
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(planted, tmp_path, dirs_exist_ok=True))
+    return Path(shutil.copytree(planted, tmp_path, symlinks=True, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
@@ -116,60 +156,48 @@ def planted(tmp_path_factory) -> Path:
 
 
 def plant() -> None:
-    """The study's sources, artifacts, tables and figures, and their records, below the working directory."""
-    source = {"source": "file:boxes.jsonl", "sha256": None}
-    raw = write("results/benchmarks/boxes/raw/all.jsonl", Path(write("boxes.jsonl", "raw\n")).read_text())
-    record(f"{raw}.provenance.json", "fetch", ["boxes.jsonl"], [raw], recipe=source)
-    test = write("results/benchmarks/boxes/test.jsonl", [{"id": item} for item in ITEMS])
-    record("results/benchmarks/boxes/test.provenance.json", "prepare", [raw], [test], figures={"items": 4})
+    """The study's sources, artifacts, tables and figures, their records, and their names, below the working directory."""
+    source = {"source": {"source": "file:boxes.jsonl", "sha256": None}}
+    write(RAW, Path(write("boxes.jsonl", "raw\n")).read_text())
+    record("fetch", ["boxes.jsonl"], [RAW], recipe={"suffix": ".jsonl", "sha256": None}, figures=source)
+    write(TEST, [{"id": item} for item in ITEMS])
+    record("prepare", [RAW], [TEST], figures={"items": 4})
     write(TRAIN, [{"id": "t"}])
-    record("results/benchmarks/boxes/train.provenance.json", "prepare", [raw, test], [TRAIN], figures={"items": 1})
+    record("prepare", [RAW, TEST], [TRAIN], figures={"items": 1})
     write("oracle.jsonl", "recording\n")
-    for split, questions, rows in (("test", test, judged("item", "++++")), ("train", TRAIN, [{"item": "t"}])):
-        answers = write(f"results/completions/oracle/boxes/{split}-cot.jsonl", rows)
-        record(answers.replace(".jsonl", ".provenance.json"), "teach", [questions, "oracle.jsonl"], [answers])
-    kept = write("results/demonstrations/oracle/boxes.jsonl", [{"id": "t"}])
+    record("teach", [TEST, "oracle.jsonl"], [write(TEACHER, judged("item", "++++"))])
+    record("teach", [TRAIN, "oracle.jsonl"], [write(TAUGHT, [{"item": "t"}])])
+    write(KEPT, [{"id": "t"}])
     figures = {"demonstrations": {"answers": 1, "kept": 1, "dropped": {"wrong": 0}}}
-    record("results/demonstrations/oracle/boxes.provenance.json", "demonstrate", [answers], [kept], figures=figures)
-    exported = [write(f"results/lm_eval/boxes/{name}", name) for name in ("answers.py", "boxes.yaml", "docs.jsonl")]
-    record("results/lm_eval/boxes/provenance.json", "export_task", [test], exported)
+    record("demonstrate", [TAUGHT], [KEPT], figures=figures)
+    exported = [write(f"{TASK}/{name}", name) for name in ("answers.py", "boxes.yaml", "docs.jsonl")]
+    record("export_task", [TEST], exported)
 
-    weights = [write(WEIGHTS, "weights"), "results/models/tiny/manifest.json"]
-    files = describe_files(Path("results/models/tiny"), ["model.safetensors"])
-    write_json(Path(weights[1]), {"artifact": "model", "source": {}, "files": files})
-    source = {"source": "file:published", "sha256": None}
+    source = {"source": {"source": "file:published", "sha256": None}}
     given = [write(f"published/{name}", name) for name in ("model.safetensors", "notes.txt")]
-    record("results/models/tiny/provenance.json", "fetch_model", given, weights[::-1], recipe=source)
-    base = "results/checkpoints/tiny/base/manifest.json"
-    write_manifest(Path(base), "base", Path("results/models/tiny"), [])
-    record("results/checkpoints/tiny/base/provenance.json", "base", [weights[1]], [base])
-    checkpoints, logs = {"base": base}, []
-    for seed in SEEDS:
-        folder = f"results/checkpoints/tiny/instruct/{seed}"
-        outputs = [f"{folder}/manifest.json", write(f"{folder}/adapter_model.safetensors", f"adapter {seed}")]
-        logs.append(write(f"{folder}/training.jsonl", [{"step": 1, "loss": 1.0}]))
-        write_manifest(Path(outputs[0]), "instruct", Path("results/models/tiny"), ["adapter_model.safetensors"])
-        facts = {"seed": int(seed), "figures": {"updates": 9, "tokens_seen": 50}}
-        record(f"{folder}/provenance.json", "instruct", [base, TRAIN, kept], [*outputs, logs[-1]], **facts)
-        checkpoints[f"instruct/{seed}"] = outputs[0]
+    record("fetch_model", given, [write(WEIGHTS, "weights")], recipe={"sha256": None}, figures=source)
+    checkpoints = {"base": [WEIGHTS]}
+    for (seed, folder), log in zip(INSTRUCTED.items(), LOGS, strict=True):
+        outputs = [write(log, [{"step": 1, "loss": 1.0}])]
+        outputs.append(write(f"{folder}/adapter_model.safetensors", f"adapter {seed}"))
+        facts = {"seed": int(seed), "figures": {"updates": 9, "tokens_seen": 50}, "model": record_of(WEIGHTS)}
+        record("instruct", [WEIGHTS, TRAIN, KEPT], outputs, **facts)
+        checkpoints[f"instruct/{seed}"] = [*outputs, WEIGHTS]
     for (name, samples), *known in zip(SAMPLES.items(), ("+---", "+++-", "+--+"), (10, 20, 24), strict=True):
         write(samples, judged("id", *known)[:: -1 if name == "base" else 1])
-        record(
-            samples.replace("samples.jsonl", "provenance.json"), "evaluate", [checkpoints[name], *exported], [samples]
-        )
+        record("evaluate", [*checkpoints[name], *exported], [samples])
     sampled = [
         {"item": item, "sample": sample, "style": "cot", "correct": mark == "+", "extracted": mark}
         for item, marks in (("t", "+-"), ("u", "+"))
         for sample, mark in enumerate(marks)
     ]
-    paths = write("results/paths/tiny/0.jsonl", sampled)
+    write(PATHS, sampled)
     counts = {"paths": 3, "correct": 2, "cut": 1}
-    reads = [checkpoints["instruct/0"], TRAIN]
-    record("results/paths/tiny/0.provenance.json", "sample", reads, [paths], seed=0, figures={"paths": {"cot": counts}})
-    pairs = write("results/pairs/tiny/0.jsonl", [{"id": "t"}])
+    record("sample", [*checkpoints["instruct/0"], TRAIN], [PATHS], seed=0, figures={"paths": {"cot": counts}})
+    write(PAIRS, [{"id": "t"}])
     counts = {"items": 1, "pairs": 1, "dropped": {"same_text": 0}}
-    record("results/pairs/tiny/0.provenance.json", "pair", [paths], [pairs], figures={"pairs": counts})
-    plant_tables(kept, paths, pairs, logs)
+    record("pair", [PATHS], [PAIRS], figures={"pairs": counts})
+    plant_tables()
 
 
 FACTS = ("student", "teacher", "family", "task", "refine_task", "recipe")
@@ -183,7 +211,7 @@ BOTH = f"{SAMPLES['instruct/0']} {SAMPLES['instruct/1']}"
 TITLES = {"boxes": "Boxes", "far": "Far"}
 
 
-def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
+def plant_tables() -> None:
     cells = [{"arm": "baseline", "seed": "", "checkpoint": "tiny/base", "samples": SAMPLES["base"]}]
     for seed in SEEDS:
         name = f"instruct/{seed}"
@@ -194,11 +222,13 @@ def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
         for cell in cells
     ]
     against = [SAMPLES["base"], SAMPLES["instruct/0"], SAMPLES["instruct/1"]]
-    records = [path.replace(".samples", "").replace(".jsonl", ".provenance.json") for path in (*against, TEACHER)]
-    records += [path.replace(".jsonl", ".provenance.json") for path in (kept, paths, pairs)]
-    records += [log.replace("training.jsonl", "provenance.json") for log in logs]
+    records = [record_of(path) for path in (*against, TEACHER, KEPT, PATHS, PAIRS, *LOGS)]
     write_json(Path(INDEX), {"cells": cells, "records": records})
-    write_json(Path("results/index/training.json"), {"training": logs})
+    record("listing", [], [INDEX])
+    write_json(
+        Path(TRAININGS), {"training": {f"tiny/instruct/{seed}": log for seed, log in zip(SEEDS, LOGS, strict=True)}}
+    )
+    record("listing", [], [TRAININGS])
     numbers = [[4, 1, 0.25], [4, 3, 0.75], [4, 2, 0.5], [4, 4, 1]]
     rows = [
         [cell["arm"], cell["share"], cell["seed"], "boxes", *row, cell["checkpoint"], cell["samples"]]
@@ -229,23 +259,23 @@ def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
             [*of_arm["instruct"], "instruct", 100, "boxes", 2, 4, 23.5, "baseline", 12, BOTH, SAMPLES["base"]],
             [*of_arm["teacher"], "teacher", "", "boxes", 1, 4, 11.5, "", "", TEACHER, ""],
         ],
-        "demonstrations": [["demonstrations", "answers", "kept", "wrong"], [kept, 1, 1, 0]],
+        "demonstrations": [["demonstrations", "answers", "kept", "wrong"], [KEPT, 1, 1, 0]],
         "paths": [
             [*sampled[0], "sampled", "items", "items_solved", "style", "paths", "correct", "cut"],
-            [*sampled[1], paths, 2, 2, "cot", 3, 2, 1],
+            [*sampled[1], PATHS, 2, 2, "cot", 3, 2, 1],
         ],
         "solving": [
             [*sampled[0], "style", "measure", "k", "seeds", "items", "value", "sampled"],
-            [*sampled[1], "cot", "pass", 1, 1, 2, 0.75, paths],
-            [*sampled[1], "cot", "maj", 1, 1, 2, 0.75, paths],
+            [*sampled[1], "cot", "pass", 1, 1, 2, 0.75, PATHS],
+            [*sampled[1], "cot", "maj", 1, 1, 2, 0.75, PATHS],
         ],
         "pairs": [
             [*sampled[0], "recipe", "seed", "sampled", "dropped_same_text", "items", "pairs"],
-            [*sampled[1], "cot", 0, pairs, 0, 1, 1],
+            [*sampled[1], "cot", 0, PAIRS, 0, 1, 1],
         ],
         "stages": [
             ["stage", "artifact", "wall_seconds", "tokens", "peak_memory_mib"],
-            ["instruct", logs[0], 1.5, 50, 10],
+            ["instruct", LOGS[0], 1.5, 50, 10],
         ],
         "costs": [
             ["student", "arm", "share", "stage", "checkpoints", "jobs", "wall_seconds", "least", "most", "tokens"]
@@ -256,23 +286,28 @@ def plant_tables(kept: str, paths: str, pairs: str, logs: list[str]) -> None:
             ["tiny", "instruct", 100, "evaluate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
         ],
     }
-    made = {name: write(f"results/tables/{name}.csv", content) for name, content in tables.items()}
-    inputs = [INDEX, *against, TEACHER, paths, *records]
-    record(TABLES, "tables", inputs, list(made.values()), recipe={"extractor": "strict"})
-    for (figure, student), of in FIGURES.items():
-        name = "-".join(part for part in (figure, student) if part)
-        drawn = [write(f"results/figures/{name}.{suffix}", suffix) for suffix in ("svg", "png")]
-        reads = [made[table] for table in of] or [*logs, "results/index/training.json"]
-        recipe = {"figure": figure, "student": student}
-        record(f"results/figures/{name}.provenance.json", "plot", reads, drawn, recipe=recipe)
+    made = {name: write(table(name), content) for name, content in tables.items()}
+    inputs = [INDEX, *against, TEACHER, PATHS, *records]
+    record("tables", inputs, list(made.values()), recipe={"extractor": "strict"})
+    for (kind, student), of in FIGURES.items():
+        name = "-".join(part for part in (kind, student) if part)
+        drawn = [write(str(Path(figure(name)).with_suffix(suffix)), suffix) for suffix in (".svg", ".png")]
+        reads = [made[table] for table in of] or [TRAININGS, *LOGS]
+        record("plot", reads, drawn, recipe={"figure": kind, "student": student})
     plant_layouts(made)
     plant_claims(against)
-    write("results/tables/sources.csv", "role,name,source,licence,sha256\nstudent,tiny,file:published,,\n")
+    record("listing", [], [write(SOURCES, "role,name,source,licence,sha256\nstudent,tiny,file:published,,\n")])
+    finals = [path for path in Path("results/store").rglob("record.json") if path.parts[2] in FINAL]
+    shown = {(path.parts[2], Path(name)) for path in finals for name in read_json(path)["outputs"]}
+    show.lay_out(Path("results/tiny"), {named(stage, path.name): path for stage, path in shown})
+
+
+FINAL = ("tables", "claims", "plot", "layout", "listing")
 
 
 def plant_layouts(made: dict[str, str]) -> None:
     """Laid-out tables: of arms, of costs and of the teacher's answers."""
-    answers = {split: f"results/completions/oracle/boxes/{split}-cot.jsonl" for split in ("train", "test")}
+    answers = {"train": TAUGHT, "test": TEACHER}
     rows = [
         {"teacher": "oracle", "task": "boxes", "split": split, "style": "cot", "answers": path}
         for split, path in answers.items()
@@ -304,11 +339,8 @@ def plant_layouts(made: dict[str, str]) -> None:
         ),
     }
     for name, (recipe, content, inputs) in laid_out.items():
-        outputs = [
-            write(f"results/tables/paper/{name}.csv", content),
-            write(f"results/tables/paper/{name}.md", "| |\n"),
-        ]
-        record(f"results/tables/paper/{name}.provenance.json", "layout", inputs, outputs, recipe=recipe)
+        place = f"{at('layout', name)}/{name}"
+        record("layout", inputs, [write(f"{place}.csv", content), write(f"{place}.md", "| |\n")], recipe=recipe)
 
 
 def plant_claims(samples: list[str]) -> None:
@@ -328,14 +360,14 @@ def plant_claims(samples: list[str]) -> None:
         | {"against_samples": [TEACHER], "mcnemar": lost},
     ]
     claim = {"claim": 1, "recipe": "", "parts": [{"title": "", "comparisons": comparisons}]}
-    write_json(Path("results/claims.json"), {"recipe": {}, "claims": [claim]})
-    outputs = [write("results/claims.md", "# The paper's claims\n"), "results/claims.json"]
-    record(CLAIMS, "claims", [INDEX, *samples, TEACHER], outputs, recipe={"extractor": "strict"})
+    write_json(Path(CLAIMS), {"recipe": {}, "claims": [claim]})
+    outputs = [write(CLAIMS.replace(".json", ".md"), "# The paper's claims\n"), CLAIMS]
+    record("claims", [INDEX, *samples, TEACHER], outputs, recipe={"extractor": "strict"})
 
 
 def reseal(name: str) -> None:
     """Makes every record that read or made a file say what it is now."""
-    for path in Path("results").rglob("*provenance.json"):
+    for path in Path("results").rglob("record.json"):
         content = read_json(path)
         for kind in ("inputs", "outputs"):
             if name in content[kind]:
@@ -357,24 +389,35 @@ def traced(path: str, folder: str = "results", **wanted: str) -> tuple[list[str]
     return lines, list(results.faults)
 
 
+BARE = """
+import runpy, sys
+for name in ("torch", "numpy", "pandas", "scipy", "yaml", "matplotlib", "snakemake", "transformers", "datasets"):
+    sys.modules[name] = None
+sys.argv[:] = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rsplit("/", 1)[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+PROGRAM = [sys.executable, "-c", BARE, REPOSITORY / "scripts/study.py"]
+
+
 def test_whole_results_have_no_fault_and_every_file_is_hashed_once(study, monkeypatch):
     hashed = []
     monkeypatch.setattr(links, "state_of", lambda path: hashed.append(path) or state_of(path))
     results = Results(Path("results"))
     check_all(results)
     assert list(results.faults) == []
-    records = len(list(study.rglob("*provenance.json")))
+    records = len(list(study.rglob("record.json")))
     assert results.checked().startswith(f"records: {records}, files: {len(hashed)}, ")
     assert len(hashed) == len(set(hashed))
-    files = {path for path in study.rglob("*") if path.is_file()}
-    # All but the records that no table reads, and a table that no record names.
-    unread = {path.relative_to(study).as_posix() for path in files - {*hashed}}
-    assert {name for name in unread if not name.endswith("provenance.json")} == {"results/tables/sources.csv"}
+    files = {path for path in study.rglob("*") if path.is_file() and not path.is_symlink()}
+    # All but the records that no table reads.
+    assert {path.name for path in files - {*hashed}} == {"record.json"}
 
 
 def test_the_chain_behind_a_row(study):
-    lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="1")
+    lines, broken = traced("results/tiny/tables/accuracy.csv", arm="instruct", seed="1")
     assert broken == []
+    assert lines[0].endswith(f" {table('accuracy')}")
     short = {path: sha256_of(Path(path))[:12] for path in (TRAIN, SAMPLES["instruct/1"])}
     assert f"      prepare 2026-03-01  {short[TRAIN]} {TRAIN} (items 1)" in [line[2:] for line in lines]
     assert lines[1] == "  row  arm=instruct share=100 seed=1 evaluation=boxes n=4 correct=2 accuracy=0.5"
@@ -388,37 +431,37 @@ def test_the_chain_behind_a_row(study):
         (2, "2"),
         (2, "evaluate"),
         (3, "instruct"),
+        (4, "fetch_model"),
+        (5, "file"),
         (4, "prepare"),
         (5, "fetch"),
         (6, "file"),
         (5, "prepare"),
         (6, "fetch above"),
-        (4, "base"),
-        (5, "fetch_model"),
-        (6, "file"),
         (4, "demonstrate"),
         (5, "teach"),
-        (6, "file"),
         (6, "prepare above"),
+        (6, "file"),
+        (3, "fetch_model above"),
         (3, "export_task"),
         (4, "prepare above"),
     ]
-    assert lines[11].endswith("(from file:published, its sha256 not pinned)")
-    assert lines[12].endswith("file  published/: 2 files (outside the results)")
+    assert lines[5].endswith("(from file:published, its sha256 not pinned)")
+    assert lines[6].endswith("file  published/: 2 files (outside the results)")
     assert "(seed 1, updates 9)" in lines[4]
 
 
 def test_the_chain_behind_an_artifact_names_each_once(study):
-    lines, broken = traced("results/pairs/tiny/0.jsonl")
+    lines, broken = traced(PAIRS)
     assert broken == []
-    assert [line.split()[0] for line in lines[:3]] == ["pair", "sample", "prepare"]
+    assert [line.split()[0] for line in lines[:3]] == ["pair", "sample", "instruct"]
     named = [re.search(r" (results/\S+)", line)[1] for line in lines if "(above)" not in line and " results/" in line]
     assert TRAIN in named and len(named) == len(set(named))
     assert "cot paths 3, cot correct 2" in lines[1]
 
 
 def test_a_row_of_an_arm_counts_every_seed(study):
-    lines, broken = traced("results/tables/arms.csv", arm="instruct")
+    lines, broken = traced("results/tiny/tables/arms.csv", arm="instruct")
     assert broken == []
     assert [line.strip() for line in lines if "right in" in line] == [
         f"3 of 4 right in {SAMPLES['instruct/0']}",
@@ -428,56 +471,56 @@ def test_a_row_of_an_arm_counts_every_seed(study):
 
 
 def test_a_teachers_answers_are_counted_by_item(study):
-    lines, broken = traced("results/tables/accuracy.csv", arm="teacher", evaluation="boxes")
+    lines, broken = traced("results/tiny/tables/accuracy.csv", arm="teacher", evaluation="boxes")
     assert broken == []
     assert f"    4 of 4 right in {TEACHER}" in lines
 
 
 def test_a_bar_of_a_figure_leads_through_the_table_it_was_drawn_from(study):
     for suffix in ("svg", "png"):
-        lines, broken = traced(f"results/figures/accuracy.{suffix}", arm="baseline", evaluation="boxes")
+        lines, broken = traced(f"results/tiny/figures/accuracy.{suffix}", arm="baseline", evaluation="boxes")
         assert broken == []
         assert [line.split()[0] for line in lines[:5]] == ["plot", "tables", "row", "1", "evaluate"]
-    edit("results/tables/arms.csv", "baseline,,boxes,1,4,0.25", "baseline,,boxes,1,4,0.50")
-    lines, broken = traced("results/figures/accuracy.svg", arm="baseline")
+    edit(table("arms"), "baseline,,boxes,1,4,0.25", "baseline,,boxes,1,4,0.50")
+    lines, broken = traced("results/tiny/figures/accuracy.svg", arm="baseline")
     assert [fault.split(" expected")[0] for fault in broken] == [
-        "results/tables/arms.csv:",
-        "results/tables/arms.csv:2:",
+        f"{table('arms')}:",
+        f"{table('arms')}:2:",
     ]
     assert lines[1].endswith("BROKEN") and lines[2].endswith("BROKEN") and not lines[0].endswith("BROKEN")
 
 
 def test_a_figure_drawn_from_another_table_is_a_broken_link(study):
-    write("results/tables/arms.csv", Path("results/tables/arms.csv").read_text().replace("instruct", "refine"))
+    write(table("arms"), Path(table("arms")).read_text().replace(",instruct,", ",refine,"))
     seal(TABLES)
-    _, (fault,) = traced("results/figures/accuracy.svg", arm="baseline")
-    assert fault.startswith("results/tables/arms.csv: expected ")
-    assert "results/figures/accuracy.svg was made from another one: `snakemake results/figures/accuracy.svg`" in fault
+    _, (fault,) = traced("results/tiny/figures/accuracy.svg", arm="baseline")
+    assert fault.startswith(f"{table('arms')}: expected ")
+    assert f"{figure('accuracy')} was made from another one: {SET_ASIDE}" in fault
 
 
 def test_figures_show_the_largest_share_but_for_the_one_over_shares(study):
-    text = Path("results/tables/arms.csv").read_text()
+    text = Path(table("arms")).read_text()
     row = next(line for line in text.splitlines(keepends=True) if "instruct,100" in line)
-    write("results/tables/arms.csv", text + row.replace("instruct,100", "instruct,50"))
-    for figure in ("accuracy", "matrix", "out-family"):
-        with pytest.raises(UserError, match=rf"{figure}\.svg: no share=50; there is '', '100'$"):
-            traced(f"results/figures/{figure}.svg", share="50")
-    assert "share=50" in traced("results/figures/low-resource-tiny.svg", share="50")[0][2]
+    write(table("arms"), text + row.replace("instruct,100", "instruct,50"))
+    for name in ("accuracy", "matrix", "out-family"):
+        with pytest.raises(UserError, match=rf"{name}\.svg: no share=50; there is '', '100'$"):
+            traced(f"results/tiny/figures/{name}.svg", share="50")
+    assert "share=50" in traced("results/tiny/figures/low-resource-tiny.svg", share="50")[0][2]
 
 
 BARS = {
     "out-family": ({"arm": "instruct"}, f"3 of 4 right in {SAMPLES['instruct/0']}"),
     "low-resource-tiny": ({"arm": "baseline"}, f"1 of 4 right in {SAMPLES['base']}"),
     "lengths": ({"arm": "instruct"}, f"21.5 tokens per answer in {SAMPLES['instruct/0']}"),
-    "solving-tiny": ({"measure": "maj", "k": "1"}, "75 % of 2 items solved in results/paths/tiny/0.jsonl"),
+    "solving-tiny": ({"measure": "maj", "k": "1"}, f"75 % of 2 items solved in {PATHS}"),
     "cost": ({"arm": "instruct", "stage": "evaluate"}, "2 jobs"),
 }
 
 
-@pytest.mark.parametrize("figure", BARS)
-def test_a_bar_of_any_figure_leads_to_what_it_was_counted_from(study, figure):
-    wanted, said = BARS[figure]
-    lines, broken = traced(f"results/figures/{figure}.svg", **wanted)
+@pytest.mark.parametrize("name", BARS)
+def test_a_bar_of_any_figure_leads_to_what_it_was_counted_from(study, name):
+    wanted, said = BARS[name]
+    lines, broken = traced(f"results/tiny/figures/{name}.svg", **wanted)
     assert broken == []
     assert [line.split()[0] for line in lines[:3]] == ["plot", "tables", "row"]
     assert all(f"{column}={value}" in lines[2] for column, value in wanted.items())
@@ -486,64 +529,65 @@ def test_a_bar_of_any_figure_leads_to_what_it_was_counted_from(study, figure):
 
 
 def test_a_figure_of_several_tables_is_traced_through_those_that_have_what_is_wanted(study):
-    lines, broken = traced("results/figures/yields-tiny.svg", recipe="cot")
+    lines, broken = traced("results/tiny/figures/yields-tiny.svg", recipe="cot")
     assert broken == []
     assert [line.split()[0] for line in lines[:3]] == ["plot", "tables", "row"]
     assert "dropped_same_text=0" in lines[2] and "pairs=1" in lines[3]
-    lines, _ = traced("results/figures/yields-tiny.svg", style="cot")
+    lines, _ = traced("results/tiny/figures/yields-tiny.svg", style="cot")
     rows = [line for line in lines if line.split()[0] == "row"]
     assert ["measure=pass" in row for row in rows] == [False, True]
-    assert any(line.endswith("(above)") and " results/tables/solving.csv" in line for line in lines)
+    assert any(line.endswith("(above)") and f" {table('solving')}" in line for line in lines)
     with pytest.raises(UserError, match="no column 'arm'; there are student, teacher"):
-        traced("results/figures/yields-tiny.svg", arm="refine")
+        traced("results/tiny/figures/yields-tiny.svg", arm="refine")
 
 
 def test_a_figure_has_no_bars_of_teachers_of_another_family(study):
     with pytest.raises(UserError, match=r"in-family\.svg: has no rows"):
-        traced("results/figures/in-family.svg", arm="instruct")
+        traced("results/tiny/figures/in-family.svg", arm="instruct")
 
 
 def test_the_row_behind_a_second_table_of_a_figure_is_checked_too(study):
-    edit("results/tables/solving.csv", "pass,1,1,2,0.75", "pass,1,1,2,0.85")
-    _, broken = traced("results/figures/yields-tiny.svg", style="cot")
+    edit(table("solving"), "pass,1,1,2,0.75", "pass,1,1,2,0.85")
+    _, broken = traced("results/tiny/figures/yields-tiny.svg", style="cot")
     assert [fault.split(" expected")[0] for fault in broken] == [
-        "results/tables/solving.csv:",
-        "results/tables/solving.csv:2:",
+        f"{table('solving')}:",
+        f"{table('solving')}:2:",
     ]
 
 
 def test_a_laid_out_table_leads_through_the_rows_that_it_shows(study):
     for suffix in ("csv", "md"):
-        lines, broken = traced(f"results/tables/paper/transfer-tiny.{suffix}", arm="instruct")
+        lines, broken = traced(f"results/tiny/tables/paper/transfer-tiny.{suffix}", arm="instruct")
         assert broken == []
         assert [line.split()[0] for line in lines[:5]] == ["layout", "row", "tables", "row", "accuracy=0.625"]
         assert "Boxes=62.5" in lines[1] and lines[5].strip() == f"3 of 4 right in {SAMPLES['instruct/0']}"
-    lines, _ = traced("results/tables/paper/transfer-tiny.csv", arm="teacher", cell="Boxes")
+    lines, _ = traced("results/tiny/tables/paper/transfer-tiny.csv", arm="teacher", cell="Boxes")
     assert f"4 of 4 right in {TEACHER}" in [line.strip() for line in lines]
     assert not any(
-        "right in" in line for line in traced("results/tables/paper/transfer-tiny.csv", arm="teacher", cell="Far")[0]
+        "right in" in line
+        for line in traced("results/tiny/tables/paper/transfer-tiny.csv", arm="teacher", cell="Far")[0]
     )
-    lines, _ = traced("results/tables/paper/solving.csv", student="tiny", cell="maj@1")
+    lines, _ = traced("results/tiny/tables/paper/solving.csv", student="tiny", cell="maj@1")
     rows = [line for line in lines if line.split()[0] == "row"]
     assert len(rows) == 2 and "measure=maj" in rows[1]
-    lines, _ = traced("results/tables/paper/cost.csv", stage="instruct")
+    lines, _ = traced("results/tiny/tables/paper/cost.csv", stage="instruct")
     assert sum(line.split()[0] == "instruct" for line in lines) == 2
     with pytest.raises(UserError, match="no column 'Near'; there are arm, teacher, instructed on, Boxes"):
-        traced("results/tables/paper/transfer-tiny.csv", arm="teacher", cell="Near")
+        traced("results/tiny/tables/paper/transfer-tiny.csv", arm="teacher", cell="Near")
 
 
 def test_a_laid_out_table_of_answers_leads_to_them(study):
-    lines, broken = traced("results/tables/paper/teachers.csv", teacher="oracle", cell="test, with CoT")
+    lines, broken = traced("results/tiny/tables/paper/teachers.csv", teacher="oracle", cell="test, with CoT")
     assert broken == []
     assert [line.split()[0] for line in lines[:4]] == ["layout", "row", "4", "teach"]
     assert lines[2].strip() == f"4 of 4 right in {TEACHER}"
     edit(TEACHER, '"item": "b", "strict": 1.0', '"item": "b", "strict": 0.0')
-    assert traced("results/tables/paper/teachers.csv", teacher="oracle")[1]
+    assert traced("results/tiny/tables/paper/teachers.csv", teacher="oracle")[1]
 
 
 def test_a_comparison_of_a_claim_leads_to_both_arms(study):
     for suffix in ("md", "json"):
-        lines, broken = traced(f"results/claims.{suffix}", claim="1", against="teacher")
+        lines, broken = traced(f"results/tiny/claims.{suffix}", claim="1", against="teacher")
         assert broken == []
         assert [line.split()[0] for line in lines[:2]] == ["claims", "row"]
         assert [line.strip() for line in lines if " right in " in line] == [
@@ -552,7 +596,7 @@ def test_a_comparison_of_a_claim_leads_to_both_arms(study):
             f"4 of 4 right in {TEACHER}",
         ]
     with pytest.raises(UserError, match="no verdict=supported; there is 'undecided'"):
-        traced("results/claims.md", verdict="supported")
+        traced("results/tiny/claims.md", verdict="supported")
 
 
 CLAIMED = [
@@ -564,7 +608,7 @@ CLAIMED = [
 
 @pytest.mark.parametrize("old, new, expected, found", CLAIMED)
 def test_a_comparison_that_was_edited_with_its_hash_is_counted_again(study, old, new, expected, found):
-    path = Path("results/claims.json")
+    path = Path(CLAIMS)
     path.write_text(path.read_text().replace(old, new, 1))
     reseal(str(path))
     (fault,) = faults()
@@ -573,7 +617,7 @@ def test_a_comparison_that_was_edited_with_its_hash_is_counted_again(study, old,
 
 
 def test_a_comparison_must_name_the_samples_of_its_arms(study):
-    path = Path("results/claims.json")
+    path = Path(CLAIMS)
     path.write_text(path.read_text().replace('"against": "baseline"', '"against": "teacher"'))
     reseal(str(path))
     (fault,) = faults()
@@ -581,30 +625,33 @@ def test_a_comparison_must_name_the_samples_of_its_arms(study):
 
 
 def test_claims_that_are_none_are_a_fault(study):
-    write("results/claims.json", '{"claims": [{}]}')
-    reseal("results/claims.json")
+    write(CLAIMS, '{"claims": [{}]}')
+    reseal(CLAIMS)
     (fault,) = faults()
-    assert fault.startswith("results/claims.json: expected a table, found none (KeyError: 'claim')")
+    assert fault.startswith(f"{CLAIMS}: expected a table, found none (KeyError: 'claim')")
 
 
-def test_curves_are_named_by_a_part_of_their_logs_path(study):
-    lines, broken = traced("results/figures/training.svg", checkpoint="instruct/1")
+def test_curves_are_named_by_a_part_of_their_checkpoints_names(study):
+    lines, broken = traced("results/tiny/figures/training.svg", checkpoint="instruct/1")
     assert broken == []
     assert [line.split()[0] for line in lines[:2]] == ["plot", "instruct"]
-    assert "results/checkpoints/tiny/instruct/1/training.jsonl" in lines[1]
-    assert not any("instruct/0" in line for line in lines)
+    assert LOGS[1] in lines[1]
+    assert not any(LOGS[0] in line for line in lines)
     for wanted in ({"checkpoint": "refine"}, {"arm": "instruct"}, {"checkpoint": "instruct", "arm": "instruct"}):
-        with pytest.raises(UserError, match=r"checkpoint= and a part of one of these: results/.*0/training\.jsonl, "):
-            traced("results/figures/training.svg", **wanted)
+        with pytest.raises(UserError, match="checkpoint= and a part of one of these: tiny/instruct/0, tiny/instruct/1"):
+            traced("results/tiny/figures/training.svg", **wanted)
+    Path(TRAININGS).unlink()
+    assert LOGS[1] in traced("results/tiny/figures/training.svg", checkpoint="seed1")[0][1]
 
 
 def test_a_row_of_the_sources_leads_to_what_was_fetched(study):
-    lines, broken = traced("results/tables/sources.csv", role="student")
+    lines, broken = traced("results/tiny/tables/sources.csv", role="student")
     assert broken == []
     assert lines[2].split()[0] == "fetch_model"
-    edit("results/tables/sources.csv", "published", "other")
-    _, (fault,) = traced("results/tables/sources.csv", role="student")
-    assert fault.startswith("results/tables/sources.csv:2: expected a record below results/models/ of that source")
+    edit(SOURCES, "published", "other")
+    reseal(SOURCES)
+    _, (fault,) = traced("results/tiny/tables/sources.csv", role="student")
+    assert fault.startswith(f"{SOURCES}:2: expected a record below results/store/fetch_model/ of that source")
 
 
 def tamper_size() -> None:
@@ -616,68 +663,91 @@ FAULTS = {
     "edited, of the same size": (
         lambda: edit(SAMPLES["instruct/0"], '"id": "b", "strict": 1.0', '"id": "b", "strict": 0.0'),
         f"{SAMPLES['instruct/0']}: expected ",
-        "it was changed after it was made: `snakemake results/reports/",
+        f"it was changed after it was made: {SET_ASIDE}",
     ),
     "cut off": (tamper_size, f"{TRAIN}: expected 12 bytes, sha256 ", "found 9 bytes, sha256 "),
     "missing": (
         lambda: Path(TRAIN).unlink(),
         f"{TRAIN}: expected 12 bytes, sha256 ",
-        f"it is missing; `snakemake {TRAIN}` makes it again",
+        f"it is missing; {SET_ASIDE}, and `snakemake {record_of(TRAIN)}` makes it again",
     ),
     "record not JSON": (
-        lambda: Path("results/lm_eval/boxes/provenance.json").write_text('{"stage"'),
-        "results/lm_eval/boxes/provenance.json: expected a record of provenance, found none: ",
-        "delete it, and `snakemake` makes its artifact again",
+        lambda: Path(f"{TASK}/record.json").write_text('{"stage"'),
+        f"{TASK}/record.json: expected a record of provenance, found none: ",
+        SET_ASIDE,
     ),
     "record not of the schema": (
-        lambda: edit("results/lm_eval/boxes/provenance.json", '"wall_seconds": 1.5', '"wall_seconds": -1'),
-        "results/lm_eval/boxes/provenance.json: expected a record of provenance, found none: wall_seconds: ",
-        "delete it",
+        lambda: edit(f"{TASK}/record.json", '"wall_seconds": 1.5', '"wall_seconds": -1'),
+        f"{TASK}/record.json: expected a record of provenance, found none: wall_seconds: ",
+        SET_ASIDE,
     ),
     "record that nothing reads": (
-        lambda: Path("results/figures/training.provenance.json").write_text("{}"),
-        "results/figures/training.provenance.json: expected a record of provenance, found none: stage: ",
-        "delete it",
+        lambda: Path(record_of(figure("training"))).write_text("{}"),
+        f"{record_of(figure('training'))}: expected a record of provenance, found none: stage: ",
+        SET_ASIDE,
     ),
     "record gone": (
-        lambda: Path("results/checkpoints/tiny/base/provenance.json").unlink(),
-        "results/checkpoints/tiny/base/manifest.json: expected a record of how it was made, found none",
-        "`snakemake results/checkpoints/tiny/base/manifest.json` makes it again",
+        lambda: Path(f"{MODEL}/record.json").unlink(),
+        f"{WEIGHTS}: expected a record of how it was made, found none",
+        f"`snakemake {MODEL}/record.json` makes it again",
+    ),
+    "artifact gone": (
+        lambda: shutil.rmtree(Path(TRAIN).parent),
+        f"{TRAIN}: expected a record of how it was made, found none",
+        f"`snakemake {record_of(TRAIN)}` makes it again",
     ),
     "input of a record edited": (
-        lambda: edit("results/figures/accuracy.provenance.json", sha256_of(Path("results/tables/arms.csv")), "0" * 64),
-        "results/tables/arms.csv: expected ",
-        "sha256 000000000000 (read, says results/figures/accuracy.provenance.json), found ",
+        lambda: edit(record_of(figure("accuracy")), sha256_of(Path(table("arms"))), "0" * 64),
+        f"{table('arms')}: expected ",
+        f"sha256 000000000000 (read, says {record_of(figure('accuracy'))}), found ",
     ),
     "made anew, but not what was made from it": (
-        lambda: (
-            edit("results/lm_eval/boxes/docs.jsonl", "docs", "DOCS"),
-            seal("results/lm_eval/boxes/provenance.json"),
-        ),
-        "results/lm_eval/boxes/docs.jsonl: expected ",
-        "was made from another one: `snakemake results/reports/tiny/",
+        lambda: (edit(f"{TASK}/docs.jsonl", "docs", "DOCS"), seal(f"{TASK}/record.json")),
+        f"{TASK}/docs.jsonl: expected ",
+        f"{SAMPLES['base']} was made from another one: {SET_ASIDE}, and `snakemake {record_of(SAMPLES['base'])}` makes it",
     ),
     "index edited": (
-        lambda: edit("results/index/training.json", "instruct/1", "instruct/2"),
-        "results/index/training.json: expected ",
-        "`snakemake results/figures/training.svg` makes it again",
+        lambda: edit(TRAININGS, "tiny/instruct/1", "tiny/instruct/2"),
+        f"{TRAININGS}: expected ",
+        f"it was changed after it was made: {SET_ASIDE}",
     ),
-    "index missing": (
-        lambda: Path("results/index/tables.json").unlink(),
-        "results/index/tables.json: expected ",
-        "it is missing; `snakemake results/index/tables.json` makes it again",
+    "index edited with its record": (
+        lambda: (edit(TRAININGS, "tiny/instruct/1", "tiny/instruct/2"), seal(record_of(TRAININGS))),
+        f"{TRAININGS}: expected ",
+        f"{figure('training')} was made from another one: {SET_ASIDE}",
+    ),
+    "index missing": (lambda: Path(INDEX).unlink(), f"{INDEX}: expected ", f"it is missing; {SET_ASIDE}"),
+    "index gone": (
+        lambda: shutil.rmtree(Path(INDEX).parent),
+        f"{INDEX}: expected a record of how it was made, found none",
+        f"`snakemake {record_of(INDEX)}` makes it again",
     ),
     "adapter edited": (lambda: edit(ADAPTER, "0", "9"), f"{ADAPTER}: expected 9 bytes, sha256 ", "found 9 bytes"),
     "weights edited": (
         lambda: edit(WEIGHTS, "w", "W"),
         f"{WEIGHTS}: expected 7 bytes, sha256 ",
-        "delete results/models/tiny/manifest.json, and `snakemake results/models/tiny/manifest.json` makes it again",
+        f"it was changed after it was made: {SET_ASIDE}",
     ),
-    "weights missing": (lambda: Path(WEIGHTS).unlink(), f"{WEIGHTS}: expected 7 bytes, ", "it is missing; delete "),
+    "weights missing": (
+        lambda: Path(WEIGHTS).unlink(),
+        f"{WEIGHTS}: expected 7 bytes, ",
+        f"it is missing; {SET_ASIDE}",
+    ),
+    "another model named": (
+        lambda: edit(f"{INSTRUCTED['0']}/record.json", f'"model": "{MODEL}/', f'"model": "{TASK}/'),
+        f"{INSTRUCTED['0']}/record.json: expected ",
+        f"the record of a model whose weights it was trained from, found {TASK}/record.json, which it did not read; delete "
+        f"{INSTRUCTED['0']}, and `snakemake {INSTRUCTED['0']}/record.json` makes it again",
+    ),
     "source edited": (
         lambda: write("oracle.jsonl", "RECORDING\n"),
         "oracle.jsonl: expected 10 bytes, sha256 ",
-        "`snakemake results/completions/oracle/boxes/",
+        "snakemake makes an artifact of this one beside it",
+    ),
+    "kept code edited": (
+        lambda: write(f"results/store/code/{'0' * 16}.json", '{"script": "a.py", "files": {"a.py": ""}}'),
+        f"results/store/code/{'0' * 16}.json: expected code of fingerprint 0000000000000000, found ",
+        "it was changed after it was kept: delete it",
     ),
 }
 
@@ -697,59 +767,84 @@ def test_every_kind_of_fault_is_found(study, tamper, begins, says):
 def test_a_chain_finds_the_faults_behind_it_and_only_those(study, kind):
     tamper, begins, _ = FAULTS[kind]
     tamper()
-    lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="0")
+    lines, broken = traced("results/tiny/tables/accuracy.csv", arm="instruct", seed="0")
     assert [fault.startswith(begins) for fault in broken] == [True]
-    assert sum(line.endswith("BROKEN") for line in lines) == (3 if kind == "record not JSON" else 1)
+    # Files of no valid record stand by themselves, wherever they were read.
+    places = {"record not JSON": 3, "record gone": 2}
+    assert sum(line.endswith("BROKEN") for line in lines) == places.get(kind, 1)
     if kind in ("edited, of the same size", "adapter edited"):
-        lines, broken = traced("results/tables/accuracy.csv", arm="instruct", seed="1")
+        lines, broken = traced("results/tiny/tables/accuracy.csv", arm="instruct", seed="1")
         assert broken == [] and not any("BROKEN" in line for line in lines)
 
 
-def test_a_changed_adapter_is_found_though_its_own_record_agrees_with_it(study):
-    edit(ADAPTER, "0", "9")
-    seal("results/checkpoints/tiny/instruct/0/provenance.json")
-    seal(TABLES, "results/checkpoints/tiny/instruct/0/provenance.json")
-    (fault,) = faults()
-    assert fault.startswith(f"{ADAPTER}: expected 9 bytes")
-    assert "(says results/checkpoints/tiny/instruct/0/manifest.json)" in fault
+CHANGED = [
+    (ADAPTER, "adapter 0", "adapter 9", [SAMPLES["instruct/0"], PATHS]),
+    (WEIGHTS, "weights", "WEIGHTS", [*SAMPLES.values(), *LOGS, PATHS]),
+]
 
 
-def test_changed_weights_are_found_though_their_own_manifest_agrees_with_them(study):
-    edit(WEIGHTS, "w", "W")
-    manifest = Path("results/models/tiny/manifest.json")
-    files = describe_files(manifest.parent, ["model.safetensors"])
-    write_json(manifest, {"artifact": "model", "source": {}, "files": files})
-    seal("results/models/tiny/provenance.json")
-    seal("results/checkpoints/tiny/base/provenance.json", str(manifest))
-    (fault,) = faults()
-    assert fault.startswith(f"{manifest}: expected sha256 ")
-    assert "/manifest.json), found " in fault and "the checkpoint is not of these weights" in fault
-
-
-def test_the_weights_are_those_of_the_folder_that_a_checkpoint_names(study):
-    shutil.copytree("results/models/tiny", "results/models/other")
-    edit("results/models/other/model.safetensors", "w", "W")
-    Path("results/models/other/provenance.json").unlink()
-    edit("results/checkpoints/tiny/base/manifest.json", "results/models/tiny", "results/models/other")
-    seal("results/checkpoints/tiny/base/provenance.json")
-    _, (fault,) = traced("results/checkpoints/tiny/base/manifest.json")
-    assert fault.startswith("results/models/other/model.safetensors: expected 7 bytes")
-
-
-def test_a_manifest_that_is_none_is_a_fault(study):
-    base = Path("results/checkpoints/tiny/base/manifest.json")
-    base.write_text('{"artifact": "checkpoint", "files": []}')
-    seal("results/checkpoints/tiny/base/provenance.json")
-    assert any(fault.startswith(f"{base}: expected a manifest of files, bytes and sha256") for fault in faults())
+@pytest.mark.parametrize("name, old, new, readers", CHANGED)
+def test_changed_weights_are_found_though_their_own_record_agrees_with_them(study, name, old, new, readers):
+    edit(name, old, new)
+    seal(record_of(name))
+    seal(TABLES, *({record_of(name)} & read_json(Path(TABLES))["inputs"].keys()))
+    found = faults()
+    assert len(found) == len(readers)
+    for fault, reader in zip(sorted(found), sorted(readers), strict=True):
+        assert fault.startswith(f"{name}: expected {len(old)} bytes, sha256 ")
+        assert f"(read, says {record_of(reader)})" in fault
+        assert f"(made, says {record_of(name)})" in fault
+        assert f"{reader} was made from another one: {SET_ASIDE}" in fault
 
 
 def test_a_fetched_file_must_be_the_pinned_one(study):
-    name = "results/benchmarks/boxes/raw/all.jsonl.provenance.json"
-    edit(name, '"sha256": null', f'"sha256": "{"1" * 64}"')
+    content = read_json(Path(record_of(RAW)))
+    content["recipe"]["sha256"] = "1" * 64
+    write_json(Path(record_of(RAW)), content)
     (fault,) = faults()
-    assert fault.startswith(
-        "results/benchmarks/boxes/raw/all.jsonl: expected sha256 111111111111, which the recipe in "
-    )
+    assert fault.startswith(f"{RAW}: expected sha256 111111111111, which the recipe in {record_of(RAW)} pins, found ")
+    assert fault.endswith(f"delete {Path(RAW).parent}, and `snakemake {record_of(RAW)}` makes it again")
+
+
+def test_a_source_that_was_edited_is_no_fault_of_what_was_made_of_the_older_one(study):
+    """Artifacts of an edited source lie beside those of the older one."""
+    write("oracle.jsonl", "RECORDING\n")
+    again = f"{at('teach', 'oracle', 'boxes-test-cot')[:-12]}{'1' * 12}/answers.jsonl"
+    record("teach", [TEST, "oracle.jsonl"], [write(again, Path(TEACHER).read_text())])
+    results = Results(Path("results"))
+    check_all(results)
+    assert (list(results.faults), results.others) == ([], {"oracle.jsonl"})
+    for name, now in ((TEACHER, "outside the results, another one now"), (again, "outside the results")):
+        lines, broken = traced(name)
+        assert broken == []
+        assert lines[-1].endswith(f" oracle.jsonl ({now})")
+    said = run(*PROGRAM, "trace", "--all", cwd=study).stdout
+    assert said.startswith("1 files outside the results, others now than older artifacts were made of: not checked\n")
+
+
+@pytest.mark.parametrize(
+    "listed, version, said",
+    [
+        ({"version": 1, "fingerprints": {"0" * 16: "the first"}}, "version 1", ""),
+        (
+            {"version": 1, "fingerprints": {"1" * 16: "the first", "0" * 16: "a loop moved"}},
+            "version 1",
+            "a loop moved",
+        ),
+        ({"version": 1, "fingerprints": {"1" * 16: "the first"}}, "version 1", ""),
+        ({"version": 2, "fingerprints": {"0" * 16: "ties count half"}}, "version 2", "ties count half"),
+        ({"version": 2, "fingerprints": {"1" * 16: "other", "0" * 16: "a loop moved"}}, "version 1", ""),
+        ({"version": 1, "fingerprints": {"1" * 16: "the first", "0" * 16: "a loop moved"}}, "0" * 16, ""),
+    ],
+)
+def test_a_chain_says_why_code_counts_as_its_version(study, tmp_path, monkeypatch, listed, version, said):
+    write_json(tmp_path / "scripts/versions.json", {"tables": listed})
+    monkeypatch.setattr(lineage, "SCRIPTS", tmp_path / "scripts")
+    edit(TABLES, '"version": "version 1"', f'"version": "{version}"')
+    lines, broken = traced("results/tiny/tables/accuracy.csv", arm="teacher")
+    assert broken == []
+    assert [line for line in lines if "code" in line] == ([f"  code {version} (because {said})"] if said else [])
+    assert [line.split()[0] for line in lines[:3] if "code" not in line][:2] == ["tables", "row"]
 
 
 ROWS = [
@@ -785,14 +880,17 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("table, old, new, expected, found", ROWS)
-def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, table, old, new, expected, found):
-    name = f"results/tables/{table}.csv"
+@pytest.mark.parametrize("of, old, new, expected, found", ROWS)
+def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, of, old, new, expected, found):
+    name = table(of)
     edit(name, old, new)
     reseal(name)
     (fault,) = faults()
     assert fault.startswith(f"{name}:") and f"expected {expected} (counted in results/" in fault
-    assert f", found {found}; the table was changed after it was made: delete it, and `snakemake {name}`" in fault
+    assert fault.endswith(
+        f", found {found}; the table was changed after it was made: delete {at('tables')}, and `snakemake {TABLES}` makes "
+        "it again"
+    )
     assert traced(name)[1] == [fault]
 
 
@@ -800,44 +898,43 @@ ANOTHER = {"item": "v", "sample": 0, "style": "cot", "correct": True, "extracted
 
 
 @pytest.mark.parametrize(
-    "artifact, more, expected",
+    "name, more, expected",
     [
-        ("demonstrations/oracle/boxes", {"id": "u"}, "demonstrations.csv:2: expected kept 2 "),
-        ("paths/tiny/0", ANOTHER, "paths.csv:2: expected paths 4, correct 3, items 3, items_solved 3 "),
-        ("pairs/tiny/0", {"id": "u"}, "pairs.csv:2: expected pairs 2 "),
-        ("paths/tiny/0", ANOTHER, "solving.csv:2: expected items 3, value 0.833333 "),
+        (KEPT, {"id": "u"}, "demonstrations.csv:2: expected kept 2 "),
+        (PATHS, ANOTHER, "paths.csv:2: expected paths 4, correct 3, items 3, items_solved 3 "),
+        (PAIRS, {"id": "u"}, "pairs.csv:2: expected pairs 2 "),
+        (PATHS, ANOTHER, "solving.csv:2: expected items 3, value 0.833333 "),
     ],
 )
-def test_what_a_table_says_of_a_file_is_counted_in_the_file(study, artifact, more, expected):
-    name, own = f"results/{artifact}.jsonl", f"results/{artifact}.provenance.json"
+def test_what_a_table_says_of_a_file_is_counted_in_the_file(study, name, more, expected):
     write(name, [*read_jsonl(Path(name)), more])
-    seal(own)
-    reseal(own)
+    seal(record_of(name))
+    reseal(record_of(name))
     reseal(name)
-    assert any(fault.startswith(f"results/tables/{expected}") for fault in faults())
+    assert any(fault.startswith(f"{at('tables')}/{expected}") for fault in faults())
 
 
 def test_a_row_of_a_table_that_was_made_from_other_answers_is_a_broken_link(study):
     edit(SAMPLES["base"], '"id": "d", "strict": 0.0, "legacy": 0.0', '"id": "d", "strict": 0.0, "legacy": 1.0')
-    own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
+    own = record_of(SAMPLES["base"])
     seal(own)
-    _, broken = traced("results/tables/accuracy.csv", arm="baseline")
-    assert [fault.split(": expected")[0] for fault in broken] == [own, SAMPLES["base"]]
-    assert all("results/tables/accuracy.csv was made from another one" in fault for fault in broken)
-    assert traced("results/tables/accuracy.csv", arm="teacher")[1] == []
+    _, broken = traced("results/tiny/tables/accuracy.csv", arm="baseline")
+    assert sorted(fault.split(": expected")[0] for fault in broken) == [own, SAMPLES["base"]]
+    assert all(f"{table('accuracy')} was made from another one" in fault for fault in broken)
+    assert traced("results/tiny/tables/accuracy.csv", arm="teacher")[1] == []
 
 
 def test_a_row_whose_answers_and_their_record_are_gone_is_not_counted(study):
-    own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
+    own = record_of(SAMPLES["base"])
     Path(SAMPLES["base"]).unlink()
     Path(own).unlink()
-    lines, broken = traced("results/tables/accuracy.csv", arm="baseline")
+    lines, broken = traced("results/tiny/tables/accuracy.csv", arm="baseline")
     assert "    not counted again: what it was counted from is not what was made" in lines
     assert [fault.split(": expected a record")[0] for fault in broken] == [SAMPLES["base"]]
 
 
 @pytest.mark.parametrize(
-    "table, old, new, expected",
+    "of, old, new, expected",
     [
         (
             "accuracy",
@@ -854,8 +951,8 @@ def test_a_row_whose_answers_and_their_record_are_gone_is_not_counted(study):
         ("comparisons", "0,baseline", "0,teacher", "of an arm teacher to compare with"),
     ],
 )
-def test_a_row_must_name_the_samples_of_its_arm(study, table, old, new, expected):
-    name = f"results/tables/{table}.csv"
+def test_a_row_must_name_the_samples_of_its_arm(study, of, old, new, expected):
+    name = table(of)
     edit(name, old, new)
     reseal(name)
     (wrong, *_) = [fault for fault in faults() if fault.startswith(f"{name}:")]
@@ -863,63 +960,93 @@ def test_a_row_must_name_the_samples_of_its_arm(study, table, old, new, expected
 
 
 def test_a_row_that_was_taken_out_is_missed(study):
-    content = Path("results/tables/accuracy.csv").read_text().splitlines(keepends=True)
-    write("results/tables/accuracy.csv", "".join(content[:2] + content[3:]))
+    content = Path(table("accuracy")).read_text().splitlines(keepends=True)
+    write(table("accuracy"), "".join(content[:2] + content[3:]))
     seal(TABLES)
     (fault,) = faults()
-    assert fault.startswith(f"results/tables/accuracy.csv: expected a row of {SAMPLES['instruct/0']}, found none")
+    assert fault.startswith(f"{table('accuracy')}: expected a row of {SAMPLES['instruct/0']}, found none")
 
 
 def test_answers_that_cannot_be_counted_are_a_fault(study):
     rows = [{"id": row["id"], "lenient": 1.0} for row in read_jsonl(Path(SAMPLES["base"]))]
     write(SAMPLES["base"], rows)
-    own = SAMPLES["base"].replace("samples.jsonl", "provenance.json")
+    own = record_of(SAMPLES["base"])
     reseal(SAMPLES["base"])
     reseal(own)
     assert all("what cannot be counted (KeyError: 'strict')" in fault for fault in faults()) and faults()
 
 
 def test_other_items_in_one_seed_than_in_another_are_a_fault(study):
-    own = SAMPLES["instruct/1"].replace("samples.jsonl", "provenance.json")
+    own = record_of(SAMPLES["instruct/1"])
     edit(SAMPLES["instruct/1"], '"id": "d"', '"id": "e"')
     reseal(SAMPLES["instruct/1"])
     reseal(own)
     found = faults()
     assert [fault.split(": expected")[0] for fault in found] == [
-        "results/claims.json:claim 1, comparison 1",
-        "results/claims.json:claim 1, comparison 2",
-        "results/tables/arms.csv:3",
-        "results/tables/comparisons.csv:3",
-        "results/tables/lengths.csv:3",
+        f"{CLAIMS}:claim 1, comparison 1",
+        f"{CLAIMS}:claim 1, comparison 2",
+        f"{table('arms')}:3",
+        f"{table('comparisons')}:3",
+        f"{table('lengths')}:3",
     ]
     assert all("the files are of different items" in fault for fault in found)
 
 
 def test_results_are_checked_wherever_they_lie(study, monkeypatch):
     archive = study / "far" / "archived"
-    shutil.copytree("results", archive)
+    shutil.copytree("results", archive, symlinks=True)
     shutil.rmtree("results")
     assert faults(str(archive)) == []
-    for path in ("results/pairs/tiny/0.jsonl", str(archive / "pairs/tiny/0.jsonl")):
+    for path in (PAIRS, str(archive / PAIRS.removeprefix("results/"))):
         lines, broken = traced(path, str(archive))
         assert broken == []
         assert sum(line.endswith("boxes.jsonl (outside the results, not here: not checked)") for line in lines) == 1
+    for path in ("results/tiny/tables/arms.csv", archive / "tiny/tables/arms.csv"):
+        assert traced(str(path), str(archive), arm="teacher")[0][0].endswith(f" {table('arms')}")
     monkeypatch.chdir(archive)
-    assert traced("pairs/tiny/0.jsonl", ".")[0] == lines
-    (archive / "lm_eval/boxes/docs.jsonl").unlink()
+    assert traced(PAIRS.removeprefix("results/"), ".")[0] == lines
+    (archive / "store" / "export_task" / "boxes" / Path(TASK).name / "docs.jsonl").unlink()
     (fault,) = faults(str(archive))
-    name = "results/lm_eval/boxes/docs.jsonl"
-    assert fault.startswith(f"{name}: ")
-    assert fault.endswith(f"`snakemake {name}` makes it again where the study ran; copy it from there")
+    assert fault.startswith(f"{TASK}/docs.jsonl: ")
+    assert fault.endswith(
+        f"{SET_ASIDE}, and `snakemake {TASK}/record.json` makes it again where the study ran; copy it from there"
+    )
+
+
+def test_names_whose_links_have_become_files_are_traced(study):
+    """As in an archive unpacked."""
+    for path in Path("results/tiny").rglob("*"):
+        if path.is_symlink():
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+    for name in ("tables/arms.csv", "figures/accuracy.svg"):
+        lines, broken = traced(f"results/tiny/{name}", arm="teacher")
+        assert broken == []
+        assert "4 of 4 right in" in "\n".join(lines)
+    write("results/tiny/tables/arms.csv", "edited\n")
+    lines, (fault,) = traced("results/tiny/tables/arms.csv")
+    assert fault.startswith("results/tiny/tables/arms.csv: expected a record of how it was made, found none")
+
+
+def test_results_on_another_disk_are_traced_through_their_link(study):
+    shutil.move("results", "another disk")
+    Path("results").symlink_to("another disk")
+    assert faults() == []
+    lines, broken = traced("results/tiny/tables/arms.csv", arm="teacher")
+    assert broken == []
+    assert lines[0].endswith(f" {table('arms')}")
+    edit(TRAIN, "t", "T")
+    assert all(fault.startswith(f"{TRAIN}: ") for fault in faults())
 
 
 def test_sources_beside_moved_results_are_checked(study):
-    shutil.copytree("results", "far/archived")
+    shutil.copytree("results", "far/archived", symlinks=True)
     results = Results(Path("far/archived"))
     check_all(results)
     assert results.outside == {"boxes.jsonl", "oracle.jsonl", "published/model.safetensors", "published/notes.txt"}
     write("far/published/notes.txt", "notes.txt")
-    lines, _ = traced("results/models/tiny/manifest.json", "far/archived")
+    lines, _ = traced(WEIGHTS, "far/archived")
     assert [line.split(" ", 5)[-1] for line in lines[1:]] == [
         "published/model.safetensors (outside the results, not here: not checked)",
         "published/notes.txt (outside the results)",
@@ -933,25 +1060,30 @@ def test_sources_beside_moved_results_are_checked(study):
 @pytest.mark.parametrize(
     "path, wanted, message",
     [
-        ("results/tables/accuracy.csv", {"arn": "refine"}, r"no column 'arn'; there are arm, share, seed, evaluation"),
         (
-            "results/tables/accuracy.csv",
+            "results/tiny/tables/accuracy.csv",
+            {"arn": "refine"},
+            r"no column 'arn'; there are arm, share, seed, evaluation",
+        ),
+        (
+            "results/tiny/tables/accuracy.csv",
             {"arm": "refine"},
             r"no arm=refine; there is 'baseline', 'instruct', 'teacher'$",
         ),
         (
-            "results/tables/accuracy.csv",
+            "results/tiny/tables/accuracy.csv",
             {"arm": "instruct", "seed": "2"},
             r"no seed=2 in the rows that match so far; there is '0', '1'$",
         ),
         (
-            "results/demonstrations/oracle/boxes.jsonl",
+            KEPT,
             {"arm": "x"},
             "neither a table nor a figure: name it without arm=…",
         ),
-        ("results/index/tables.json", {"arm": "x"}, "neither a table nor a figure"),
+        (INDEX, {"arm": "x"}, "neither a table nor a figure"),
         ("results/nothing.jsonl", {}, "results/nothing.jsonl: no such artifact"),
-        ("results/pairs", {}, "results/pairs: no such artifact"),
+        ("results/store/pair", {}, "results/store/pair: no such artifact"),
+        ("results/tiny/summary.md", {}, "results/tiny/summary.md: no such artifact"),
         (
             "boxes.jsonl",
             {},
@@ -976,56 +1108,48 @@ def test_a_missing_artifact_is_traced_by_its_record(study):
     Path(TRAIN).unlink()
     lines, broken = traced(TRAIN)
     assert lines[0] == f"prepare 2026-03-01  missing {TRAIN} (items 1)  BROKEN"
-    assert f"it is missing; `snakemake {TRAIN}` makes it again" in broken[0]
+    assert f"it is missing; {SET_ASIDE}" in broken[0]
 
 
 def test_a_missing_artifact_with_a_record_that_is_none_is_a_fault(study):
-    name = "results/lm_eval/boxes/provenance.json"
-    Path("results/lm_eval/boxes/docs.jsonl").unlink()
+    name = f"{TASK}/record.json"
+    Path(f"{TASK}/docs.jsonl").unlink()
     Path(name).write_text("")
-    _, (fault,) = traced("results/lm_eval/boxes/docs.jsonl")
+    _, (fault,) = traced(f"{TASK}/docs.jsonl")
     assert fault.startswith(f"{name}: expected a record of provenance, found none: ")
 
 
 def test_a_missing_record_that_a_table_was_made_from_is_a_fault(study):
-    own = "results/demonstrations/oracle/boxes.provenance.json"
+    own = record_of(KEPT)
     Path(own).unlink()
     assert sorted(fault.split(", found")[0] for fault in faults()) == [
-        "results/demonstrations/oracle/boxes.jsonl: expected a record of how it was made",
+        f"{KEPT}: expected a record of how it was made",
         f"{own}: expected a record of how it was made",
     ]
 
 
 def test_an_artifact_without_a_record_is_a_fault(study):
-    write("results/pairs/tiny/9.jsonl", "{}\n")
-    lines, (fault,) = traced("results/pairs/tiny/9.jsonl")
+    other = f"{Path(PAIRS).parent.parent}/{'9' * 12}/pairs.jsonl"
+    write(other, "{}\n")
+    lines, (fault,) = traced(other)
     assert lines[0].startswith("?  ") and lines[0].endswith("BROKEN")
-    assert fault.startswith("results/pairs/tiny/9.jsonl: expected a record of how it was made, found none")
-
-
-BARE = """
-import runpy, sys
-for name in ("torch", "numpy", "pandas", "scipy", "yaml", "matplotlib", "snakemake", "transformers", "datasets"):
-    sys.modules[name] = None
-sys.argv[:] = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rsplit("/", 1)[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+    assert fault.startswith(f"{other}: expected a record of how it was made, found none")
 
 
 def test_the_program_needs_nothing_but_pydantic_and_says_by_its_status_whether_all_holds(study):
-    program = [sys.executable, "-c", BARE, REPOSITORY / "scripts/lineage.py"]
+    program = [*PROGRAM, "trace"]
     whole = run(*program, "--all", cwd=study)
     assert whole.stdout.startswith("records: ") and whole.stdout.endswith(": every link holds\n")
     assert whole.stdout.count("\n") == 1 and whole.stderr == ""
-    row = run(*program, "results/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study)
+    row = run(*program, "results/tiny/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study)
     assert f"3 of 4 right in {SAMPLES['instruct/0']}\n" in row.stdout
     Path(TRAIN).unlink()
-    broken = run(*program, "results/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study, check=False)
+    broken = run(*program, "results/tiny/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study, check=False)
     assert broken.returncode == 1
     assert broken.stdout.endswith(": 1 broken\n")
     assert broken.stderr.startswith(f"broken: {TRAIN}: expected ") and broken.stderr.count("\n") == 1
-    for arguments in (["results/tables/accuracy.csv", "arm"], ["results/tables/accuracy.csv", "a=1", "a=2"], []):
+    accuracy = "results/tiny/tables/accuracy.csv"
+    for arguments in ([accuracy, "arm"], [accuracy, "a=1", "a=2"], []):
         refused = run(*program, *arguments, cwd=study, check=False)
         assert refused.returncode == 1 and refused.stderr.startswith("error: ")
     shutil.move("results", "moved")

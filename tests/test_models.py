@@ -2,18 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from conftest import REPOSITORY, run
-from selfrefine.checkpoints import write_manifest
+from conftest import REPOSITORY, record_model, run
 from selfrefine.errors import UserError
 from selfrefine.files import write_json
 from selfrefine.models import convert_gguf, load_checkpoint, load_model, load_tokenizer, open_checkpoint
-from selfrefine.provenance import describe_files
+from selfrefine.provenance import read_record, state_of, weights_of
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00\xff\x00\x00\x00", b"not a model at all"])
@@ -41,9 +41,9 @@ def test_threads_that_wait_sleep_soon_before_torch_is_there(stage, told, looks):
     assert said.split() == [looks, "2"]
 
 
-def fetch_model(source, folder):
-    recipe = json.dumps({"source": source, "licence": "none"})
-    arguments = ["--manifest", folder / "manifest.json", "--provenance", folder / "provenance.json"]
+def fetch_model(source, folder, **settings):
+    recipe = json.dumps({"suffix": "", "sha256": None} | settings)
+    arguments = ["--source", json.dumps({"source": source, "licence": "none"}), "--record", folder / "record.json"]
     return run("python", "scripts/fetch_model.py", "--recipe", recipe, *arguments, check=False)
 
 
@@ -53,37 +53,95 @@ def test_pickled_weights_are_refused(tmp_path):
     outcome = fetch_model(f"file:{tmp_path / 'theirs'}", tmp_path / "ours")
     assert outcome.returncode == 1
     assert "pickled weights are refused" in outcome.stderr
-    assert not (tmp_path / "ours/manifest.json").exists()
+    assert list((tmp_path / "ours").iterdir()) == []
 
 
-def test_a_fetched_folder_has_a_manifest_of_all_its_files(tmp_path, tiny_model):
-    assert fetch_model(f"file:{tiny_model}", tmp_path).returncode == 0
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert "model.safetensors" in manifest["files"] and "tokenizer.json" in manifest["files"]
-    assert manifest["files"] == describe_files(tmp_path, list(manifest["files"]))
+def test_a_fetched_folder_has_a_record_of_all_its_files(tmp_path, tiny_model):
+    (tmp_path / "theirs/deep").mkdir(parents=True)
+    (tmp_path / "theirs/deep/notes.txt").write_text("theirs")
+    shutil.copytree(tiny_model, tmp_path / "theirs", dirs_exist_ok=True)
+    assert fetch_model(f"file:{tmp_path / 'theirs'}", tmp_path / "ours").returncode == 0
+    files = [path for path in (tmp_path / "ours").rglob("*") if path.is_file() and path.name != "record.json"]
+    assert {"model.safetensors", "tokenizer.json", "notes.txt"} < {path.name for path in files}
+    record = read_record(tmp_path / "ours/record.json")
+    assert record.outputs == {str(path): state_of(path) for path in files}
+    assert record.figures["source"]["source"] == f"file:{tmp_path / 'theirs'}" and record.model is None
 
 
-def test_a_checkpoint_whose_weights_are_cut_off_is_refused(tmp_path, tiny_model):
-    fetch_model(f"file:{tiny_model}", tmp_path / "model")
-    write_manifest(tmp_path / "base/manifest.json", "base", tmp_path / "model", [])
-    open_checkpoint(tmp_path / "base/manifest.json")
-    weights = tmp_path / "model/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(UserError, match="model.safetensors: missing or of another size"):
-        open_checkpoint(tmp_path / "base/manifest.json")
+def trained(folder, model):
+    """The record of a checkpoint with an adapter, which nobody loads, trained from a model with this record."""
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "training.jsonl"):
+        (folder / name).write_text(f"the {name} of a test")
+    return record_model(folder, stage="instruct", model=str(model))
 
 
-def test_equal_weights_give_equal_manifests(tmp_path, tiny_model):
+DAMAGED = ["model/model.safetensors", "model/deep/notes.txt", "trained/adapter_model.safetensors"]
+
+
+@pytest.fixture
+def chain(tmp_path, tiny_model):
+    """A checkpoint's record, and the folder that it and its model, which has a file in a folder of its own, lie in."""
+    (tmp_path / "model/deep").mkdir(parents=True)
+    (tmp_path / "model/deep/notes.txt").write_text("theirs")
+    for path in tiny_model.iterdir():
+        shutil.copyfile(path, tmp_path / "model" / path.name)
+    return trained(tmp_path / "trained", record_model(tmp_path / "model")), tmp_path
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_checkpoint_whose_weights_are_cut_off_is_refused(chain, name):
+    checkpoint, folder = chain
+    model, adapter, weights = open_checkpoint(checkpoint)
+    assert (model, adapter) == (folder / "model", folder / "trained")
+    assert sorted(weights["trained"]) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {"model.safetensors", "deep/notes.txt"} < weights["model"].keys()
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    said = rf"{name}: missing, or of another size than .*record.json says; .*study.py verify --set-aside"
+    with pytest.raises(UserError, match=said):
+        open_checkpoint(checkpoint)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=said):
+        open_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_checkpoint_whose_weights_were_edited_is_refused_by_who_reads_them(chain, name):
+    checkpoint, folder = chain
+    assert sorted(weights_of(checkpoint)) == sorted(
+        str(path) for path in folder.rglob("*") if path.is_file() and path.name != "record.json"
+    )
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: has .* it was changed after it was made; .*verify --set-aside"):
+        weights_of(checkpoint)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}: no such file; .*verify --set-aside"):
+        weights_of(checkpoint)
+
+
+def test_equal_weights_are_the_same_wherever_they_lie(tmp_path, tiny_model):
+    found = []
     for name in ("one", "two"):
-        write_manifest(tmp_path / name / "manifest.json", "base", tiny_model, [])
-    assert (tmp_path / "one/manifest.json").read_bytes() == (tmp_path / "two/manifest.json").read_bytes()
+        shutil.copytree(tiny_model, tmp_path / name)
+        record_model(tmp_path / name)
+        found.append(open_checkpoint(trained(tmp_path / f"{name}-trained", tmp_path / name / "record.json"))[2])
+    assert found[0] == found[1]
+    assert found[0]["model"]["model.safetensors"] == state_of(tiny_model / "model.safetensors").sha256
 
 
-def test_a_checkpoints_identity_follows_its_weights(base_checkpoint):
+def test_a_checkpoints_identity_follows_its_weights(base_checkpoint, chain):
     _, _, identity = load_checkpoint(base_checkpoint, "float32")
     _, _, other = load_checkpoint(base_checkpoint, "bfloat16")
     assert identity != other
-    assert identity["weights"]["adapter"] == {}
+    assert identity["weights"].keys() == {"model"}
+    checkpoint, folder = chain
+    before = open_checkpoint(checkpoint)[2]
+    (folder / "trained/adapter_model.safetensors").write_text("another one")
+    record_model(folder / "trained", stage="instruct", model=str(folder / "model/record.json"))
+    after = open_checkpoint(checkpoint)[2]
+    assert before["model"] == after["model"] and before["trained"] != after["trained"]
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model):

@@ -1,19 +1,20 @@
 """The paper's study in miniature: config/paper.yaml with random weights, real records and few of them, from raw to verdicts."""
 
+import contextlib
 import json
 import random
+from pathlib import Path
 
 import pytest
 import yaml
-from snakemake.utils import update_config
 
-from conftest import REPOSITORY, make_workflow, run
+from conftest import REPOSITORY, artifact, make_workflow, run
 from selfrefine.benchmarks import read_items
 from selfrefine.engines import Generation
 from selfrefine.files import read_json, write_jsonl
+from selfrefine.opening import open_study
 from selfrefine.paths import requests_for
 from selfrefine.prompts import Prompt
-from selfrefine.study import Study
 
 RECORDS = REPOSITORY / "tests/fixtures/paper"
 ALL = ("csqa-hub", "obqa-hub", "piqa-hub", "siqa-hub", "gsm8k", "multiarith", "math-500", "mmlu")
@@ -69,18 +70,15 @@ def records_of(task: str, split: str):
     return path if path.exists() else REPOSITORY / f"tests/fixtures/hub/{task}.jsonl"
 
 
-def record_teachers(config: dict, folder) -> None:
+def record_teachers(folder) -> None:
     """What teachers that are right three times in four would answer, from the prepared items."""
-    whole: dict = {}
-    for name in ("benchmarks", "recipes"):
-        update_config(whole, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
-    update_config(whole, config)
-    study = Study.read(whole)
+    study = open_study([folder / "config/mini.yaml"]).study
     for name in study.study.teachers:
         chance, rows = random.Random(name), {}
-        for path in sorted(folder.glob("results/benchmarks/*/t*.jsonl")):
-            items = read_items(path)
-            prompt = Prompt(**whole["prompts"][study.benchmarks[path.parent.name].kind])
+        splits = sorted((task, split) for task, entry in study.benchmarks.items() for split in entry.splits)
+        for task, split in (one for one in splits if one[0] in ALL):
+            items = read_items(artifact(folder, f"prepare/{task}-{split}") / "items.jsonl")
+            prompt = Prompt(**study.prompts[study.benchmarks[task].kind].model_dump())
             for style in study.study.teacher_styles:
                 for request in requests_for(items, prompt, style, 1, Generation(**SHORT), 0):
                     item = next(item for item in items.values() if request.id.startswith(item["id"]))
@@ -98,48 +96,48 @@ def paper(tmp_path_factory, tiny_model):
     config = miniature(tiny_model, folder)
     make_workflow(folder)
     (folder / "config/mini.yaml").write_text(yaml.dump(config, Dumper=yaml.SafeDumper, sort_keys=False))
-    items = [
-        f"results/benchmarks/{task}/{split}.jsonl" for task in ALL for split in config["benchmarks"][task]["splits"]
-    ]
+    with contextlib.chdir(folder):
+        artifacts = open_study([Path("config/mini.yaml")]).artifacts
+        items = [artifacts.items(task, split).record for task in ALL for split in config["benchmarks"][task]["splits"]]
     # Students answer through the stand-in for vLLM, which compiles nothing: torch's compiler, slow to import, is left out.
     settings = ("env", f"PYTHONPATH={REPOSITORY / 'tests/stand_in'}", "TORCHDYNAMO_DISABLE=1")
     command = (*settings, "snakemake", "--configfile", "config/mini.yaml", "--cores", "2")
     run(*command, *items, cwd=folder)
-    record_teachers(config, folder)
+    record_teachers(folder)
     run(*command, cwd=folder)
     return folder, config
 
 
 def test_every_figure_and_table_of_the_paper_is_made(paper):
     folder, _ = paper
-    figures = {path.stem for path in folder.glob("results/figures/*.svg")}
+    figures = {path.stem for path in folder.glob("results/paper/figures/*.svg")}
     assert figures == {
         *("accuracy", "matrix", "in-family", "out-family", "low-resource-llama-2-7b", "lengths", "solving-llama-2-7b"),
         *("yields-llama-2-7b", "cost", "training"),
     }
-    layouts = {path.stem for path in folder.glob("results/tables/paper/*.tex")}
+    layouts = {path.stem for path in folder.glob("results/paper/tables/paper/*.tex")}
     assert layouts == {
         *("transfer-llama-2-7b", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost")
     }
     for stem, endings in ((f"figures/{name}", ("svg", "pdf", "png")) for name in figures):
-        assert all((folder / f"results/{stem}.{ending}").stat().st_size > 1000 for ending in endings)
+        assert all((folder / f"results/paper/{stem}.{ending}").stat().st_size > 1000 for ending in endings)
 
 
 def test_every_claim_of_the_paper_gets_a_verdict(paper):
     folder, _ = paper
-    claims = read_json(folder / "results/claims.json")["claims"]
+    claims = read_json(folder / "results/paper/claims.json")["claims"]
     assert [claim["claim"] for claim in claims] == [1, 2, 3, 4, 5, 6, 7]
     for claim in claims:
         assert claim["verdict"] in ("supported", "contradicted", "undecided"), claim["title"]
         assert claim["seeds"] == 2
         assert all(part["comparisons"] for part in claim["parts"])
-    text = (folder / "results/claims.md").read_text()
+    text = (folder / "results/paper/claims.md").read_text()
     assert "not tested" not in text.split("## How to read this")[0]
 
 
 def test_every_arm_is_there_where_it_belongs(paper):
     folder, config = paper
-    cells = read_json(folder / "results/index/tables.json")["cells"]
+    cells = read_json(artifact(folder, "listing/tables") / "tables.json")["cells"]
     found = {(cell["arm"], cell["share"]) for cell in cells}
     assert found == {
         *(("baseline", ""), ("teacher", ""), ("instruct", 50), ("instruct", 100), ("refine", 50), ("refine", 100)),
@@ -151,12 +149,12 @@ def test_every_arm_is_there_where_it_belongs(paper):
 
 def test_every_number_leads_back_to_its_samples(paper):
     folder, _ = paper
-    assert "every link holds" in run("python", "scripts/lineage.py", "--all", cwd=folder).stdout
+    assert "every link holds" in run("python", "scripts/study.py", "trace", "--all", cwd=folder).stdout
 
 
 def test_a_student_that_solves_nothing_is_left_as_it_was_and_named(paper):
     folder, _ = paper
-    records = [json.loads(path.read_text()) for path in folder.glob("results/checkpoints/**/provenance.json")]
-    idle = [record for record in records if record["stage"] == "refine" and record["figures"]["updates"] == 0]
-    summary = (folder / "results/summary.md").read_text()
+    records = [json.loads(path.read_text()) for path in folder.glob("results/store/refine/**/record.json")]
+    idle = [record for record in records if record["figures"]["updates"] == 0]
+    summary = (folder / "results/paper/summary.md").read_text()
     assert idle and f"In {len(idle)} of " in summary

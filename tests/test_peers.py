@@ -1,42 +1,66 @@
 """bench/peers.py on a tiny model: what it counts, and that its commands run and end with the promised line."""
 
+import contextlib
 import json
+import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
-import yaml
 
-from conftest import REPOSITORY, run
-from selfrefine.files import read_json, read_jsonl, write_jsonl
+from conftest import REPOSITORY, record_model, run
+from selfrefine.files import read_json, sha256_of, write_jsonl
+from selfrefine.opening import finals_of, read_configuration
+from selfrefine.study import Study
 
 sys.path.append(str(REPOSITORY / "bench/comparison"))
 
+import before  # noqa: E402
 import products  # noqa: E402
 import workers  # noqa: E402
+from quickstart import TASK, Quickstart  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def results(tiny_model, tmp_path_factory):
+def artifacts():
+    """The quickstart's artifacts."""
+    return finals_of(Study.read(read_configuration([])).located(REPOSITORY), keep=False).artifacts
+
+
+@pytest.fixture(scope="module")
+def results(artifacts, tiny_model, tmp_path_factory):
     """A results/ as the quickstart's first steps leave it, with the tiny model and eight short questions."""
-    folder = tmp_path_factory.mktemp("results")
-    study = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
-    (student,), (teacher,) = study["study"]["students"], study["study"]["teachers"]
-    shutil.copytree(tiny_model, folder / "models" / study["students"][student]["model"])
+    study = artifacts.study
+    (student,), (teacher,) = study.study.students, study.study.teachers
     items = [
         {"id": f"{i:016x}", "kind": "math", "question": f"Box {i} is red today.", "choices": [], "answer": str(i)}
         for i in range(8)
     ]
-    write_jsonl(folder / "benchmarks/asdiv/train.jsonl", items)
-    for task in study["study"]["evaluate"]:
-        write_jsonl(
-            folder / f"lm_eval/{task}/docs.jsonl", [{"id": item["id"], "prompt": item["question"]} for item in items]
-        )
     demonstrations = [
         {"id": f"{i['id']}-cot-0", "item": i["id"], "text": "red " * 8 + "The answer is A."} for i in items
     ]
-    write_jsonl(folder / f"demonstrations/{teacher}/asdiv.jsonl", demonstrations)
-    return folder
+    documents = [{"id": item["id"], "prompt": item["question"]} for item in items]
+    model = artifacts.model(study.students[student].model)
+    rows = {
+        artifacts.items(TASK, "train"): ("items.jsonl", items),
+        artifacts.demonstrations(teacher, TASK): ("demonstrations.jsonl", demonstrations),
+        **{artifacts.lm_eval_task(task): ("docs.jsonl", documents) for task in study.study.evaluate},
+    }
+    folder = tmp_path_factory.mktemp("quickstart")
+    # Paths in records go from the study's folder.
+    with contextlib.chdir(folder):
+        shutil.copytree(tiny_model, model.folder)
+        record_model(model.folder)
+        for one, (name, made) in rows.items():
+            write_jsonl(one.folder / name, made)
+            record_model(one.folder, stage=one.stage)
+    return folder / "results"
+
+
+def contents(results: Path) -> dict[str, str]:
+    """The sha256 of every file."""
+    return {str(path): sha256_of(path) for path in results.rglob("*") if path.is_file()}
 
 
 def last_line(results, *arguments) -> dict:
@@ -82,7 +106,7 @@ def test_a_peer_that_is_not_there_is_named_with_what_brings_it(monkeypatch):
 
 
 def test_a_worker_that_cannot_load_says_why(tmp_path):
-    task = {"folder": "", "manifest": "", "compute": "float8", "threads": 1, "batch": 2}
+    task = {"folder": "", "checkpoint": "", "compute": "float8", "threads": 1, "batch": 2}
     task |= {"scratch": str(tmp_path), "study": str(tmp_path)}
     with pytest.raises(workers.Failed, match="float8"):
         workers.Worker(workers.PEERS["transformers"], task)
@@ -110,6 +134,7 @@ def test_generation_ends_with_rates_limits_and_ratios(results):
 
 @pytest.mark.parametrize("stage", ["training", "preference"])
 def test_training_ends_with_rates_and_ratios(results, stage):
+    kept = contents(results)
     facts = last_line(results, stage)
     assert facts["rates"].keys() == {"ours", "trl", "trl-float32"}
     for side, row in facts["rates"].items():
@@ -117,11 +142,62 @@ def test_training_ends_with_rates_and_ratios(results, stage):
         if side != "ours":
             assert facts["ratio"][side] == pytest.approx(facts["rates"]["ours"]["rate"] / row["rate"], rel=0.01)
     assert ("limit" in facts) == (stage == "training")
-    assert read_jsonl(results / "benchmarks/asdiv/train.jsonl")[0]["question"] == "Box 0 is red today."
-    assert not (results / "checkpoints").exists()
+    # What the study made is only read.
+    assert contents(results) == kept
 
 
 def test_without_the_first_steps_it_says_what_to_run(tmp_path):
     outcome = run(sys.executable, "bench/peers.py", "training", "--results", tmp_path, check=False)
     assert outcome.returncode == 1
     assert "make quickstart" in outcome.stderr and "Traceback" not in outcome.stderr
+
+
+def test_of_what_this_checkout_would_make_anew_the_latest_is_taken(artifacts, results, tmp_path):
+    shutil.copytree(results, tmp_path / "results")
+    (tmp_path / "scratch").mkdir()
+    own = artifacts.items(TASK, "train").folder
+    older, newer = (tmp_path / own.with_name(key * 12) for key in "ab")
+    for number, folder in enumerate((newer, older)):
+        shutil.copytree(tmp_path / own, folder)
+        os.utime(folder / "record.json", (10**9 - number, 10**9 - number))
+
+    def taken() -> Path:
+        return Quickstart(tmp_path / "results", tmp_path / "scratch").train_items.parent
+
+    assert taken() == tmp_path / own
+    shutil.rmtree(tmp_path / own)
+    assert taken() == newer
+    (newer / "record.json").unlink()
+    assert taken() == older
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_checkout_from_before_the_store_gets_a_manifest(results, tmp_path, trained):
+    """As e2542c9 reads it: every file of the checkpoint and its model, where it lies, with size and sha256."""
+    (tmp_path / "theirs/scripts/selfrefine").mkdir(parents=True)
+    (tmp_path / "theirs/scripts/selfrefine/checkpoints.py").touch()
+    (tmp_path / "scratch").mkdir()
+    study = Quickstart(results, tmp_path / "scratch")
+    checkpoint = study.base
+    if trained:
+        (tmp_path / "trained").mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors", "training.jsonl"):
+            (tmp_path / "trained" / name).write_text(name)
+        model = str(study.base.relative_to(study.folder))
+        checkpoint = record_model(tmp_path / "trained", stage="instruct", model=model)
+    assert before.readable(checkpoint, REPOSITORY, study) == checkpoint
+    for _ in range(2):
+        path = before.readable(checkpoint, tmp_path / "theirs", study)
+    manifest = read_json(path)
+    assert sorted(manifest["files"]) == (["adapter_config.json", "adapter_model.safetensors"] if trained else [])
+    model = Path(manifest["model"]["folder"])
+    assert manifest["model"]["manifest_sha256"] == sha256_of(model / "manifest.json")
+    described = read_json(model / "manifest.json")["files"]
+    assert described.keys() == {file.name for file in study.model.iterdir()} - {"record.json"}
+    for folder, files in ((path.parent, manifest["files"]), (model, described)):
+        for name, entry in files.items():
+            file = folder / name
+            assert entry == {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    flags, record = before.flags(tmp_path / "theirs", tmp_path)
+    assert flags[::2] == ["--manifest", "--log", "--provenance"] and record in flags
+    assert before.flags(REPOSITORY, tmp_path) == (["--record", tmp_path / "record.json"], tmp_path / "record.json")

@@ -93,6 +93,14 @@ def test_a_model_takes_as_many_gpus_as_hold_it_and_waits_for_its_weights():
     assert waited[0] - waited[1] == pytest.approx(3 * (36 + 160) / 3600, rel=1e-3)
 
 
+def test_items_that_are_made_are_counted_whatever_the_configuration_says(tmp_path):
+    made = tmp_path / "gsm8k-test.jsonl"
+    made.write_text("{}\n" * 3)
+    assumed = planner()
+    mine = Planner(assumed.study, assumed.assumed, lambda task, split: tmp_path / f"{task}-{split}.jsonl")
+    assert (mine.items("gsm8k", "test"), mine.items("gsm8k", "train")) == (3, 8000)
+
+
 def test_what_is_not_known_is_named():
     with pytest.raises(UserError, match="configuration: models.llama-2-7b.parameters: is missing"):
         planner({"models": {"llama-2-7b": {"parameters": None}}}).size("llama-2-7b")

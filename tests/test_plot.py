@@ -100,8 +100,8 @@ def costs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["student", "arm", "share", "stage", "wall_seconds", "tokens"])
 
 
-def logs(folder: Path) -> list[str]:
-    """Logs of an instruction, a refinement on pairs, and one on chosen texts alone."""
+def logs(folder: Path) -> dict[str, str]:
+    """Logs, by checkpoint, of an instruction, a refinement on pairs, and one on chosen texts alone."""
     step = {"step": 1, "loss": 0.5}
     pair = {"split": "validation", "margin": 0.1, "accuracy": 1.0}
     rows = {
@@ -111,7 +111,7 @@ def logs(folder: Path) -> list[str]:
     }
     for name, lines in rows.items():
         write_jsonl(folder / name / "training.jsonl", lines)
-    return [str(folder / name / "training.jsonl") for name in rows]
+    return {f"s/{name}": str(folder / name / "training.jsonl") for name in rows}
 
 
 DRAWINGS = {
@@ -236,32 +236,27 @@ def test_rows_name_what_they_were_trained_on_by_title(draw):
 def test_a_figure_is_the_same_bytes_every_time(figure, tmp_path):
     tables = tmp_path / "tables"
     tables.mkdir()
-    plant(tasks=("piqa", "csqa")).to_csv(tables / "arms.csv", index=False)
-    recipe = {"figure": figure, "student": "llama-2-7b" if figure == "low-resource" else "", "titles": BENCHMARKS}
+    plant({"llama-2.5": "llama"}, tasks=("piqa", "csqa")).to_csv(tables / "arms.csv", index=False)
+    student = "llama-2.5" if figure == "low-resource" else ""
+    recipe = {"figure": figure, "student": student, "titles": BENCHMARKS}
     made = []
     for place in ("one", "two"):
-        svg = tmp_path / place / "figure-2.5.svg"
-        command = [
-            "python",
-            "scripts/plot.py",
-            "--recipe",
-            json.dumps(recipe),
-            "--tables",
-            tables,
-            "--svg",
-            svg,
-            "--index",
-            tables,
-        ]
-        run(*command, "--provenance", tmp_path / place / "figure.provenance.json")
-        made.append({path.name: path.read_bytes() for path in svg.parent.iterdir() if not path.name.endswith(".json")})
-    assert {name for name in made[0] if not name.startswith(".")} == {
-        f"figure-2.5.{suffix}" for suffix in ("svg", "pdf", "png")
-    }
+        command = ["python", "scripts/plot.py", "--recipe", json.dumps(recipe), "--tables", tables / "record.json"]
+        run(*command, "--record", tmp_path / place / "record.json")
+        made.append({path.name: path.read_bytes() for path in (tmp_path / place).iterdir()})
+    records = [json.loads(files.pop("record.json")) for files in made]
+    name = f"{figure}-{student}" if student else figure
+    assert set(made[0]) == {f"{name}.{suffix}" for suffix in ("svg", "pdf", "png")}
     assert made[0] == made[1]
+    assert [list(record["inputs"]) for record in records] == [[str(tables / "arms.csv")]] * 2
 
 
 def test_a_table_is_read_back_as_it_was_written(tmp_path):
     arms = plant()
     arms.to_csv(tmp_path / "arms.csv", index=False)
     pd.testing.assert_frame_equal(read_table(tmp_path, "arms"), arms, check_dtype=False)
+
+
+def test_the_curves_are_labelled_with_the_checkpoints_that_a_listing_names(tmp_path, style):
+    figure = curves.draw_training(logs(tmp_path))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["s/a", "s/b", "s/c", "validation"]

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY, artifact, run
 from selfrefine.files import read_jsonl
 
 CUT = {
@@ -30,15 +30,16 @@ def test_the_quickstart_runs_on_real_weights_and_data(tmp_path):
     cut = tmp_path / "cut.yaml"
     cut.write_text(yaml.safe_dump(CUT))
     run("snakemake", "--configfile", "config/config.yaml", "cut.yaml", cwd=tmp_path)
-    accuracy = pd.read_csv(tmp_path / "results/tables/accuracy.csv", keep_default_na=False)
+    accuracy = pd.read_csv(tmp_path / "results/quickstart/tables/accuracy.csv", keep_default_na=False)
     assert {(row.arm, row.evaluation): row.n for row in accuracy.itertuples()} == {
         (arm, task): n
         for arm in ("baseline", "instruct", "refine", "teacher")
         for task, n in (("asdiv", 6), ("csqa", 5), ("gsm_symbolic", 3))
     }
-    for row in read_jsonl(tmp_path / "results/demonstrations/qwen2.5-coder-1.5b/asdiv.jsonl"):
+    demonstrations = artifact(tmp_path, "demonstrate/qwen2.5-coder-1.5b/asdiv") / "demonstrations.jsonl"
+    for row in read_jsonl(demonstrations):
         assert row["text"].rstrip().endswith((".", "!", ")", "$")) or row["text"][-1].isdigit(), row
-    for path in tmp_path.glob("results/paths/**/0.jsonl"):
-        assert all("<|im_end|>" not in row["text"] for row in read_jsonl(path))
-    (training,) = tmp_path.glob("results/checkpoints/smollm2-135m/instruct/*/asdiv/100/0/training.jsonl")
-    assert read_jsonl(training)[0]["loss"] < 2
+    instructed = "smollm2-135m/qwen2.5-coder-1.5b-asdiv-100-seed0"
+    sampled = read_jsonl(artifact(tmp_path, f"sample/{instructed}/asdiv-100-seed0") / "paths.jsonl")
+    assert sampled and all("<|im_end|>" not in row["text"] for row in sampled)
+    assert read_jsonl(artifact(tmp_path, f"instruct/{instructed}") / "training.jsonl")[0]["loss"] < 2

@@ -69,9 +69,9 @@ def prepare(tmp_path):
     raw.write_text("".join(json.dumps(record) + "\n" for record in tiny_records()))
     fields = {"question": "question", "choices": ["one", "two"], "answer": "label", "answer_is": "index0"}
     recipe = {"kind": "choice", "fields": fields, "name": "test", "split": {"file": "all", "size": 20}}
-    output = tmp_path / "out/test.jsonl"
-    command = ["python", "scripts/prepare.py", "--recipe", json.dumps(recipe), "--raw", raw, "--output", output]
-    return [*command, "--provenance", tmp_path / "out/provenance.json"], output
+    record = tmp_path / "out/record.json"
+    command = ["python", "scripts/prepare.py", "--recipe", json.dumps(recipe), "--raw", raw, "--record", record]
+    return command, record.with_name("items.jsonl")
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(prepare):

@@ -4,6 +4,7 @@
 """
 
 import concurrent.futures
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import yaml
 
 from conftest import REPOSITORY, environment, make_study, run
 from forks import SNAKEMAKE, Forks
+from selfrefine import versions as versions_module
 
 TASKS = ("boxes", "far")
 STUDENTS = ("tiny", "twin")
@@ -36,6 +38,10 @@ def study(tmp_path_factory, tiny_model) -> Path:
     for name in ("Snakefile", *(f"config/{name}.yaml" for name in ("benchmarks", "recipes", "assumptions"))):
         (folder / name).unlink()
         shutil.copyfile(REPOSITORY / name, folder / name)
+    # As in what is committed, each stage's code is its version.
+    versions = folder / "scripts/versions.json"
+    for stage in json.loads(versions.read_text()):
+        versions_module.adopt(stage, "as it stands", folder / "scripts")
     run("snakemake", "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder)
     return folder
 
@@ -51,6 +57,8 @@ LAID_OUT = {"layout lengths", "layout solving", "layout yields"} | {
 FROM_TABLES = {"tables", "plot cost", "layout cost", "summarise"} | DRAWN | LAID_OUT
 # The claims are tested on the judged answers themselves, not on tables.
 REPORT = {"claims"} | FROM_TABLES
+# Where an artifact that the tables are made of has another key, so has the listing that names it.
+ANEW = {"listing tables"} | REPORT
 
 
 def report(*more: str, without: tuple[str, ...] = ()) -> set[str]:
@@ -59,7 +67,7 @@ def report(*more: str, without: tuple[str, ...] = ()) -> set[str]:
 
 
 def evaluations(students=STUDENTS, arms=("baseline", "instruct", "refine"), tasks=TASKS) -> set[str]:
-    return {f"evaluate {student} {arm} {task}" for student in students for arm in arms for task in tasks} | REPORT
+    return {f"evaluate {student} {arm} {task}" for student in students for arm in arms for task in tasks} | ANEW
 
 
 def of_each(stage: str, students) -> set[str]:
@@ -67,11 +75,11 @@ def of_each(stage: str, students) -> set[str]:
 
 
 def from_refine(students=STUDENTS) -> set[str]:
-    return of_each("refine", students) | {"plot training"} | evaluations(students, ("refine",))
+    return of_each("refine", students) | {"listing training", "plot training"} | evaluations(students, ("refine",))
 
 
 def from_pair(students=STUDENTS) -> set[str]:
-    return of_each("pair", students) | {"read"} | from_refine(students)
+    return of_each("pair", students) | {"listing reading", "read"} | from_refine(students)
 
 
 def from_sample(students=STUDENTS) -> set[str]:
@@ -83,13 +91,13 @@ def from_instruct(students=STUDENTS) -> set[str]:
 
 
 def from_base(students=STUDENTS) -> set[str]:
-    return of_each("base", students) | evaluations(students) | from_instruct(students)
+    return evaluations(students) | from_instruct(students)
 
 
 FROM_MODEL = {"fetch_model tiny"} | from_base()
 FROM_DEMONSTRATE = {"demonstrate boxes"} | from_instruct()
 FROM_TEACH_TRAIN = {"teach boxes train", "layout teachers"} | FROM_DEMONSTRATE
-TEACH_TESTS = {"teach boxes test", "teach far test", "layout teachers"} | REPORT
+TEACH_TESTS = {"teach boxes test", "teach far test", "layout teachers"} | ANEW
 # The training items are read by the teacher, by both trainings, by sampling and on the page.
 FROM_PREPARE_TRAIN = {"prepare boxes train", "layout splits"} | FROM_TEACH_TRAIN
 FROM_PREPARE_FAR = {
@@ -108,7 +116,7 @@ FROM_PREPARE_BOXES = (
 FROM_EXPORT = {"export_task boxes", "export_task far"} | evaluations()
 FROM_FETCH = {"fetch boxes", "fetch far"} | FROM_PREPARE_BOXES | FROM_PREPARE_FAR
 EVERYTHING = FROM_FETCH | FROM_MODEL
-LISTINGS = {"index tables", "index training", "index reading"}
+LISTINGS = {"listing tables", "listing training", "listing reading"}
 NEW_ROWS = LISTINGS | REPORT | {"plot training", "read"}
 
 
@@ -147,29 +155,56 @@ def replace(name: str, old: str, new: str):
     return change
 
 
-INSTRUCTED = "results/checkpoints/tiny/instruct/oracle/boxes/100/0"
-REFINED = f"{INSTRUCTED}/refine/boxes/cot/100/0"
-PAIRS = "results/pairs/tiny/instruct/oracle/boxes/100/0/boxes/cot/100/0"
-PATHS = "results/paths/tiny/instruct/oracle/boxes/100/0/boxes/100/0"
+# Artifacts, by stage and names; a study that has not changed has one of each.
+INSTRUCTED = "instruct/tiny/oracle-boxes-100-seed0"
+REFINED = "refine/tiny/oracle-boxes-100-seed0/boxes-cot-round1"
+PAIRS = "pair/tiny/oracle-boxes-100-seed0/boxes-cot-100-seed0"
+PATHS = "sample/tiny/oracle-boxes-100-seed0/boxes-100-seed0"
+
+
+def place(folder: Path, name: str) -> Path:
+    """A file of the study: as it is named from its folder, or within the store, where its artifact's key is left out."""
+    if (folder / name).exists() or (folder / name).is_symlink():
+        return folder / name
+    artifact, _, file = name.rpartition("/")
+    (found,) = (folder / "results/store" / artifact).glob(f"*/{file}")
+    return found
 
 
 def remove(*names: str):
-    return lambda folder: [(folder / name).unlink() for name in names]
+    return lambda folder: [place(folder, name).unlink() for name in names]
+
+
+def remove_artifact(*names: str):
+    return lambda folder: [shutil.rmtree(folder / "results/store" / name) for name in names]
 
 
 def truncate(name: str):
-    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
+    def change(folder: Path) -> None:
+        path = place(folder, name)
+        content = path.read_bytes()
+        path.unlink()  # it may be linked to another artifact's
+        path.write_bytes(content[: len(content) // 2])
+
+    return change
 
 
 def corrupt(name: str):
     """Changes one byte in the middle; the size stays."""
 
     def change(folder: Path) -> None:
-        content = bytearray((folder / name).read_bytes())
+        path = place(folder, name)
+        content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
-        (folder / name).write_bytes(content)
+        path.unlink()
+        path.write_bytes(content)
 
     return change
+
+
+def date(name: str, year: int):
+    """Gives a file a time of modification."""
+    return lambda folder: os.utime(place(folder, name), (time := (year - 1970) * 31_557_600, time))
 
 
 def several(*changes):
@@ -184,7 +219,7 @@ CONFIGURATION = {
     # The study's design: entries added and taken away.
     "study.students: one less": (
         put("study/students", ["tiny"]),
-        (NEW_ROWS - REPORT) | report("layout prompts", without=("-twin",)) | {"sources_table"},
+        (NEW_ROWS - REPORT) | report("layout prompts", without=("-twin",)) | {"listing sources"},
     ),
     "study.students: one more": (
         several(
@@ -192,7 +227,7 @@ CONFIGURATION = {
             put("study/students", ["tiny", "twin", "third"]),
         ),
         NEW_ROWS
-        | {"sources_table", "layout prompts", "layout transfer-third", "plot solving-third", "plot yields-third"}
+        | {"listing sources", "layout prompts", "layout transfer-third", "plot solving-third", "plot yields-third"}
         | from_base(["third"]),
     ),
     "study.teachers: one more": (
@@ -215,7 +250,7 @@ CONFIGURATION = {
     ),
     "study.evaluate: one less": (
         put("study/evaluate", ["boxes"]),
-        {"index tables", "sources_table", "layout teachers", "layout splits"} | REPORT,
+        {"listing tables", "listing sources", "layout teachers", "layout splits"} | REPORT,
     ),
     "study.arms: refine-only": (
         put("study/arms", ["baseline", "instruct", "refine", "refine-only"]),
@@ -249,7 +284,7 @@ CONFIGURATION = {
         | {f"{stage} {student} seed 1" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {s} {arm} {task} seed 1" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
     ),
-    "study.transfer_shares: none": (put("study/transfer_shares", []), {"index tables"} | REPORT),
+    "study.transfer_shares: none": (put("study/transfer_shares", []), {"listing tables"} | REPORT),
     "study.transfer_shares: all, by name": (put("study/transfer_shares", [100]), set()),
     "study.shares: one more, kept to its own benchmark": (
         several(put("study/shares", [100, 50]), put("study/transfer_shares", [100])),
@@ -264,22 +299,23 @@ CONFIGURATION = {
         | {"layout teachers", "layout prompts"},
     ),
     # Models, students, teachers.
-    "models.licence": (put("models/tiny/licence", "MIT"), {"sources_table", "summarise"}),
+    "models.licence": (put("models/tiny/licence", "MIT"), {"listing sources", "summarise"}),
     "models: an entry that nothing uses": (put("models/unused", {"source": "file:nowhere.gguf"}), set()),
     "models.source: another name of the same files": (
         several(
             lambda folder: shutil.copytree(folder / "model", folder / "copy"), put("models/tiny/source", "file:copy")
         ),
-        {"sources_table"} | FROM_MODEL,
+        # Its bytes are the same.
+        {"listing sources", "summarise"},
     ),
     "students: an entry that nothing uses": (put("students/idle", {"model": "tiny", "family": "x"}), set()),
-    "students.family": (put("students/twin/family", "oracle"), {"index tables", "plot in-family"} | REPORT),
+    "students.family": (put("students/twin/family", "oracle"), {"listing tables", "plot in-family"} | REPORT),
     "students.system": (
         put("students/twin/system", "Be brief."),
-        {"layout prompts"} | from_base(["twin"]) - {"base twin"},
+        {"layout prompts"} | from_base(["twin"]),
     ),
-    "students.dtype": (put("students/twin/dtype", "bfloat16"), from_base(["twin"]) - {"base twin"}),
-    "students.quantisation": (put("students/twin/quantisation", "nf4"), from_base(["twin"]) - {"base twin"}),
+    "students.dtype": (put("students/twin/dtype", "bfloat16"), from_base(["twin"])),
+    "students.quantisation": (put("students/twin/quantisation", "nf4"), from_base(["twin"])),
     "students.batch_size": (
         put("students/twin/batch_size", 8),
         evaluations(["twin"]) | from_sample(["twin"]),
@@ -293,7 +329,7 @@ CONFIGURATION = {
     "students.refine.lora.r": (put("students/tiny/refine", {"lora": {"r": 8}}), from_refine(["tiny"])),
     "teachers.family": (
         put("teachers/oracle/family", "tiny"),
-        {"index tables", "plot in-family"} | REPORT - {"plot out-family"},
+        {"listing tables", "plot in-family"} | REPORT - {"plot out-family"},
     ),
     "teachers.system": (
         put("teachers/oracle/system", "Be right."),
@@ -307,11 +343,11 @@ CONFIGURATION = {
     "teachers.generation": (put("teachers/oracle/generation/max_tokens", 20), FROM_TEACH_TRAIN | TEACH_TESTS),
     "teachers.engine": (
         several(put("teachers/oracle/engine", "transformers"), put("teachers/oracle/model", "tiny")),
-        {"sources_table"} | FROM_TEACH_TRAIN | TEACH_TESTS,
+        {"listing sources"} | FROM_TEACH_TRAIN | TEACH_TESTS,
     ),
     "teachers.engine: vllm": (
         several(put("teachers/oracle/engine", "vllm"), put("teachers/oracle/model", "tiny")),
-        {"sources_table"} | FROM_TEACH_TRAIN | TEACH_TESTS,
+        {"listing sources"} | FROM_TEACH_TRAIN | TEACH_TESTS,
     ),
     # One engine generates for all students; what it takes of the machine shapes nothing.
     "engine": (put("engine", "vllm"), from_sample() | evaluations()),
@@ -322,10 +358,10 @@ CONFIGURATION = {
         put("benchmarks/far/title", "Farther"),
         {"layout teachers", "layout splits", "summarise", "claims"} | DRAWN | LAID_OUT,
     ),
-    "benchmarks.files.licence": (put("benchmarks/far/files/all/licence", "CC0"), {"sources_table", "summarise"}),
+    "benchmarks.files.licence": (put("benchmarks/far/files/all/licence", "CC0"), {"listing sources", "summarise"}),
     "benchmarks.files.sha256": (
         put("benchmarks/far/files/all/sha256", "0" * 64),
-        {"fetch far", "sources_table"} | FROM_PREPARE_FAR,
+        {"fetch far", "listing sources"} | FROM_PREPARE_FAR,
     ),
     "benchmarks.splits.test.size": (put("benchmarks/far/splits/test/size", 8), FROM_PREPARE_FAR),
     "benchmarks.splits.train.size": (put("benchmarks/boxes/splits/train/size", 28), FROM_PREPARE_TRAIN),
@@ -340,6 +376,12 @@ CONFIGURATION = {
         put("prompts/choice/instruction", "Pick from {labels}."),
         {"layout prompts"} | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
     ),
+    "prompts.cot": (
+        put("prompts/choice/cot", "Think."),
+        {"layout prompts"} | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
+    ),
+    # Only sampling asks plainly.
+    "prompts.plain": (put("prompts/choice/plain", "Go:"), {"layout prompts"} | from_sample()),
     "prompts of a kind that the study does not use": (put("prompts/math/instruction", "Reckon."), set()),
     # The stages' settings.
     "recipes.chosen": (put("recipes/cot/chosen/verdict", "any"), from_pair()),
@@ -348,6 +390,31 @@ CONFIGURATION = {
     "demonstrations.keep_wrong": (put("demonstrations/keep_wrong", True), FROM_DEMONSTRATE),
     "sampling.cot": (put("sampling/cot", 2), from_sample()),
     "sampling.generation.temperature": (put("sampling/generation/temperature", 0.5), from_sample()),
+    "sampling.hint without rationales": (put("sampling/hint", "It is {answer}."), set()),
+    "teachers.batch_size of a recorded teacher": (put("teachers/oracle/batch_size", 2), set()),
+    "teachers.dtype of a recorded teacher": (put("teachers/oracle/dtype", "float32"), set()),
+    "teachers.recording renamed": (
+        several(
+            lambda folder: (folder / "oracle.jsonl").rename(folder / "kept.jsonl"),
+            put("teachers/oracle/recording", "kept.jsonl"),
+        ),
+        set(),
+    ),
+    "benchmarks.files.source: another name of the same bytes": (
+        several(
+            lambda folder: (folder / "boxes.jsonl").rename(folder / "crates.jsonl"),
+            put("benchmarks/far/files/all/source", "file:crates.jsonl"),
+            put("benchmarks/boxes/files/all/source", "file:crates.jsonl"),
+        ),
+        {"listing sources", "summarise"},
+    ),
+    "students.instruct: what holds anyway": (put("students/twin/instruct", {"epochs": 12}), set()),
+    "students.refine.lora: what holds anyway": (put("students/twin/refine", {"lora": {"r": 16}}), set()),
+    "refine.warmup_steps": (put("refine/warmup_steps", 0), from_refine()),
+    "refine.evaluate_every": (put("refine/evaluate_every", 1), from_refine()),
+    "compute": (put("compute", "float32"), set()),
+    "recipes.objective.beta": (put("recipes/cot/objective", {"beta": 0.3}), from_refine()),
+    "schedules: one that is not used": (put("schedules/twice", {"steps": ["cot"], "rounds": 2}), set()),
     "validation": (put("validation", 0.25), from_pair()),
     "instruct.epochs": (put("instruct/epochs", 2), from_instruct()),
     "instruct.lora.alpha": (put("instruct/lora/alpha", 8), from_instruct()),
@@ -365,8 +432,8 @@ CONFIGURATION = {
         from_refine() | FROM_PREPARE_FAR,
     ),
 }
-# Every change of the configuration is written into results/configuration.yaml, defaults included.
-CONFIGURATION = {name: (change, jobs | {"configuration"}) for name, (change, jobs) in CONFIGURATION.items()}
+# Every change of the configuration is written into configuration.yaml, defaults included.
+CONFIGURATION = {name: (change, jobs | {"listing configuration"}) for name, (change, jobs) in CONFIGURATION.items()}
 # But for what only says what jobs ask a cluster for.
 CARDS = {"gpu_memory": 24, "gpu_tflops": 125, "gpus_per_node": 8, "longest_hours": 2, "time_factor": 5}
 CONFIGURATION |= {
@@ -376,6 +443,7 @@ CONFIGURATION |= {
     "models.active": (put("models/tiny/active", 7), set()),
     "models.vocabulary": (put("models/tiny/vocabulary", 420), set()),
     "models.kv_share": (put("models/tiny/kv_share", 0.5), set()),
+    "cluster.evaluate_together": (put("cluster", {"evaluate_together": False}), set()),
 }
 
 
@@ -456,17 +524,16 @@ LAYOUTS = {f"layout {name}" for name in ("teachers", "prompts", "splits", "cost"
 
 # One change of behaviour in each script: its stage, and what follows.
 SCRIPTS = {
-    "fetch": ("fetch(args.recipe, args.output)", FROM_FETCH),
+    "fetch": ("fetch(args.source, path)", FROM_FETCH),
     "fetch_model": ('prefix=".fetch-"', FROM_MODEL),
     "prepare": ("**counts)", FROM_PREPARE_BOXES | FROM_PREPARE_FAR),
-    "base": ('"base"', from_base()),
     "teach": ("{recipe.style}", FROM_TEACH_TRAIN | TEACH_TESTS),
     "demonstrate": ("is kept", FROM_DEMONSTRATE),
     "instruct": ("completion_only_loss=True", from_instruct()),
     "sample": ('"sample paths"', from_sample()),
     "pair": ("or loosen the recipe", from_pair()),
     "refine": ('"greater_is_better": False', from_refine()),
-    "export_task": ("folder = args.yaml.parent", FROM_EXPORT),
+    "export_task": ("read_items(args.items), args.recipe", FROM_EXPORT),
     "evaluate": ("run again", evaluations()),
     "tables": ('"%.6g"', FROM_TABLES),
     "claims": ("# The paper's claims", {"claims"}),
@@ -478,17 +545,16 @@ SCRIPTS = {
     "progress": ('default=Path("logs")', set()),
 }
 NEW_TEXT = {
-    "fetch(args.recipe, args.output)": "fetch(args.recipe, Path(args.output))",
+    "fetch(args.source, path)": "fetch(args.source, target=path)",
     'prefix=".fetch-"': 'prefix=".get-"',
     "**counts)": "**counts, more=1)",
-    '"base"': '"start"',
     "{recipe.style}": "{recipe.style}ly",
     "is kept": "stays",
     "completion_only_loss=True": "completion_only_loss=False",
     '"sample paths"': '"sample"',
     "or loosen the recipe": "or another recipe",
     '"greater_is_better": False': '"greater_is_better": True',
-    "folder = args.yaml.parent": "folder = Path(args.yaml).parent",
+    "read_items(args.items), args.recipe": "dict(read_items(args.items)), args.recipe",
     "run again": "again",
     '"%.6g"': '"%.7g"',
     "# The paper's claims": "# What the paper claims",
@@ -515,7 +581,13 @@ LIBRARY = {
     "layout.cost": {"summarise"} | LAYOUTS,
     "layout.prompts": LAYOUTS,
     "lengths.lengths_table": FROM_TABLES,
-    "outputs.layout_recipe": set(),
+    "outputs.name_of": {"plot cost", "plot training"} | DRAWN | LAYOUTS,
+    "finals.missing": set(),
+    "keys.artifact": set(),
+    "store.occupy": set(),
+    "store.link": set(),
+    "upkeep.damaged": set(),
+    "along.take_along": set(),
     "links.check_outputs": set(),
     "lineage.trace": set(),
     "overview.draw_matrix": {"plot cost", "plot training"} | DRAWN,
@@ -526,7 +598,7 @@ LIBRARY = {
     "benchmarks.near_duplicates": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
     "benchmarks.subset": from_instruct(),
     "benchmarks.read_items": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
-    "checkpoints.write_manifest": from_base(),
+    "loading.engine": from_sample() | evaluations(),
     # What reads the command line and keeps the records does not shape what a job makes.
     "cli.run": set(),
     "provenance.record": set(),
@@ -551,7 +623,6 @@ LIBRARY = {
     "progress.watch": set(),
     "prompts.messages": LAYOUTS | FROM_TEACH_TRAIN | TEACH_TESTS | FROM_EXPORT,
     "provenance.environment_differences": FROM_TABLES,
-    "provenance.describe_files": FROM_MODEL,
     "sources.extract_member": EVERYTHING,
     "statistics.wilson": LAYOUTS | FROM_TABLES,
     "statistics.accuracy": FROM_TABLES,
@@ -560,7 +631,7 @@ LIBRARY = {
     "statistics.mcnemar": REPORT,
     "statistics.holm": {"claims"},
     "statistics.power": {"claims"},
-    "study.index": set(),
+    "study.checkpoints": set(),
     "tasks.export_task": FROM_EXPORT,
     "teaching.demonstrations": FROM_DEMONSTRATE,
     "training.encode_completion": from_instruct(),
@@ -631,69 +702,178 @@ DATA = {
         FROM_MODEL,
     ),
 }
+
+
 # Outputs changed by hand are made again, the same bytes, so nothing follows; what is gone is made again once it is needed.
+def copy_artifact(folder: Path) -> None:
+    """Writes an artifact anew from a copy, as a restored backup does."""
+    path = folder / "results/store" / PATHS
+    shutil.copytree(path, folder / "backup")
+    shutil.rmtree(path)
+    shutil.copytree(folder / "backup", path)
+
+
+def date_all(folder: Path) -> None:
+    for path in (folder / "results").rglob("*"):
+        if path.is_file():
+            os.utime(path, (2_000_000_000, 2_000_000_000))
+
+
+# What is there counts as made: damage is an error where the file is read, and `study.py verify` finds it. What is gone is made
+# again once it is needed.
 OUTPUTS = {
-    "a truncated raw file": (truncate("results/benchmarks/boxes/raw/all.jsonl"), {"fetch boxes"}),
-    "a corrupted item file": (corrupt("results/benchmarks/boxes/test.jsonl"), {"prepare boxes test"}),
-    "corrupted weights": (corrupt("results/models/tiny/model.safetensors"), {"fetch_model tiny"}),
-    "a truncated teacher's answer file": (
-        truncate("results/completions/oracle/boxes/train-cot.jsonl"),
-        {"teach boxes train"},
-    ),
-    "a corrupted demonstration file": (corrupt("results/demonstrations/oracle/boxes.jsonl"), {"demonstrate boxes"}),
-    "a truncated adapter": (truncate(f"{INSTRUCTED}/adapter_model.safetensors"), {"instruct tiny"}),
-    "a corrupted adapter": (corrupt(f"{REFINED}/adapter_model.safetensors"), {"refine tiny"}),
-    "a corrupted manifest": (corrupt(f"{INSTRUCTED}/manifest.json"), {"instruct tiny"}),
-    "truncated paths": (truncate(f"{PATHS}.jsonl"), {"sample tiny"}),
-    "corrupted pairs": (corrupt(f"{PAIRS}.jsonl"), {"pair tiny"}),
-    "corrupted samples of an evaluation": (
-        corrupt("results/reports/twin/base/far.samples.jsonl"),
-        {"evaluate twin baseline far"},
-    ),
-    "an exported task edited": (corrupt("results/lm_eval/far/far.yaml"), {"export_task far"}),
-    "a table edited": (corrupt("results/tables/arms.csv"), {"tables"}),
-    "a figure truncated": (truncate("results/figures/matrix.svg"), {"plot matrix"}),
-    "a laid-out table edited": (corrupt("results/tables/paper/cost.tex"), {"layout cost"}),
-    "the claims edited": (corrupt("results/claims.json"), {"claims"}),
-    "the summary emptied": (lambda folder: (folder / "results/summary.md").write_text(""), {"summarise"}),
-    "the index edited": (truncate("results/index/training.json"), {"index training"}),
-    "two outputs of one chain corrupted": (
-        several(corrupt(f"{PAIRS}.jsonl"), corrupt(f"{REFINED}/adapter_model.safetensors")),
-        {"pair tiny", "refine tiny"},
-    ),
+    "a truncated raw file": (truncate("fetch/boxes-all/raw.jsonl"), set()),
+    "a corrupted item file": (corrupt("prepare/boxes-test/items.jsonl"), set()),
+    "corrupted weights": (corrupt("fetch_model/tiny/model.safetensors"), set()),
+    "a truncated teacher's answer file": (truncate("teach/oracle/boxes-train-cot/answers.jsonl"), set()),
+    "a truncated adapter": (truncate(f"{INSTRUCTED}/adapter_model.safetensors"), set()),
+    "truncated paths": (truncate(f"{PATHS}/paths.jsonl"), set()),
+    "corrupted pairs": (corrupt(f"{PAIRS}/pairs.jsonl"), set()),
+    "corrupted samples of an evaluation": (corrupt("evaluate/twin/base/far/samples.jsonl"), set()),
+    "an exported task edited": (corrupt("export_task/far/far.yaml"), set()),
+    "a table edited": (corrupt("tables/arms.csv"), set()),
+    "a figure truncated": (truncate("plot/matrix/matrix.svg"), set()),
+    "a listing edited": (truncate("listing/training/training.json"), set()),
+    "a record truncated": (truncate(f"{REFINED}/record.json"), set()),
+    "a record edited": (corrupt(f"{REFINED}/record.json"), set()),
+    "pairs gone": (remove(f"{PAIRS}/pairs.jsonl"), set()),
+    "an adapter gone": (remove(f"{INSTRUCTED}/adapter_model.safetensors"), set()),
     "corrupted pairs, and a change before them": (
-        several(corrupt(f"{PAIRS}.jsonl"), put("sampling/cot", 2)),
-        from_sample() | {"configuration"},
+        several(corrupt(f"{PAIRS}/pairs.jsonl"), put("sampling/cot", 2)),
+        from_sample() | {"listing configuration"},
     ),
     "corrupted pairs, and a change after them": (
-        several(corrupt(f"{PAIRS}.jsonl"), put("statistics/level", 0.9)),
-        {"pair tiny", "configuration", "layout teachers"} | REPORT,
+        several(corrupt(f"{PAIRS}/pairs.jsonl"), put("statistics/level", 0.9)),
+        {"listing configuration", "layout teachers"} | REPORT,
     ),
-    "the summary gone": (remove("results/summary.md"), {"summarise"}),
-    "a table gone": (remove("results/tables/pairs.csv"), {"tables"}),
-    "a bitmap gone": (remove("results/figures/matrix.png"), {"plot matrix"}),
-    "the reading page gone": (remove("results/reading.html"), {"read"}),
-    "pairs gone": (remove(f"{PAIRS}.jsonl"), set()),
-    "an adapter gone": (remove(f"{INSTRUCTED}/adapter_model.safetensors"), set()),
+    # An artifact without its record is none.
+    "a summary's record gone": (remove("summarise/record.json"), {"summarise"}),
+    "the tables' record gone": (remove("tables/record.json"), {"tables"}),
+    "a figure's record gone": (remove("plot/matrix/record.json"), {"plot matrix"}),
+    "the reading page's record gone": (remove("read/record.json"), {"read"}),
+    "a figure gone": (remove_artifact("plot/matrix"), {"plot matrix", "show"}),
+    "pairs' record gone, which nothing needs": (remove(f"{PAIRS}/record.json"), set()),
+    "pairs gone, which nothing needs": (remove_artifact(PAIRS), set()),
+    "all intermediate artifacts gone": (
+        lambda folder: [
+            shutil.rmtree(path)
+            for path in (folder / "results/store").iterdir()
+            if path.is_dir() and path.name not in FINAL_STAGES
+        ],
+        set(),
+    ),
     "pairs gone that a change needs": (
-        several(remove(f"{PAIRS}.jsonl"), put("students/tiny/refine", {"beta": 0.3})),
-        {"pair tiny", "configuration"} | from_refine(["tiny"]),
+        several(remove_artifact(PAIRS), put("students/tiny/refine", {"beta": 0.3})),
+        {"pair tiny", "listing configuration"} | from_refine(["tiny"]),
     ),
-    "an adapter gone that a change needs": (
-        several(remove(f"{INSTRUCTED}/adapter_model.safetensors"), put("students/tiny/refine", {"beta": 0.3})),
-        {"instruct tiny", "configuration"} | from_refine(["tiny"]),
+    "pairs' record gone that a change needs": (
+        several(remove(f"{PAIRS}/record.json"), put("students/tiny/refine", {"beta": 0.3})),
+        {"pair tiny", "listing configuration"} | from_refine(["tiny"]),
     ),
-    "a record gone": (remove(f"{PAIRS}.provenance.json"), from_pair(["tiny"])),
-    "pairs and their record gone": (remove(f"{PAIRS}.jsonl", f"{PAIRS}.provenance.json"), from_pair(["tiny"])),
-    "a record truncated": (truncate(f"{REFINED}/provenance.json"), from_refine(["tiny"])),
-    "a record edited": (replace(f"{REFINED}/provenance.json", '"beta": 0.1', '"beta": 0.7'), from_refine(["tiny"])),
+    "a checkpoint gone that a change needs": (
+        several(remove_artifact(INSTRUCTED), put("students/tiny/refine", {"beta": 0.3})),
+        {"instruct tiny", "listing configuration"} | from_refine(["tiny"]),
+    ),
+    "a chain of artifacts gone that a change needs": (
+        several(remove_artifact(INSTRUCTED, PATHS, PAIRS), put("students/tiny/refine", {"beta": 0.3})),
+        {"instruct tiny", "sample tiny", "pair tiny", "listing configuration"} | from_refine(["tiny"]),
+    ),
+    "an evaluation gone that new tables need": (
+        several(remove_artifact("evaluate/tiny/base/far"), put("statistics/level", 0.9)),
+        {"evaluate tiny baseline far", "listing configuration", "layout teachers"} | REPORT,
+    ),
+    "items gone that an added seed needs": (
+        several(remove_artifact("prepare/boxes-train"), put("study/seeds", [0, 1])),
+        {"prepare boxes train", "listing configuration"}
+        | NEW_ROWS
+        | {f"{stage} {student} seed 1" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
+        | {f"evaluate {s} {arm} {task} seed 1" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
+    ),
     "all results gone": (
         lambda folder: shutil.rmtree(folder / "results"),
-        EVERYTHING | NEW_ROWS | LAYOUTS | {"configuration", "sources_table"},
+        EVERYTHING | NEW_ROWS | LAYOUTS | {"listing configuration", "listing sources"},
     ),
-    "one seed's folder gone": (
-        lambda folder: shutil.rmtree(folder / REFINED),
-        from_refine(["tiny"]),
+    # The names of the results.
+    "the summary's name gone": (remove("results/tiny/summary.md"), {"show"}),
+    "a bitmap's name gone": (remove("results/tiny/figures/matrix.png"), {"show"}),
+    "all names gone": (lambda folder: shutil.rmtree(folder / "results/tiny"), {"show"}),
+    "study.name": (put("study/name", "other"), {"listing configuration"}),
+    # Times and places.
+    "an artifact dated 2031": (date(f"{PATHS}/paths.jsonl", 2031), set()),
+    "a record dated 2031": (date(f"{PATHS}/record.json", 2031), set()),
+    "all results dated 2033": (date_all, set()),
+    "a record dated 1971": (date(f"{REFINED}/record.json", 1971), set()),
+    "an artifact restored from a copy": (copy_artifact, set()),
+    "a record dated 2031, and a change after it": (
+        several(date(f"{PAIRS}/record.json", 2031), put("students/tiny/refine", {"beta": 0.3})),
+        {"listing configuration"} | from_refine(["tiny"]),
+    ),
+}
+FINAL_STAGES = ("tables", "claims", "summarise", "read", "plot", "layout", "listing")
+
+
+def move_helper(folder: Path) -> None:
+    """Moves a function of a script to a module of the library; nothing that is made changes."""
+    script, module = folder / "scripts/claims.py", folder / "scripts/selfrefine/formats.py"
+    text = script.read_text()
+    found = re.search(r"^def about\(.*?(?=^def )", text, re.DOTALL | re.MULTILINE)
+    script.write_text(text.replace(found[0], "").replace("import Table", "import Table, about"))
+    head, tail = module.read_text().split("\n\n", 1)
+    module.write_text(f"{head}\n\nimport math\n{tail}\n\n{found[0]}")
+
+
+def adopt(stage: str):
+    def change(folder: Path) -> None:
+        run("python", "scripts/study.py", "adopt", stage, "--because", "nothing that is made changes", cwd=folder)
+
+    return change
+
+
+# The rules: what their commands hand on counts, what they ask of the machine does not.
+RULES = {
+    "a flag deleted": (
+        replace("rules/refine.smk", '        " {params.demonstrations}"\n', ""),
+        from_pair(),
+    ),
+    "an input deleted from a command": (
+        replace("rules/instruct.smk", '        " --demonstrations {input.demonstrations}"\n', ""),
+        from_instruct(),
+    ),
+    "a flag added": (
+        replace("rules/results.smk", '" --index {input.index}"', '" --index {input.index} --x"'),
+        FROM_TABLES,
+    ),
+    "the flag of held-out items deleted": (
+        replace("rules/sources.smk", '        " {params.held_out}"\n', ""),
+        FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
+    ),
+    "threads deleted": (replace("rules/refine.smk", '        " --threads {threads}"\n', ""), set()),
+    "a log elsewhere": (replace("rules/refine.smk", '"logs/pair/', '"logs/pairs/'), set()),
+    "an environment variable": (replace("rules/evaluate.smk", "HF_HUB_OFFLINE=1 ", ""), set()),
+    "the allocator": (replace("rules/common.smk", "{4 << 30}", "{3 << 30}"), set()),
+    "a docstring": (replace("rules/refine.smk", "Preference pairs of", "Pairs of"), set()),
+    "memory": (replace("rules/refine.smk", 'mem_mb=needs("mem_mb", "refine")', "mem_mb=9999"), set()),
+    "an environment file": (replace("envs/pipeline.yaml", "name: selfrefine", "name: other"), set()),
+}
+# Where the code's fingerprint must be cautious, the answer is `adopt`.
+ADOPTED = {
+    "a helper moved to another module": (move_helper, {"claims"}),
+    "a helper moved, and adopted": (several(move_helper, adopt("claims")), set()),
+    "a refactoring adopted in two stages": (
+        several(
+            change_function("statistics.mcnemar"),
+            adopt("tables"),
+            adopt("claims"),
+        ),
+        set(),
+    ),
+    "a refactoring adopted in one of two stages": (
+        several(change_function("statistics.mcnemar"), adopt("tables")),
+        {"claims"},
+    ),
+    "a default of a schema that other stages only mention": (
+        replace("scripts/selfrefine/training.py", "max_steps: int = Field(1000", "max_steps: int = Field(999"),
+        from_refine() | {"listing configuration"},
     ),
 }
 MATRIX = {
@@ -701,46 +881,73 @@ MATRIX = {
     **{f"innocent: {name}": (change, set()) for name, change in INNOCENT.items()},
     **{f"code: {name}": case for name, case in CODE.items()},
     **{f"data: {name}": case for name, case in DATA.items()},
+    **{f"rules: {name}": case for name, case in RULES.items()},
+    **{f"adopted: {name}": case for name, case in ADOPTED.items()},
     **{f"outputs: {name}": case for name, case in OUTPUTS.items()},
 }
 
 
+def is_shown(job: str) -> bool:
+    """Whether the results have a name for what a job makes."""
+    stage, *names = job.split()
+    return stage in FINAL_STAGES and (stage != "listing" or names[0] in ("configuration", "sources"))
+
+
+def again(jobs: set[str], change: str) -> set[str]:
+    """Jobs, and that which gives the results their names, where these are others than before."""
+    # Made again with the bytes that it had, a result keeps its name.
+    same = change.endswith(
+        ("summary's record gone", "tables' record gone", "figure's record gone", "page's record gone")
+    )
+    return jobs | ({"show"} if any(map(is_shown, jobs)) and not same else set())
+
+
+MATRIX = {name: (change, again(jobs, name)) for name, (change, jobs) in MATRIX.items()}
+
+
+CELL = re.compile(r"(?P<task>.+)-(?P<share>[0-9]+)-seed(?P<seed>[0-9]+)")
+
+
 def label(rule: str, wildcards: dict[str, str]) -> str:
     """A job's name in this file: its stage, student or task, and what differs from the study's only cell."""
-    where = wildcards.get("checkpoint") or wildcards.get("start") or ""
-    parts = where.split("/")
-    # A recorded teacher has a rule of its own, for the same stage.
-    rule = "teach" if rule == "ask" else rule
-    words = [rule]
-    for key in ("model", "student", "figure", "layout", "part"):
-        words += [wildcards[key]] if key in wildcards else []
-    if where:
-        words.append(parts[0])
+    # Of some stages, the report, or the machine, asks for rules of their own.
+    rule = {"ask": "teach", "configuration": "listing", "sources": "listing"}.get(rule, rule)
+    if rule == "show":
+        return rule
+    names = [part for key, value in wildcards.items() if key != "key" for part in value.split("/")]
+    if rule in ("fetch", "prepare", "export_task"):
+        return " ".join([rule, *names[0].removesuffix("-all").split("-")])
+    if rule in ("teach", "demonstrate"):
+        teacher, what = names
+        return " ".join([rule, *what.removesuffix("-cot").split("-"), *([teacher] if teacher != "oracle" else [])])
+    if rule not in ("instruct", "sample", "pair", "refine", "evaluate"):
+        return " ".join([rule, *names])
+    student, origin, *rest = names
+    task = rest.pop() if rule == "evaluate" else ""
+    # What the student was instructed on, and by whom; a base model by none.
+    found = CELL.fullmatch(origin)
+    who = found["task"] if found else origin
+    teacher, _, trained = who.partition("-")
+    share, seed = (found["share"], found["seed"]) if found else ("100", "0")
+    recipes = [part.removesuffix("-round1").rpartition("-")[2] for part in rest if part.endswith("-round1")]
+    if rule in ("sample", "pair"):
+        cell = CELL.fullmatch(rest[-1])
+        share, seed = cell["share"], cell["seed"]
+        if rule == "pair":
+            on, _, recipe = cell["task"].partition("-")
+            recipes.append(recipe)
+            trained = trained or on
+    words = [rule, student]
     if rule == "evaluate":
-        words.append("refine" if "refine" in parts else "instruct" if "instruct" in parts else "baseline")
-    alone = where and "instruct" not in parts and (rule != "evaluate" or "refine" in parts)
-    words += ["alone"] if alone else []
-    trained = (
-        parts[parts.index("instruct") + 2]
-        if "instruct" in parts
-        else "boxes"
-        if rule == "evaluate"
-        else wildcards["task"]
-    )
-    if rule in ("fetch", "prepare", "teach", "demonstrate", "export_task", "evaluate"):
-        words.append(wildcards["task"])
-    words += [wildcards["split"]] if "split" in wildcards else []
-    words += ["plain"] if wildcards.get("style") == "plain" else []
-    recipes = {wildcards.get("recipe"), *(parts[i + 2] for i, part in enumerate(parts) if part == "refine")}
-    words += sorted(recipes - {None, "cot"})
-    if rule not in ("fetch", "prepare", "teach", "demonstrate", "export_task") and trained != "boxes":
-        words.append(f"on {trained}")
-    share = wildcards.get("share") or (parts[-2] if "instruct" in parts else "100")
-    seed = wildcards.get("seed") or (parts[-1] if "instruct" in parts else "0")
+        words.append("refine" if rest else "instruct" if trained else "baseline")
+    if teacher == "base" and (rule != "evaluate" or rest):
+        words.append("alone")
+    words += [task] if task else []
+    words += sorted(set(recipes) - {"cot"})
+    words += [f"on {trained}"] if trained not in ("", "boxes") else []
     words += [f"{share}%"] if share != "100" else []
     words += [f"seed {seed}"] if seed != "0" else []
-    teacher = wildcards.get("teacher") or (parts[2] if "instruct" in parts else "oracle")
-    words += [teacher] if teacher != "oracle" else []
+    words += [teacher] if teacher not in ("oracle", "base") else []
     return " ".join(words)
 
 
@@ -755,7 +962,7 @@ def planned(forks: Forks, folder: Path) -> set[str]:
         rule = block.split(":", 1)[0]
         found = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
         pairs = dict(pair.split("=", 1) for pair in found[1].split(", ")) if found else {}
-        jobs.append(label(rule, {"task": "boxes"} | pairs))
+        jobs.append(label(rule, pairs))
     assert jobs or "Nothing to be done" in text, text[-2000:]
     assert len(set(jobs)) == len(jobs), sorted(jobs)
     return set(jobs) - {"all"}
@@ -763,6 +970,9 @@ def planned(forks: Forks, folder: Path) -> set[str]:
 
 def copy(source: str, target: str) -> None:
     """Copies a file as of now; code with its time, by which Python knows it as compiled."""
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
     (shutil.copy2 if source.endswith((".py", ".pyc")) else shutil.copy)(source, target)
 
 
@@ -784,7 +994,7 @@ class Copy:
     def __init__(self, study: Path, folder: Path):
         self.study = study
         self.folder = folder
-        shutil.copytree(study, folder, copy_function=copy)
+        shutil.copytree(study, folder, symlinks=True, copy_function=copy)
         self._whole = contents(folder)
 
     def restore(self) -> None:
@@ -835,28 +1045,3 @@ def test_precision_and_recall_over_the_matrix_are_one(plans):
     )
     assert len(MATRIX) >= 60
     assert (right / planned_jobs, right / needed) == (1, 1)
-
-
-def test_why_names_the_setting_the_function_and_the_input(study, tmp_path):
-    folder = tmp_path / "study"
-    shutil.copytree(study, folder)
-    for change in (
-        put("students/tiny/refine", {"beta": 0.2}),
-        replace("scripts/pair.py", "or loosen the recipe", "or another recipe"),
-        replace("boxes.jsonl", "today", "tonight"),
-        corrupt(f"{REFINED}/adapter_model.safetensors"),
-    ):
-        change(folder)
-    command = ("python", "scripts/why.py", "results/summary.md", "--configfile", "config/tiny.yaml")
-    told = run(*command, cwd=folder).stdout
-    assert re.search(
-        r"fetch, for results/benchmarks/.* and 1 more\n  input boxes.jsonl: [0-9a-f]{12} → [0-9a-f]{12}\n", told
-    )
-    assert "  recipe: training.beta: 0.1 → 0.2\n" in told
-    assert re.search(
-        r"pair, for .* and 1 more\n  code: pair in scripts/pair.py\n    -.*loosen.*\n    \+.*another", told
-    )
-    assert "instruct" not in [line.split(",")[0] for line in told.splitlines() if ", for " in line]
-    assert len(told.splitlines()) < 40
-    assert "is up to date" in run(*command[:2], "results/models/tiny/manifest.json", *command[3:], cwd=folder).stdout
-    assert "No rule to produce" in run(*command[:2], "results/x", *command[3:], cwd=folder, check=False).stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from selfrefine.engines.server import ServerEngine
 from selfrefine.engines.store import Store
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl, write_json
+from selfrefine.opening import open_study
 from selfrefine.serving import Budget, Prices, Server, most
 from selfrefine.study import Study
 
@@ -313,18 +315,11 @@ def write_items(path, count):
 
 
 def teach(folder, server, count, name="out"):
-    """Starts scripts/teach.py over `count` items."""
+    """Starts scripts/teach.py over `count` items; the artifact's folder has the name."""
     items = write_items(folder / "items.jsonl", count)
     settings = {"endpoint": server.endpoint, "concurrency": 8, "store": str(folder / "store")}
     command = [sys.executable, "scripts/teach.py", "--recipe", json.dumps(RECIPE), "--server", json.dumps(settings)]
-    command += [
-        "--items",
-        items,
-        "--output",
-        folder / f"{name}.jsonl",
-        "--provenance",
-        folder / f"{name}.provenance.json",
-    ]
+    command += ["--items", items, "--record", folder / name / "record.json"]
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([str(part) for part in command], cwd=REPOSITORY, stderr=log, stdout=log)
 
@@ -349,7 +344,7 @@ def test_after_kills_only_what_was_in_flight_is_asked_again(tmp_path, planted):
         # The server had sent, or was about to send, what was in flight at a kill: at most 8 answers a kill.
         repeated = sum(server.answered.values()) - 300
         assert len(server.answered) == 300 and repeated <= 3 * 8
-    record = read_json(tmp_path / "out.provenance.json")
+    record = read_json(tmp_path / "out/record.json")
     store = Store(tmp_path / "store", record["figures"]["engine"])
     store.read()
     assert len(store.answers) == 300 and repeated <= store.lost <= 3 * 8
@@ -378,7 +373,7 @@ def test_two_processes_on_one_store_ask_for_nothing_twice(tmp_path, planted):
         assert [process.wait() for process in both] == [0, 0]
         assert sorted(server.answered.values()) == [1] * 300
         assert server.most_in_flight <= 8
-    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    assert (tmp_path / "one/answers.jsonl").read_bytes() == (tmp_path / "two/answers.jsonl").read_bytes()
     assert len(list((tmp_path / "store").glob("*/*.jsonl"))) == 1
 
 
@@ -442,9 +437,12 @@ def test_a_study_asks_a_server_and_a_second_one_finds_the_answers(tiny_model, tm
         asked = int(estimated.split("oracle (owl-1): ")[1].split(" ")[0])
         assert f"{asked} of {asked} requests are not answered yet" in estimated and not server.times
         snakemake(first)
-        assert (first / "results/summary.md").exists()
+        assert (first / "results/tiny/summary.md").exists()
         assert sorted(server.answered.values()) == [1] * asked
-        assert "teacher,oracle,served:owl-1,," in (first / "results/tables/sources.csv").read_text()
+        assert "teacher,oracle,served:owl-1,," in (first / "results/tiny/tables/sources.csv").read_text()
+        batch = ("--teacher", "oracle", "--configfile", "config/tiny.yaml", "--output", "batch.jsonl")
+        told = run("python", "scripts/batch.py", "export", *batch, cwd=first).stdout
+        assert "every request is answered" in told and not (first / "batch.jsonl").exists()
 
         # What does not shape an answer reruns nothing; what does is asked again.
         entry = config["teachers"]["oracle"]
@@ -465,25 +463,29 @@ def test_a_study_asks_a_server_and_a_second_one_finds_the_answers(tiny_model, tm
 
         sent = len(server.times)
         served_study(tiny_model, second, server, store=store)
-        snakemake(second, "results/demonstrations/oracle/boxes.jsonl", "results/completions/oracle/far/test-cot.jsonl")
+        with contextlib.chdir(second):
+            made = open_study([Path("config/tiny.yaml")]).artifacts
+            answers, items = made.answers("oracle", "boxes", "train", "cot"), made.items("boxes", "train").record
+            wanted = (made.demonstrations("oracle", "boxes"), made.answers("oracle", "far", "test", "cot"))
+            records = [one.record for one in wanted]
+        snakemake(second, *records)
         assert len(server.times) == sent
-    answers = "results/completions/oracle/boxes/train-cot"
-    assert (first / f"{answers}.jsonl").read_bytes() == (second / f"{answers}.jsonl").read_bytes()
+    # Which store is asked, and how, stands in no key.
+    assert (first / answers.file).read_bytes() == (second / answers.file).read_bytes()
     assert not showing_key(first / "results", first / "logs", second / "results", second / "logs", tmp_path / "shared")
 
     # The answers can be recorded, and replayed where there is no store.
     recording = tmp_path / "recording.jsonl"
-    live = sorted(first.glob("results/completions/oracle/*/*-cot.jsonl"))
+    live = sorted(first.glob("results/store/teach/oracle/*-cot/*/record.json"))
     run("python", "scripts/record.py", "--teacher", "oracle", "--answers", *live, "--output", recording)
     header, *rows = read_jsonl(recording)
     assert header["recording"]["source"] == "served:owl-1" and len(rows) == asked
-    recipe = read_json(first / f"{answers}.provenance.json")["recipe"] | {"engine": "recorded"}
+    recipe = read_json(first / answers.record)["recipe"] | {"engine": "recorded"}
     run(
         *("python", "scripts/teach.py", "--recipe", json.dumps(recipe), "--recording", recording),
-        *("--items", first / "results/benchmarks/boxes/train.jsonl", "--output", tmp_path / "replayed.jsonl"),
-        *("--provenance", tmp_path / "replayed.provenance.json"),
+        *("--items", first / items, "--record", tmp_path / "replayed/record.json"),
     )
-    assert (tmp_path / "replayed.jsonl").read_bytes() == (first / f"{answers}.jsonl").read_bytes()
+    assert (tmp_path / "replayed/answers.jsonl").read_bytes() == (first / answers.file).read_bytes()
 
 
 def shipped(**changes):

@@ -1,14 +1,18 @@
 """`snakemake --profile slurm` on a real SLURM cluster on this machine (tests/cluster.py), where one can be started."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cluster import Cluster, install, obstacle
-from conftest import assert_same_results, make_study, snakemake
+from conftest import assert_same_results, loads, make_study, nothing_to_do, planned_jobs, snakemake
 
+STUDENT = "tiny/oracle-boxes-100-seed0"
+# What SLURM is told of a job that evaluates a checkpoint: Snakemake's name for the group, and its rules.
+EVALUATIONS = "evaluate_evaluate"
 # The profile's polls are for jobs of minutes; here jobs last seconds.
 QUICK = [
     "--slurm-init-seconds-before-status-checks",
@@ -37,9 +41,9 @@ def test_jobs_on_nodes_have_their_cores_and_cards_and_no_hub(fresh):
     folder, path, config = fresh
     config["threads"] = {"train": 64, "generate": 65, "evaluate": 66}
     path.write_text(yaml.safe_dump(config))
-    planned = snakemake(folder, "-n", "-p", "--profile", "slurm").stdout
-    blocks = [block for block in re.split(r"\n(?=(?:local)?rule )", planned) if "resources:" in block]
-    on_nodes = {block.split()[1].rstrip(":"): block for block in blocks if "login=0" in block}
+    planned = planned_jobs(snakemake(folder, "-n", "-p", "--profile", "slurm"))
+    blocks = [block for block in planned if "resources:" in block]
+    on_nodes = {block.split(":")[0]: block for block in blocks if "login=0" in block}
     assert sorted(on_nodes) == ["evaluate", "instruct", "refine", "sample"]
     threads = {rule: int(re.search(r"threads: (\d+)", block)[1]) for rule, block in on_nodes.items()}
     assert threads == {"instruct": 64, "refine": 64, "sample": 65, "evaluate": 66}
@@ -48,34 +52,74 @@ def test_jobs_on_nodes_have_their_cores_and_cards_and_no_hub(fresh):
     assert len(blocks) > len(on_nodes) and all("login=1" in block for block in blocks if "login=0" not in block)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_evaluations_of_one_job_ask_together_for_no_more_time_than_there_is(fresh, together):
+    folder, _, _ = fresh
+    # Of cards without a known memory no time can be estimated, so that each job asks for all there is.
+    cluster = f'cluster={{"longest_hours": 2, "evaluate_together": {str(together).lower()}}}'
+    minutes: dict[str, list[int]] = {}
+    for block in planned_jobs(snakemake(folder, "-n", "-p", "--profile", "slurm", "--config", cluster)):
+        if found := re.match(r"(evaluate|sample):.*names=([^,]*).*runtime=(\d+)", block, re.DOTALL):
+            job = found[2].rpartition("/")[0] if found[1] == "evaluate" else found[1]
+            minutes.setdefault(job, []).append(int(found[3]))
+    assert minutes.pop("sample") == [120]
+    assert len(minutes) == 3
+    assert [*minutes.values()] == [[60, 60] if together else [120, 120]] * 3
+
+
 def make_small(folder: Path, model: Path) -> Path:
-    """One job of each stage that nodes run: each takes half a minute more than elsewhere."""
+    """One checkpoint to evaluate: each job takes half a minute more than elsewhere."""
     folder.mkdir()
     path, config = make_study(folder, model)
-    config["study"] |= {"evaluate": ["boxes"], "arms": ["refine"]}
+    config["study"] |= {"arms": ["refine"]}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return folder
 
 
+def started(cluster: Cluster, already: set[str]) -> dict[str, dict[str, str]]:
+    """The jobs that a cluster has had beside those already known, by id, each with the name of its rule alone."""
+    jobs = {job["id"]: job for job in cluster.jobs() if job["id"] not in already}
+    for job in jobs.values():
+        job["rule"] = job["rule"].removeprefix("rule_").split("_wildcards_")[0]
+    return jobs
+
+
 def test_the_study_runs_on_a_cluster_with_the_same_bytes(cluster, tmp_path, tiny_model):
     here, folder = (make_small(tmp_path / name, tiny_model) for name in ("here", "there"))
+    already = set(started(cluster, set()))
     snakemake(here)
     snakemake(folder, "--profile", "slurm", *QUICK)
     assert_same_results(here, folder)
-    # What loads a model was a job with a card, and nothing else was a job.
-    jobs = cluster.jobs()
-    rules = sorted(job["rule"].removeprefix("rule_").split("_wildcards_")[0] for job in jobs)
-    assert rules == ["evaluate", "instruct", "refine", "sample"]
-    assert {job["state"] for job in jobs} == {"COMPLETED"}
+    # What loads a model was a job with a card, and nothing else was a job; the evaluations of a checkpoint are one.
+    jobs = started(cluster, already)
+    assert sorted(job["rule"] for job in jobs.values()) == [EVALUATIONS, "instruct", "refine", "sample"]
+    assert {job["state"] for job in jobs.values()} == {"COMPLETED"}
     shown = cluster.ask("scontrol", "--oneliner", "show", "jobs").stdout.splitlines()
-    assert ["TresPerJob=gres:gpu:1" in line for line in shown] == [True] * len(jobs)
+    cards = ["TresPerJob=gres:gpu:1" in line for line in shown if re.match(r"JobId=(\d+)", line)[1] in jobs]
+    assert cards == [True] * len(jobs)
     # Stages write to the same logs as elsewhere; of a job that ended well, no other log stays.
-    assert list(folder.glob("logs/instruct/tiny/oracle/boxes/100/0.log"))
+    assert list(folder.glob("logs/instruct/tiny/oracle-boxes-100-seed0/*.log"))
     assert not list(folder.glob("logs/slurm/**/*.log"))
-    again = snakemake(folder, "-n", "--profile", "slurm")
-    assert "Nothing to be done" in again.stdout + again.stderr
-    elsewhere = snakemake(folder, "-n")
-    assert "Nothing to be done" in elsewhere.stdout + elsewhere.stderr
+    assert loads(folder) == {f"sample/{STUDENT}/boxes-100-seed0": 1, f"evaluate/{STUDENT}/boxes-cot-round1/boxes": 1}
+    assert nothing_to_do(snakemake(folder, "-n", "--profile", "slurm"))
+    assert nothing_to_do(snakemake(folder, "-n"))
+
+
+def test_a_cluster_with_cards_to_spare_has_a_job_for_each_evaluation(cluster, tmp_path, tiny_model):
+    here, folder = (make_small(tmp_path / name, tiny_model) for name in ("here", "there"))
+    already = set(started(cluster, set()))
+    spread = 'cluster={"gpu_memory": 80, "evaluate_together": false}'
+    snakemake(here)
+    # All but the evaluations, from here.
+    shutil.copytree(here / "results", folder / "results", symlinks=True)
+    for name in ("store/evaluate", "store/tables", "store/claims", "tiny"):
+        shutil.rmtree(folder / "results" / name)
+    snakemake(folder, "--profile", "slurm", *QUICK, "--config", spread)
+    assert_same_results(here, folder)
+    jobs = started(cluster, already)
+    assert [job["rule"] for job in jobs.values()] == ["evaluate"] * 2
+    assert {job["state"] for job in jobs.values()} == {"COMPLETED"}
+    assert loads(folder) == {f"evaluate/{STUDENT}/boxes-cot-round1/{task}": 1 for task in ("boxes", "far")}
 
 
 def test_a_run_without_the_clusters_facts_is_refused(cluster, fresh):

@@ -169,6 +169,30 @@ def test_suffix_tells_the_format(source, suffix):
     assert Source(source=source, licence="none", sha256="0" * 64).suffix == suffix
 
 
+def test_the_files_of_a_local_source_are_all_but_a_stores_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "theirs/b.txt",
+        "theirs/deep/a.txt",
+        "theirs/record.json",
+        "theirs/deep/.hashes.jsonl",
+        "part1",
+        "part2",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+    def found(source: str, **more) -> list[str]:
+        return [str(path) for path in Source(source=source, licence="none", **more).local_files()]
+
+    assert found("file:theirs") == ["theirs/b.txt", "theirs/deep/a.txt"]
+    assert found("file:theirs/record.json") == ["theirs/record.json"]
+    assert found("file:part{n}", parts=2) == ["part1", "part2"]
+    assert found("file:missing") == ["missing"]
+    assert found("https://example.org/rows.jsonl", sha256="0" * 64) == []
+
+
 def test_archive_member_is_written(archive, tmp_path):
     extract_member(archive, "package/data/rows.jsonl", tmp_path / "rows.jsonl")
     assert (tmp_path / "rows.jsonl").read_text().splitlines()[1999] == '{"n": 1999, "square": 3996001}'

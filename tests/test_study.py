@@ -6,8 +6,11 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from selfrefine import outputs
 from selfrefine.errors import UserError
+from selfrefine.files import canonical_json
+from selfrefine.finals import Finals
+from selfrefine.keys import STORE, Artifact, Artifacts
+from selfrefine.names import FILES
 from selfrefine.study import Study, origin_of, refinements_of, student_of, teacher_of
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -78,6 +81,19 @@ def changed(config: dict, path: str, value) -> dict:
         place = place.setdefault(section, {})
     place[last] = value
     return config
+
+
+def finals(config: dict) -> Finals:
+    """What a study comes to, where each local file holds its own name."""
+    return Finals(Artifacts(Study.read(config), lambda stage: "version 1", lambda rule: "", str))
+
+
+def place(one: Artifact | str) -> str:
+    """Where an artifact or a file of one lies in the store, but for the key."""
+    if isinstance(one, Artifact):
+        return "/".join((one.stage, *one.names))
+    *names, _, file = Path(one).relative_to(STORE).parts
+    return "/".join((*names, file))
 
 
 def refused(config: dict) -> str:
@@ -407,13 +423,14 @@ def test_paths_say_what_a_checkpoint_is():
 
 
 def test_every_checkpoint_and_teacher_is_judged_on_every_evaluation_task():
-    cells = Study.read(SMALL).cells()
+    cells = json.loads(finals(SMALL).text("tables"))["cells"]
     assert len(cells) == 33 * 2 + 2
-    assert [cell["samples"] for cell in cells if cell["arm"] in ("baseline", "teacher")] == [
-        "results/reports/ant/base/add.samples.jsonl",
-        "results/reports/ant/base/pick.samples.jsonl",
-        "results/completions/owl/add/test-cot.jsonl",
-        "results/completions/owl/pick/test-cot.jsonl",
+    assert [{name: cell[name] for name in cell if name != "samples"} for cell in cells] == Study.read(SMALL).cells()
+    assert [place(cell["samples"]) for cell in cells if cell["arm"] in ("baseline", "teacher")] == [
+        "evaluate/ant/base/add/samples.jsonl",
+        "evaluate/ant/base/pick/samples.jsonl",
+        "teach/owl/add-test-cot/answers.jsonl",
+        "teach/owl/pick-test-cot/answers.jsonl",
     ]
 
 
@@ -439,69 +456,78 @@ def test_a_share_that_is_not_transferred_is_evaluated_on_what_it_was_trained_on(
 
 
 def test_a_share_that_is_not_transferred_needs_no_cross_artifacts():
-    index = Study.read(changed(SMALL, "study/transfer_shares", [100])).index()
-    crossed = [path for path in index["pairs"] if "/add/" in path and "/pick/" in path]
+    behind = finals(changed(SMALL, "study/transfer_shares", [100])).behind["pairs"]
+    crossed = [one for one in behind if one.of["start"].split("/")[3:4] not in ([], [one.of["task"]])]
     assert len(crossed) == 2 * 2
-    assert all("/100/" in path and "/50/" not in path for path in crossed)
+    assert all(one.of["share"] == "100" and "/100/" in one.of["start"] for one in crossed)
+    assert {one.of["share"] for one in finals(SMALL).behind["pairs"]} == {"50", "100"}
 
 
 def test_teachers_are_asked_in_every_style():
     config = changed(SMALL, "teachers/owl/request", {"math": "Be brief.", "choice": "Name a letter."})
-    both = Study.read(changed(config, "study/teacher_styles", ["cot", "plain"]))
-    rows = {(row["task"], row["split"], row["style"]): row["answers"] for row in outputs.answers_of(both)}
-    assert rows == {
-        (task, split, style): f"results/completions/owl/{task}/{split}-{style}.jsonl"
+    both = finals(changed(config, "study/teacher_styles", ["cot", "plain"]))
+    table = both.layout("teachers")
+    rows = {(row["task"], row["split"], row["style"]): row["answers"] for row in table.settings["rows"]}
+    assert {of: place(path) for of, path in rows.items()} == {
+        (task, split, style): f"teach/owl/{task}-{split}-{style}/answers.jsonl"
         for task in ("add", "pick")
         for split in ("train", "test")
         for style in ("cot", "plain")
     }
-    assert set(outputs.layout_files(both, "teachers")) == set(rows.values())
-    asked = {(row["name"], row["kind"], row["style"]): row["request"] for row in outputs.prompts_of(both)}
+    assert {str(one.file) for one in table.inputs["behind"]} == set(rows.values())
+    asked = {
+        (row["name"], row["kind"], row["style"]): row["request"] for row in both.layout("prompts").settings["rows"]
+    }
     assert asked["owl", "math", "cot"] == "Be brief."
     assert asked["owl", "choice", "cot"] == "Name a letter."
     assert asked["owl", "math", "plain"] == asked["owl", "choice", "plain"] == asked["ant", "math", "cot"] == ""
     wishes = {
-        style: json.loads(both.recipe("teach", teacher="owl", task="add", split="test", style=style))["request"]
+        style: both.study.settings("teach", teacher="owl", task="add", split="test", style=style)["request"]
         for style in ("cot", "plain")
     }
     assert wishes == {"cot": "Be brief.", "plain": ""}
 
 
 def test_plain_answers_of_teachers_reach_the_table_of_teachers_alone():
-    both = Study.read(changed(SMALL, "study/teacher_styles", ["cot", "plain"]))
-    alone = Study.read(SMALL)
-    assert both.index() == alone.index()
-    changed_layouts = {
-        name
-        for name in both.layouts()
-        if outputs.layout_files(both, name) != outputs.layout_files(alone, name)
-        or both.recipe("layout", layout=name) != alone.recipe("layout", layout=name)
+    both, alone = finals(changed(SMALL, "study/teacher_styles", ["cot", "plain"])), finals(SMALL)
+    assert both.text("tables") == alone.text("tables")
+    finals_of_both = {place(one): one.key for one in both.all()}
+    assert {place(one) for one in alone.all() if finals_of_both[place(one)] != one.key} == {
+        "listing/configuration",
+        "layout/teachers",
+        "layout/prompts",
     }
-    assert changed_layouts == {"teachers", "prompts"}
-    assert outputs.layout_files(both, "prompts") == outputs.layout_files(alone, "prompts")
+    assert both.layout("prompts").inputs["behind"] == tuple(map(both.artifacts.items, ("add", "pick"), ("test",) * 2))
 
 
-def test_index_names_the_files_behind_the_cells():
+def test_listings_name_the_files_behind_the_cells():
     config = changed(SMALL, "study/shares", [100])
     config["study"] |= {"seeds": [7], "tasks": ["add"], "arms": ["refine", "refine-only"]}
-    index = Study.read(config).index()
-    start = "ant/instruct/owl/add/100/7"
-    assert index["paths"] == [f"results/paths/{start}/add/100/7.jsonl", "results/paths/ant/base/add/100/7.jsonl"][::-1]
-    assert sorted(index["pairs"]) == [
-        "results/pairs/ant/base/add/cot/100/7.jsonl",
-        f"results/pairs/{start}/add/cot/100/7.jsonl",
+    found = finals(config)
+    index, reading = (json.loads(found.text(part)) for part in ("tables", "reading"))
+    name, start = "ant/instruct/owl/add/100/7", "ant/owl-add-100-seed7"
+    assert [place(path) for path in index["paths"]] == [
+        "sample/ant/base/add-100-seed7/paths.jsonl",
+        f"sample/{start}/add-100-seed7/paths.jsonl",
     ]
-    assert sorted(index["training"]) == [
-        "results/checkpoints/ant/base/refine/add/cot/100/7/training.jsonl",
-        f"results/checkpoints/{start}/refine/add/cot/100/7/training.jsonl",
+    assert sorted(map(place, index["pairs"])) == [
+        "pair/ant/base/add-cot-100-seed7/pairs.jsonl",
+        f"pair/{start}/add-cot-100-seed7/pairs.jsonl",
     ]
-    assert index["demonstrations"] == ["results/demonstrations/owl/add.jsonl"]
-    assert index["items"] == ["results/benchmarks/add/train.jsonl"]
-    assert f"results/checkpoints/{start}/provenance.json" not in index["records"]
-    assert f"results/checkpoints/{start}/refine/add/cot/100/7/provenance.json" in index["records"]
-    study = Study.read(config)
-    assert study.titles() == {"add": "Sums", "pick": "Picks"}
-    assert [(row["role"], row["name"]) for row in study.sources()] == [
+    assert {checkpoint: place(path) for checkpoint, path in index["training"].items()} == {
+        "ant/base/refine/add/cot/100/7": "refine/ant/base-100-seed7/add-cot-round1/training.jsonl",
+        f"{name}/refine/add/cot/100/7": f"refine/{start}/add-cot-round1/training.jsonl",
+    }
+    assert [place(path) for path in index["demonstrations"]] == ["demonstrate/owl/add/demonstrations.jsonl"]
+    assert [place(path) for path in reading["items"]] == ["prepare/add-train/items.jsonl"]
+    records = set(map(place, index["records"]))
+    assert f"instruct/{start}/record.json" not in records
+    assert f"refine/{start}/add-cot-round1/record.json" in records
+    read = {str(one.file.parent) for inputs in found.tables().inputs.values() for one in inputs if one.stage in FILES}
+    named = (*(cell["samples"] for cell in index["cells"]), *index["paths"], *index["pairs"], *index["demonstrations"])
+    assert read == {str(Path(path).parent) for path in (*named, *index["answers"])}
+    assert found.study.titles() == {"add": "Sums", "pick": "Picks"}
+    assert [(row["role"], row["name"]) for row in found.study.sources()] == [
         ("benchmark", "add"),
         ("benchmark", "pick"),
         ("student", "ant"),
@@ -509,28 +535,33 @@ def test_index_names_the_files_behind_the_cells():
     ]
 
 
-def jobs(student: str) -> dict[str, dict]:
-    """The wildcards of one job of each stage."""
-    start = f"{student}/instruct/owl/add/50/7"
-    return {
-        "fetch": {"task": "add", "file": "all.jsonl"},
-        "fetch_model": {"model": "tiny"},
-        "prepare": {"task": "add", "split": "train"},
-        "teach": {"teacher": "owl", "task": "add", "split": "train", "style": "cot"},
-        "demonstrate": {"teacher": "owl", "task": "add"},
-        "instruct": {"student": student, "teacher": "owl", "task": "add", "share": "50", "seed": "7"},
-        "sample": {"start": start, "task": "add", "share": "50", "seed": "7"},
-        "pair": {"start": start, "task": "add", "recipe": "cot", "share": "50", "seed": "7"},
-        "refine": {"start": start, "task": "add", "recipe": "cot", "share": "50", "seed": "7"},
-        "export_task": {"task": "add"},
-        "evaluate": {"checkpoint": start, "task": "add"},
-        "tables": {},
-    }
+def one_of_each(found: Finals, student: str) -> list[Artifact]:
+    """An artifact of each stage."""
+    artifacts, start, cell = found.artifacts, f"{student}/instruct/owl/add/50/7", ("50", "7")
+    return [
+        artifacts.raw("add", "all"),
+        artifacts.model("tiny"),
+        artifacts.items("add", "train"),
+        artifacts.answers("owl", "add", "train", "cot"),
+        artifacts.demonstrations("owl", "add"),
+        artifacts.checkpoint(start),
+        artifacts.paths(start, "add", *cell),
+        artifacts.pairs(start, "add", "cot", *cell),
+        artifacts.checkpoint(f"{start}/refine/add/cot/50/7"),
+        artifacts.lm_eval_task("add"),
+        artifacts.evaluation(start, "add"),
+        found.tables(),
+    ]
 
 
 def recipes(config: dict, student: str = "ant") -> dict[str, str]:
-    study = Study.read(config)
-    return {stage: study.recipe(stage, **wildcards) for stage, wildcards in jobs(student).items()}
+    """What of a configuration enters the key of an artifact of each stage, inputs left out."""
+    made = one_of_each(finals(config), student)
+    return {one.stage: canonical_json([one.settings, *(content for _, content in one.sources)]) for one in made}
+
+
+def settings(config: dict, student: str = "ant") -> dict[str, dict]:
+    return {one.stage: one.settings for one in one_of_each(finals(config), student)}
 
 
 def differing(before: dict, after: dict) -> set[str]:
@@ -543,11 +574,12 @@ def turned_round(value):
     return [turned_round(inner) for inner in value] if isinstance(value, list) else value
 
 
-def test_recipes_are_canonical_json_and_do_not_depend_on_the_order_of_keys():
+def test_settings_are_plain_json_and_do_not_depend_on_the_order_of_keys():
     before = recipes(SMALL)
     assert recipes(turned_round(SMALL)) == before
-    for text in before.values():
-        assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    for stage, found in settings(SMALL).items():
+        text = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert canonical_json(found) == text and json.loads(text) == found, stage
 
 
 @pytest.mark.parametrize("written", ["1e-05", "1e-5", "0.00001", "1.0e-5", "0.01e-3"])
@@ -647,20 +679,19 @@ def test_completions_drawn_at_once_shape_nothing_where_vllm_sees_to_it():
     for key in ("students/ant/batch_size", "teachers/owl/batch_size"):
         assert recipes(changed(config, key, 7)) == recipes(config)
     for stage in ("sample", "evaluate", "teach"):
-        assert json.loads(recipes(config)[stage])["batch_size"] is None
+        assert settings(config)[stage]["batch_size"] is None
 
 
 def test_override_is_laid_over_the_general_section():
     config = changed(SMALL, "students/ant/instruct", {"learning_rate": "3e-4", "lora": {"r": 5}})
-    own = json.loads(recipes(config, "ant")["instruct"])["training"]
-    general = json.loads(recipes(config, "bee")["instruct"])["training"]
+    own, general = (settings(config, student)["instruct"]["training"] for student in ("ant", "bee"))
     assert own == general | {"learning_rate": 3e-4, "lora": general["lora"] | {"r": 5}}
     assert general["learning_rate"] == 1e-5
     assert general["lora"]["alpha"] == 8
 
 
 def test_share_and_seed_are_in_the_recipes_they_shape():
-    found = {stage: json.loads(text) for stage, text in recipes(SMALL).items()}
+    found = settings(SMALL)
     assert (found["instruct"]["share"], found["instruct"]["seed"]) == (50, 7)
     assert (found["sample"]["share"], found["sample"]["seed"]) == (50, 7)
     assert found["refine"]["seed"] == 7
@@ -681,10 +712,17 @@ def test_a_schedule_makes_each_checkpoint_from_the_last_one():
     steps = [f"refine/add/{recipe}/100/7" for recipe in ("cot", "again", "cot", "again")]
     chain = ["/".join([start, *steps[:number]]) for number in range(5)]
     assert (row["checkpoint"], row["recipe"]) == (chain[4], "twice")
-    index = study.index()
-    assert sorted(index["paths"]) == sorted(f"results/paths/{name}/add/100/7.jsonl" for name in chain[:4])
-    assert index["training"] == [f"results/checkpoints/{name}/training.jsonl" for name in chain[1:]]
-    assert index["pairs"][2] == f"results/pairs/{chain[2]}/add/cot/100/7.jsonl"
+    index = json.loads(finals(SCHEDULED).text("tables"))
+    origin = "ant/owl-add-100-seed7"
+    rounds = [
+        origin,
+        *(f"{origin}/add-{name}" for name in ("cot-round1", "again-round2", "cot-round3", "again-round4")),
+    ]
+    assert sorted(map(place, index["paths"])) == sorted(f"sample/{at}/add-100-seed7/paths.jsonl" for at in rounds[:4])
+    assert {name: place(path) for name, path in index["training"].items()} == {
+        name: f"refine/{at}/training.jsonl" for name, at in zip(chain[1:], rounds[1:], strict=True)
+    }
+    assert place(index["pairs"][2]) == f"pair/{rounds[2]}/add-cot-100-seed7/pairs.jsonl"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import collections
 import csv
 import io
 import itertools
-import json
 import random
 from pathlib import Path
 
@@ -19,7 +18,9 @@ from selfrefine import attempts, formats, layout, outputs, solving
 from selfrefine.arms import read_table
 from selfrefine.costs import costs_table
 from selfrefine.files import write_json, write_jsonl
+from selfrefine.finals import Finals
 from selfrefine.formats import Number, Table
+from selfrefine.keys import Artifacts
 from selfrefine.lengths import lengths_table, mean_and_interval
 from selfrefine.statistics import wilson
 from selfrefine.study import Study
@@ -156,33 +157,33 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
         write_json(tmp_path / name, facts | {"figures": {"tokens_made": tokens}})
         return name
 
-    names = [record("teach.provenance.json", "teach", [], 5, 50)]
+    names = [record("teach/record.json", "teach", [], 5, 50)]
+    answers, weights = "teach/answers.jsonl", "base/model.safetensors"
     cells = []
     for seed, seconds in ((0, 10), (1, 30)):
         place = f"s/instruct/{seed}"
-        names.append(
-            record(f"{place}/provenance.json", "instruct", ["teach.jsonl", "base/manifest.json"], seconds, 100)
-        )
+        names.append(record(f"{place}/record.json", "instruct", [answers, weights], seconds, 100))
         for task in TITLES:
-            names.append(record(f"r/{seed}/{task}.provenance.json", "evaluate", [f"{place}/manifest.json"], 2, 4))
+            trained = [f"{place}/adapter_model.safetensors", f"{place}/training.jsonl", weights]
+            names.append(record(f"r/{seed}/{task}/record.json", "evaluate", trained, 2, 4))
             cells.append(
                 {
                     "student": "s",
                     "arm": "instruct",
                     "share": 100,
                     "checkpoint": place,
-                    "samples": f"r/{seed}/{task}.samples.jsonl",
+                    "samples": f"r/{seed}/{task}/samples.jsonl",
                 }
             )
-    names.append(record("r/base.provenance.json", "evaluate", ["base/manifest.json"], 1, 4))
+    names.append(record("r/base/record.json", "evaluate", [weights], 1, 4))
     cells.append(
-        {"student": "s", "arm": "baseline", "share": "", "checkpoint": "s/base", "samples": "r/base.samples.jsonl"}
+        {"student": "s", "arm": "baseline", "share": "", "checkpoint": "s/base", "samples": "r/base/samples.jsonl"}
     )
-    names.append(record("s/part/provenance.json", "instruct", ["teach.jsonl"], 4, 20))
-    names.append(record("r/part.provenance.json", "evaluate", ["s/part/manifest.json"], 1, 4))
-    part = {"share": 25, "checkpoint": "s/part", "samples": "r/part.samples.jsonl"}
+    names.append(record("s/part/record.json", "instruct", [answers], 4, 20))
+    names.append(record("r/part/record.json", "evaluate", ["s/part/adapter_model.safetensors"], 1, 4))
+    part = {"share": 25, "checkpoint": "s/part", "samples": "r/part/samples.jsonl"}
     cells.append({"student": "s", "arm": "instruct", **part})
-    cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": "teach.jsonl"})
+    cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": answers})
     costs_table(cells, names).to_csv("costs.csv", index=False)
     table = read_table(tmp_path, "costs")
     laid_out = [row[:5] for row in layout.cost(table).rows if row is not None]
@@ -327,7 +328,7 @@ def test_the_teachers_table_shows_the_styles_that_were_asked(tmp_path):
 
 
 def test_the_split_table_counts_what_was_dropped_and_quotes_shortly(tmp_path):
-    items, record = tmp_path / "test.jsonl", tmp_path / "test.provenance.json"
+    items, record = tmp_path / "items.jsonl", tmp_path / "record.json"
     write_jsonl(items, [{"id": "1", "question": "Why " * 100, "choices": ["a"], "answer": "A"}])
     counts = {"read": 9, "dropped": {"repeated": 2, "in_test": 0}, "not_needed": 6, "items": 1, "answers": {"A": 1}}
     write_json(record, {"figures": counts})
@@ -400,16 +401,22 @@ def test_every_layout_is_made_of_what_the_study_makes():
     config = tiny_config(Path("model"), Path("boxes.jsonl"), Path("oracle.jsonl"))
     recipes = yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())
     study = Study.read(recipes | config)
-    read = {name: outputs.layout_files(study, name) for name in study.layouts()}
-    assert read["transfer-tiny"] == ["results/tables/arms.csv"]
-    answers = [f"results/completions/oracle/{name}-cot.jsonl" for name in ("boxes/test", "boxes/train", "far/test")]
-    assert read["teachers"] == answers
-    assert read["prompts"] == ["results/benchmarks/boxes/test.jsonl"]
-    splits = ("boxes/test", "boxes/train", "far/test")
-    assert read["splits"] == [
-        f"results/benchmarks/{name}.{end}" for name in splits for end in ("jsonl", "provenance.json")
-    ]
-    titled = {name for name in read if json.loads(study.recipe("layout", layout=name))["titles"]}
-    assert set(read) - titled == {"prompts", "cost"}
-    asked = json.loads(study.recipe("layout", layout="prompts"))["rows"]
+    finals = Finals(Artifacts(study, lambda stage: "version 1", lambda rule: rule, lambda path: f"what {path} holds"))
+    layouts = {name: finals.layout(name) for name in study.layouts()}
+    of_tables = {name: one for name, one in layouts.items() if one.inputs.get("tables") == (finals.tables(),)}
+    assert set(of_tables) == {"transfer-tiny", "lengths", "solving", "yields", "cost"}
+    behind = {name: one.inputs["behind"] for name, one in layouts.items() if "behind" in one.inputs}
+    assert not {*of_tables} & {*behind} and {*of_tables, *behind} == {*layouts}
+    assert {name: [(one.stage, *one.names) for one in found] for name, found in behind.items()} == {
+        "teachers": [("teach", "oracle", f"{name}-cot") for name in ("boxes-test", "boxes-train", "far-test")],
+        "prompts": [("prepare", "boxes-test")],
+        "splits": [("prepare", name) for name in ("boxes-train", "boxes-test", "far-test")],
+    }
+    for name, found in behind.items():
+        rows = layouts[name].settings["rows"]
+        files = [row[kind] for row in rows for kind in ("answers", "items", "record") if kind in row]
+        known = {str(path) for one in found for path in (one.file, one.record)}
+        assert set(files) <= known and {Path(file).parent for file in files} == {one.folder for one in found}
+    assert {name for name, one in layouts.items() if not one.settings["titles"]} == {"prompts", "cost"}
+    asked = layouts["prompts"].settings["rows"]
     assert [(row["name"], row["style"]) for row in asked] == [("oracle", "cot"), ("tiny", "cot"), ("tiny", "plain")]

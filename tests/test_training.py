@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 import instruct
 import refine
-from conftest import INSTRUCTION
+from conftest import INSTRUCTION, record_model
 from conftest import run_training as run
 from selfrefine import processes
 from selfrefine.errors import UserError
@@ -22,7 +23,7 @@ from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_checkpoint, load_model, load_tokenizer, open_checkpoint
 from selfrefine.packing import Row
 from selfrefine.prompts import Prompt, messages
-from selfrefine.provenance import Run, clear_scratch, describe_files
+from selfrefine.provenance import Run, read_record
 from selfrefine.training import (
     GATHERED,
     EpochOrder,
@@ -142,8 +143,7 @@ def instruct_command(folder, base_checkpoint, **training):
             base_checkpoint,
         ),
         *("--items", folder / "items.jsonl", "--demonstrations", folder / "demonstrations.jsonl"),
-        *("--manifest", folder / "out/manifest.json", "--log", folder / "out/training.jsonl"),
-        *("--provenance", folder / "out/provenance.json"),
+        *("--record", folder / "out/record.json"),
     ]
 
 
@@ -161,34 +161,51 @@ def instructed(tmp_path_factory, base_checkpoint):
     return folder
 
 
-def test_instruct_learns_and_leaves_a_whole_checkpoint(instructed):
+def made(folder) -> dict:
+    """The files that a checkpoint's record names, by name with size and sha256; they are all that is left in its folder."""
+    outputs = read_record(folder / "record.json").outputs
+    assert sorted([*outputs, str(folder / "record.json")]) == sorted(map(str, folder.rglob("*")))
+    return {str(Path(path).relative_to(folder)): state for path, state in outputs.items()}
+
+
+def test_instruct_learns_and_leaves_a_whole_checkpoint(instructed, tiny_model, base_checkpoint):
     losses = [row["loss"] for row in read_jsonl(instructed / "out/training.jsonl")]
     assert len(losses) == 6
     assert losses[-1] < losses[0]
-    folder, adapter, manifest = open_checkpoint(instructed / "out/manifest.json")
-    assert adapter == instructed / "out"
-    assert sorted(manifest["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
+    folder, adapter, weights = open_checkpoint(instructed / "out/record.json")
+    assert (folder, adapter) == (tiny_model, instructed / "out")
+    assert sorted(weights["trained"]) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert "model.safetensors" in weights["model"]
+    assert sorted(made(instructed / "out")) == [*sorted(weights["trained"]), "training.jsonl"]
+    record = read_record(instructed / "out/record.json")
+    # No default is written out in it.
+    assert (record.recipe, record.seed, record.model) == (instruct_recipe(), 0, str(base_checkpoint))
+    assert {str(tiny_model / "model.safetensors"), str(instructed / "items.jsonl")} < record.inputs.keys()
     tensors = load_file(adapter / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
 
 
 def test_instruct_gives_the_same_bytes_twice(instructed, base_checkpoint, tmp_path):
     run(*instruct_command(tmp_path, base_checkpoint))
-    for name in ("adapter_model.safetensors", "manifest.json", "training.jsonl"):
-        assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+    assert made(tmp_path / "out") == made(instructed / "out")
+    same = [read_record(folder / "out/record.json").content for folder in (tmp_path, instructed)]
+    assert same[0] == same[1]
 
 
-def test_a_training_asked_to_end_once_more_only_writes_its_adapter(instructed, base_checkpoint, tmp_path):
-    folder = tmp_path / "study"
-    run(*instruct_command(folder, base_checkpoint))
-    for name in ("adapter_model.safetensors", "adapter_config.json", "manifest.json", "provenance.json"):
-        (folder / "out" / name).unlink()
-    outcome = run(*instruct_command(folder, base_checkpoint))
+def test_a_training_killed_before_its_record_only_writes_its_adapter(instructed, base_checkpoint, tmp_path):
+    command = instruct_command(tmp_path, base_checkpoint)
+    program = tmp_path / "killed.py"
+    program.write_text(
+        "import os, sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine import provenance\nimport instruct\n"
+        "provenance.Run.record = lambda *a, **k: os._exit(9)\ninstruct.main()\n"
+    )
+    assert run("python", program, *command[2:], check=False).returncode == 9
+    assert (tmp_path / "out/adapter_model.safetensors").exists() and not (tmp_path / "out/record.json").exists()
+    assert (tmp_path / "out/trainer/checkpoint-6").exists()
+    outcome = run(*command)
     assert "going on from checkpoint-6" in outcome.stdout
-    for name in ("adapter_model.safetensors", "manifest.json", "training.jsonl"):
-        assert (folder / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
-    clear_scratch([str(folder / "out/manifest.json")])
-    assert not (folder / "out/trainer").exists()
+    # What was kept to go on from is gone, too.
+    assert made(tmp_path / "out") == made(instructed / "out")
 
 
 def test_what_is_made_already_is_not_made_again(instructed, base_checkpoint):
@@ -196,6 +213,14 @@ def test_what_is_made_already_is_not_made_again(instructed, base_checkpoint):
     outcome = run(*instruct_command(instructed, base_checkpoint))
     assert "made already" in outcome.stdout
     assert (instructed / "out/adapter_model.safetensors").stat().st_ctime_ns == before.st_ctime_ns
+
+
+def test_other_settings_do_not_overwrite_a_checkpoint(instructed, base_checkpoint):
+    before = {path: path.read_bytes() for path in (instructed / "out").iterdir()}
+    outcome = run(*instruct_command(instructed, base_checkpoint, learning_rate=0.02), check=False)
+    assert outcome.returncode == 1
+    assert "made with other settings (training.learning_rate: 0.01 → 0.02)" in outcome.stderr
+    assert {path: path.read_bytes() for path in (instructed / "out").iterdir()} == before
 
 
 def dying(program, stage, update):
@@ -217,7 +242,7 @@ def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(instructe
     program = dying(tmp_path / "killed.py", "instruct", update)
     killed = run("python", program, *command[2:], check=False)
     assert killed.returncode == 9
-    assert not (tmp_path / "out/manifest.json").exists()
+    assert not (tmp_path / "out/record.json").exists()
     checkpoint = last_checkpoint(tmp_path / "out/trainer")
     assert checkpoint.name == f"checkpoint-{update - 1}"
     torn = tmp_path / f"out/trainer/checkpoint-{update + 1}"
@@ -225,8 +250,7 @@ def test_instruct_killed_after_a_checkpoint_ends_with_the_same_weights(instructe
     (torn / "adapter_model.safetensors").write_bytes(b"half")
     outcome = run(*command)
     assert f"going on from checkpoint-{update - 1}" in outcome.stdout
-    for name in ("adapter_model.safetensors", "manifest.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (instructed / "out" / name).read_bytes()
+    assert made(tmp_path / "out") == made(instructed / "out")
 
 
 def test_a_training_that_stops_early_is_not_taken_for_finished(base_checkpoint, tmp_path):
@@ -244,25 +268,24 @@ def test_a_training_that_stops_early_is_not_taken_for_finished(base_checkpoint, 
     stopped = run("python", program, *command[2:], check=False)
     assert stopped.returncode == 1
     assert re.search(r"error: training stopped at update \d of 6; run again", stopped.stderr)
-    assert not (tmp_path / "out/manifest.json").exists() and not (tmp_path / "out/provenance.json").exists()
+    assert not (tmp_path / "out/record.json").exists() and not (tmp_path / "out/adapter_model.safetensors").exists()
 
 
 @pytest.mark.parametrize("changed", ["recipe", "code", "inputs"])
 def test_a_trainers_folder_of_another_recipe_code_or_input_is_not_used(tmp_path, changed):
     data = tmp_path / "data.jsonl"
     data.write_text("1")
-    same, other = (Run(refine.__file__, {"rate": 1}, [data], tmp_path / "provenance.json") for _ in range(2))
+    first, same, other = (Run(refine.__file__, {"rate": 1}, [data], tmp_path / "record.json") for _ in range(3))
+    open_scratch(tmp_path / "trainer", first)
+    (tmp_path / "trainer/checkpoint-2").mkdir()
+    open_scratch(tmp_path / "trainer", same)
+    assert (tmp_path / "trainer/checkpoint-2").exists()
     if changed == "recipe":
         other.recipe = {"rate": 2}
     elif changed == "code":
         other.code = "0" * 16
     else:
         data.write_text("2")
-        other = Run(refine.__file__, {"rate": 1}, [data], tmp_path / "provenance.json")
-    open_scratch(tmp_path / "trainer", same)
-    (tmp_path / "trainer/checkpoint-2").mkdir()
-    open_scratch(tmp_path / "trainer", same)
-    assert (tmp_path / "trainer/checkpoint-2").exists()
     open_scratch(tmp_path / "trainer", other)
     assert not (tmp_path / "trainer/checkpoint-2").exists()
 
@@ -460,8 +483,7 @@ def refine_command(folder, start, **training):
     return [
         *("python", "scripts/refine.py", "--recipe", json.dumps(refine_recipe(**training)), "--start", start),
         *("--items", folder / "items.jsonl", "--pairs", folder / "pairs.jsonl"),
-        *("--manifest", folder / "out/manifest.json", "--log", folder / "out/training.jsonl"),
-        *("--provenance", folder / "out/provenance.json"),
+        *("--record", folder / "out/record.json"),
     ]
 
 
@@ -491,7 +513,7 @@ def margin(policy, against, tokenizer) -> float:
 
 def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instructed, tiny_model, tokenizer, tmp_path):
     """Recomputes the first validation loss by hand, with the instructed adapter as the reference, not the base model."""
-    run(*refine_command(tmp_path, instructed / "out/manifest.json", epochs=1, batch_size=8, micro_batch_size=8))
+    run(*refine_command(tmp_path, instructed / "out/record.json", epochs=1, batch_size=8, micro_batch_size=8))
     rows = read_jsonl(tmp_path / "out/training.jsonl")
     first = next(row for row in rows if row["split"] == "train")
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
@@ -520,7 +542,7 @@ def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instr
 def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer, tmp_path):
     """Recomputes the validation loss after one update by hand, from the trained adapter's log-probabilities."""
     settings = {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 0.001}
-    run(*refine_command(tmp_path, instructed / "out/manifest.json", objective=objective, **settings))
+    run(*refine_command(tmp_path, instructed / "out/record.json", objective=objective, **settings))
     (validation,) = [row for row in read_jsonl(tmp_path / "out/training.jsonl") if row["split"] == "validation"]
     policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
     start = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
@@ -553,15 +575,15 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
 def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, tiny_model, tokenizer, tmp_path):
     """Recomputes the kept validation loss by hand; items with a text on one side only count too."""
     settings = {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.001}
-    command = refine_command(tmp_path, instructed / "out/manifest.json", objective={"loss": "kto"}, **settings)
+    command = refine_command(tmp_path, instructed / "out/record.json", objective={"loss": "kto"}, **settings)
     rows = pairs()
     rows[0]["rejected"] = None
     rows[5]["chosen"] = None
     rows[6]["chosen"] = None
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     run(*command)
-    record = json.loads((tmp_path / "out/provenance.json").read_text())
-    assert record["figures"]["pairs"] == {"train": 14, "validation": 7, "too_long": 0}
+    record = read_record(tmp_path / "out/record.json")
+    assert record.figures["pairs"] == {"train": 14, "validation": 7, "too_long": 0}
     log = read_jsonl(tmp_path / "out/training.jsonl")
     # Nothing has moved before the first update: each text counts a half, the rarer kind as much in all as the other.
     first = next(row for row in log if row["split"] == "train")
@@ -603,21 +625,22 @@ def test_kto_sets_each_question_beside_the_batchs_last_answer(tiny_model, tokeni
 
 
 def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path):
-    run(*refine_command(tmp_path, instructed / "out/manifest.json"))
-    provenance = json.loads((tmp_path / "out/provenance.json").read_text())
-    losses = {int(step): loss for step, loss in provenance["figures"]["validation_loss"].items()}
-    assert provenance["figures"]["kept_update"] == min(losses, key=losses.get)
+    run(*refine_command(tmp_path, instructed / "out/record.json"))
+    figures = read_record(tmp_path / "out/record.json").figures
+    losses = {int(step): loss for step, loss in figures["validation_loss"].items()}
+    assert figures["kept_update"] == min(losses, key=losses.get)
     assert len(losses) == 2
 
 
 @pytest.mark.parametrize("start", ["instructed", "base"])
 def test_a_student_without_pairs_is_left_as_it_was(start, instructed, base_checkpoint, tiny_model, tokenizer, tmp_path):
-    manifest = instructed / "out/manifest.json" if start == "instructed" else base_checkpoint
-    command = refine_command(tmp_path, manifest)
+    checkpoint = instructed / "out/record.json" if start == "instructed" else base_checkpoint
+    command = refine_command(tmp_path, checkpoint)
     write_jsonl(tmp_path / "pairs.jsonl", pairs()[4:5])
     assert "too few pairs to learn from" in run(*command).stdout
-    record = json.loads((tmp_path / "out/provenance.json").read_text())
-    assert (record["figures"]["updates"], read_jsonl(tmp_path / "out/training.jsonl")) == (0, [])
+    record = read_record(tmp_path / "out/record.json")
+    assert (record.figures["updates"], read_jsonl(tmp_path / "out/training.jsonl")) == (0, [])
+    assert record.model == str(base_checkpoint)
     left = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
     before = load_model(tiny_model, "float32")
     if start == "instructed":
@@ -628,7 +651,7 @@ def test_a_student_without_pairs_is_left_as_it_was(start, instructed, base_check
 
 def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path):
     run(*refine_command(tmp_path, base_checkpoint))
-    assert open_checkpoint(tmp_path / "out/manifest.json")[1] == tmp_path / "out"
+    assert open_checkpoint(tmp_path / "out/record.json")[1] == tmp_path / "out"
 
 
 @pytest.mark.parametrize("stage", ["instruct", "refine"])
@@ -647,9 +670,9 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
         rows = tmp_path / name / ("demonstrations.jsonl" if stage == "instruct" else "pairs.jsonl")
         write_jsonl(rows, read_jsonl(rows)[:-1])
         run(*(*launcher, *command[1:]) if launcher else command)
-        record = json.loads((tmp_path / name / "out/provenance.json").read_text())
-        counts.append(record["figures"]["tokens_seen"])
-        assert record["machine"].get("processes", 1) == (2 if launcher else 1)
+        record = read_record(tmp_path / name / "out/record.json")
+        counts.append(record.figures["tokens_seen"])
+        assert record.machine.get("processes", 1) == (2 if launcher else 1)
         logs.append(read_jsonl(tmp_path / name / "out/training.jsonl"))
         adapters.append(load_file(tmp_path / name / "out/adapter_model.safetensors"))
     one, two = logs
@@ -670,7 +693,7 @@ def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage,
         if stage == "instruct":
             command = instruct_command(tmp_path / name, base_checkpoint, method="full", learning_rate=0.003)
         else:
-            start = instructed / "out/manifest.json"
+            start = instructed / "out/record.json"
             command = refine_command(tmp_path / name, start, micro_batch_size=2, method="full")
             command[3] = json.dumps(json.loads(command[3]) | {"dtype": "bfloat16"})
         if launcher:
@@ -710,14 +733,11 @@ def test_a_checkpoint_of_another_number_of_cards_is_named_where_it_cannot_be_gon
 
 
 def without_dropout(checkpoint, folder):
-    """The manifest of a copy of a checkpoint whose adapter drops nothing out."""
-    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("trainer"))
+    """The record of a copy of a checkpoint whose adapter drops nothing out."""
+    shutil.copytree(checkpoint, folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.0}))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = describe_files(folder, sorted(manifest["files"]))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder / "manifest.json"
+    return record_model(folder, stage="instruct", model=read_record(checkpoint / "record.json").model)
 
 
 @pytest.mark.parametrize(
@@ -778,18 +798,18 @@ def test_what_is_trained_on_packed_weights_is_what_is_sampled_from(tiny_model, b
     run(*packed_command(instruct_command(first, base_checkpoint)))
     # At this learning rate an update of bfloat16 weights would round to nothing.
     settings = {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-6}
-    run(*packed_command(refine_command(tmp_path / "slow", first / "out/manifest.json", **settings)))
+    run(*packed_command(refine_command(tmp_path / "slow", first / "out/record.json", **settings)))
     before, after = (load_file(folder / "out/adapter_model.safetensors") for folder in (first, tmp_path / "slow"))
     assert all(tensor.dtype == torch.float32 for tensor in after.values())
     moved = [(after[name] - before[name]).abs().max().item() for name in after]
     assert 5e-7 < max(moved) < 2e-6 and min(moved) > 0
-    run(*packed_command(refine_command(tmp_path, first / "out/manifest.json", **settings | {"learning_rate": 0.005})))
+    run(*packed_command(refine_command(tmp_path, first / "out/record.json", **settings | {"learning_rate": 0.005})))
     log = read_jsonl(tmp_path / "out/training.jsonl")
     assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-6)
     (validation,) = [row for row in log if row["split"] == "validation"]
-    policy, _, identity = load_checkpoint(tmp_path / "out/manifest.json", "float32", "nf4")
-    start, _, _ = load_checkpoint(first / "out/manifest.json", "float32", "nf4")
-    plain, _, _ = load_checkpoint(first / "out/manifest.json", "float32")
+    policy, _, identity = load_checkpoint(tmp_path / "out/record.json", "float32", "nf4")
+    start, _, _ = load_checkpoint(first / "out/record.json", "float32", "nf4")
+    plain, _, _ = load_checkpoint(first / "out/record.json", "float32")
     assert identity["quantisation"] == "nf4"
 
     # On a CPU, packed weights are multiplied in bfloat16, whatever the dtype.
@@ -804,25 +824,28 @@ def test_all_weights_can_be_trained(base_checkpoint, tiny_model, tokenizer, tmp_
     """Phase 1 in full, phase 2 from it in full and with an adapter, each against where it started; nothing of adapters is left."""
     first = tmp_path / "instruct"
     run(*instruct_command(first, base_checkpoint, method="full", learning_rate=0.003))
-    folder, adapter, manifest = open_checkpoint(first / "out/manifest.json")
+    folder, adapter, weights = open_checkpoint(first / "out/record.json")
     assert (folder, adapter) == (first / "out", None)
-    assert "tokenizer.json" in manifest["files"] and "model.safetensors" in manifest["files"]
+    assert {"tokenizer.json", "model.safetensors"} < weights["trained"].keys()
     losses = [row["loss"] for row in read_jsonl(first / "out/training.jsonl")]
     assert losses[-1] < losses[0]
     start, base = load_model(first / "out", "float32"), load_model(tiny_model, "float32")
     assert all(not torch.equal(a, b) for a, b in zip(start.parameters(), base.parameters(), strict=True))
     for method in ("full", "lora"):
         settings = {"epochs": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 0.001, "method": method}
-        run(*refine_command(tmp_path / method, first / "out/manifest.json", **settings))
+        run(*refine_command(tmp_path / method, first / "out/record.json", **settings))
         log = read_jsonl(tmp_path / method / "out/training.jsonl")
         assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-6)
         (validation,) = [row for row in log if row["split"] == "validation"]
-        policy, _, _ = load_checkpoint(tmp_path / method / "out/manifest.json", "float32")
+        refined = tmp_path / method / "out/record.json"
+        policy, _, identity = load_checkpoint(refined, "float32")
         assert validation["margin"] == pytest.approx(margin(policy, start, tokenizer), rel=1e-3, abs=1e-6)
+        # It rests on what it started from, not on what that was trained from.
+        assert read_record(refined).model == str(first / "out/record.json")
+        assert identity["weights"]["model"] == weights["trained"]
     # Another method in the same folder leaves nothing behind that would be loaded beside it.
-    for file in ("manifest.json", "provenance.json"):
-        (tmp_path / "lora/out" / file).unlink()
-    run(*refine_command(tmp_path / "lora", first / "out/manifest.json", epochs=1, method="full"))
+    (tmp_path / "lora/out/record.json").unlink()
+    run(*refine_command(tmp_path / "lora", first / "out/record.json", epochs=1, method="full"))
     assert not list((tmp_path / "lora/out").glob("adapter_*"))
 
 

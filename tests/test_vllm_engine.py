@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY, record_model, run
 from selfrefine import provenance
 from selfrefine.engines import Generation, Request, complete, seed_for
 from selfrefine.engines.local import TransformersEngine
@@ -17,8 +17,9 @@ from selfrefine.engines.tokens import read_settings
 from selfrefine.engines.vllm import BATCH_INVARIANT, SETTINGS
 from selfrefine.engines.weights import Answering, open_checkpoint_engine, open_model_engine
 from selfrefine.errors import UserError
-from selfrefine.files import read_json, read_jsonl, write_jsonl
+from selfrefine.files import read_jsonl, write_jsonl
 from selfrefine.models import load_checkpoint, load_model
+from selfrefine.provenance import read_record
 
 STAND_IN = REPOSITORY / "tests/stand_in"
 QUESTIONS = ["Box 010 is red today.", "Box 3 is blue today, and box 4 is not.", "Choose from A, B. Box 11 is white."]
@@ -38,18 +39,14 @@ def vllm(monkeypatch):
 
 @pytest.fixture(scope="session")
 def adapted(base_checkpoint, tiny_model, tmp_path_factory) -> Path:
-    """The manifest of a checkpoint with an adapter that changes every answer."""
+    """The record of a checkpoint with an adapter that changes every answer."""
     from peft import LoraConfig, get_peft_model
-
-    from selfrefine.checkpoints import write_manifest
 
     folder = tmp_path_factory.mktemp("adapted")
     torch.manual_seed(1)
     settings = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(load_model(tiny_model, "float32"), settings).save_pretrained(folder)
-    names = ["adapter_model.safetensors", "adapter_config.json"]
-    write_manifest(folder / "manifest.json", "instruct", tiny_model, names)
-    return folder / "manifest.json"
+    return record_model(folder, stage="instruct", model=str(base_checkpoint))
 
 
 def requests(temperature=0.0, samples=1, max_tokens=12):
@@ -226,7 +223,7 @@ def test_scratch_space_is_gone_after_a_failure(vllm, adapted, tmp_path, monkeypa
 
 def test_weights_without_an_adapter_are_loaded_where_they_lie(vllm, base_checkpoint, tiny_model):
     answer_all(open_engine(base_checkpoint), requests())
-    answer_all(open_model_engine(tiny_model / "manifest.json", "vllm", "float32", None, 0.5), requests())
+    answer_all(open_model_engine(tiny_model / "record.json", "vllm", "float32", None, 0.5), requests())
     assert [llm.folder for llm in vllm.STARTED] == [tiny_model, tiny_model]
 
 
@@ -332,7 +329,7 @@ def stage(base_checkpoint, tmp_path):
         return run(
             *("env", f"PYTHONPATH={STAND_IN}", "python", "scripts/sample.py", "--recipe", json.dumps(recipe)),
             *("--checkpoint", base_checkpoint, "--items", tmp_path / "train.jsonl", "--memory", "0.3"),
-            *("--output", folder / "paths.jsonl", "--provenance", folder / "paths.provenance.json"),
+            *("--record", folder / "record.json"),
             *(flags or []),
             check=check,
         )
@@ -344,9 +341,9 @@ def test_a_stage_says_with_which_engine_it_ran(stage):
     sample, folder = stage
     sample("vllm")
     rows = read_jsonl(folder / "vllm/paths.jsonl")
-    record = read_json(folder / "vllm/paths.provenance.json")
+    record = read_record(folder / "vllm/record.json")
     assert len(rows) == 6 * 3
-    assert record["recipe"]["engine"] == "vllm"
+    assert record.recipe["engine"] == "vllm"
     sample("transformers")
     others = read_jsonl(folder / "transformers/paths.jsonl")
     asked = ("id", "item", "style", "sample", "seed", "prompt_tokens")

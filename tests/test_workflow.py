@@ -10,18 +10,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import assert_same_results, run, snakemake, tiny_records
+from conftest import artifact, assert_same_results, nothing_to_do, planned_rules, run, snakemake, target, tiny_records
 from selfrefine.files import read_jsonl, sha256_of
 from selfrefine.lineage import trace
 from selfrefine.links import Results
 
-INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
-REFINED = f"{INSTRUCTED}/refine/boxes/cot/100/0"
+INSTRUCTED = "tiny/oracle-boxes-100-seed0"
+REFINED = f"{INSTRUCTED}/boxes-cot-round1"
+PATHS = f"sample/{INSTRUCTED}/boxes-100-seed0"
 
 
 def test_the_study_ends_with_its_tables_figures_and_summary(finished):
     folder, outcome = finished
-    accuracy = pd.read_csv(folder / "results/tables/accuracy.csv", keep_default_na=False)
+    accuracy = pd.read_csv(folder / "results/tiny/tables/accuracy.csv", keep_default_na=False)
     assert sorted(set(accuracy.arm)) == ["baseline", "instruct", "refine", "teacher"]
     assert len(accuracy) == 4 * 2
     for row in accuracy.itertuples():
@@ -30,16 +31,35 @@ def test_the_study_ends_with_its_tables_figures_and_summary(finished):
         assert (row.n, row.correct) == (len(samples), right)
         assert row.low <= row.accuracy <= row.high
     for name in ("accuracy", "matrix", "training"):
-        assert (folder / f"results/figures/{name}.svg").read_text().startswith("<?xml")
-        assert (folder / f"results/figures/{name}.png").stat().st_size > 10_000
+        assert (folder / f"results/tiny/figures/{name}.svg").read_text().startswith("<?xml")
+        assert (folder / f"results/tiny/figures/{name}.png").stat().st_size > 10_000
     assert "# Summary of the study" in outcome.stdout + outcome.stderr
-    assert "| refine − instruct" in (folder / "results/summary.md").read_text()
+    assert "| refine − instruct" in (folder / "results/tiny/summary.md").read_text()
+
+
+def test_every_result_has_a_name_without_a_key(finished):
+    folder, _ = finished
+    names = {path.relative_to(folder / "results/tiny") for path in folder.glob("results/tiny/**/*.*")}
+    tables = ("accuracy", "arms", "comparisons", "lengths", "demonstrations", "paths", "solving", "pairs", "stages")
+    figures = ("accuracy", "matrix", "out-family", "lengths", "solving-tiny", "yields-tiny", "cost", "training")
+    layouts = ("transfer-tiny", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost")
+    assert {name for name in names if ".shown" not in name.parts} == {
+        *map(Path, ("summary.md", "claims.md", "claims.json", "reading.html", "configuration.yaml")),
+        *(Path(f"tables/{name}.csv") for name in (*tables, "costs", "sources")),
+        *(Path(f"tables/paper/{name}.{end}") for name in layouts for end in ("csv", "md", "tex")),
+        *(Path(f"figures/{name}.{end}") for name in figures for end in ("svg", "pdf", "png")),
+    }
+    for name in names:
+        path = folder / "results/tiny" / name
+        assert ".shown" in name.parts or path.is_symlink()
+        assert path.resolve().is_relative_to((folder / "results").resolve())
 
 
 def test_lm_eval_reports_what_the_samples_say(finished):
     folder, _ = finished
-    report = json.loads((folder / f"results/reports/{INSTRUCTED}/boxes.json").read_text())
-    samples = read_jsonl(folder / f"results/reports/{INSTRUCTED}/boxes.samples.jsonl")
+    evaluation = artifact(folder, f"evaluate/{INSTRUCTED}/boxes")
+    report = json.loads((evaluation / "report.json").read_text())
+    samples = read_jsonl(evaluation / "samples.jsonl")
     assert report["n-samples"]["boxes"]["effective"] == len(samples) == 20
     assert report["results"]["boxes"]["strict,none"] == pytest.approx(sum(s["strict"] for s in samples) / 20)
     assert report["results"]["boxes"]["strict,none"] > 0.2
@@ -47,28 +67,30 @@ def test_lm_eval_reports_what_the_samples_say(finished):
 
 def test_the_chain_of_artifacts_agrees(finished):
     folder, _ = finished
-    train = {row["id"] for row in read_jsonl(folder / "results/benchmarks/boxes/train.jsonl")}
-    test = {row["id"] for row in read_jsonl(folder / "results/benchmarks/boxes/test.jsonl")}
+    train = {row["id"] for row in read_jsonl(artifact(folder, "prepare/boxes-train") / "items.jsonl")}
+    test = {row["id"] for row in read_jsonl(artifact(folder, "prepare/boxes-test") / "items.jsonl")}
     assert not train & test
-    demonstrations = read_jsonl(folder / "results/demonstrations/oracle/boxes.jsonl")
+    demonstrations = read_jsonl(artifact(folder, "demonstrate/oracle/boxes") / "demonstrations.jsonl")
     assert {row["item"] for row in demonstrations} < train
-    paths = read_jsonl(folder / f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl")
+    paths = read_jsonl(artifact(folder, PATHS) / "paths.jsonl")
     assert len(paths) == 30 * (3 + 2)
     by_id = {row["id"]: row for row in paths}
-    pairs = read_jsonl(folder / f"results/pairs/{INSTRUCTED}/boxes/cot/100/0.jsonl")
+    pairs = read_jsonl(artifact(folder, f"pair/{INSTRUCTED}/boxes-cot-100-seed0") / "pairs.jsonl")
     for pair in pairs:
         chosen, rejected = by_id[pair["chosen"]["id"]], by_id[pair["rejected"]["id"]]
         assert chosen["correct"] and chosen["style"] == "cot" and rejected["style"] == "plain"
         assert chosen["item"] == rejected["item"] == pair["item"]
-    provenance = json.loads((folder / f"results/checkpoints/{REFINED}/provenance.json").read_text())
-    for name, entry in provenance["inputs"].items():
-        assert sha256_of(folder / name) == entry["sha256"], name
+    for path in folder.glob("results/store/**/record.json"):
+        record = json.loads(path.read_text())
+        for name, entry in (record["inputs"] | record["outputs"]).items():
+            assert sha256_of(folder / name) == entry["sha256"], name
+        lying = {one.relative_to(folder).as_posix() for one in path.parent.rglob("*") if one.is_file()}
+        assert lying == {*record["outputs"], path.relative_to(folder).as_posix()}
 
 
 def test_a_finished_study_has_nothing_to_do(finished):
     folder, _ = finished
-    outcome = snakemake(folder, "-n")
-    assert "Nothing to be done" in outcome.stderr + outcome.stdout
+    assert nothing_to_do(snakemake(folder, "-n"))
 
 
 def test_a_second_run_gives_the_same_bytes(finished, fresh):
@@ -78,32 +100,33 @@ def test_a_second_run_gives_the_same_bytes(finished, fresh):
 
 def test_every_number_can_be_traced_and_an_edited_file_is_found(finished, tmp_path):
     folder, _ = finished
-    assert "every link holds" in run("python", "scripts/lineage.py", "--all", cwd=folder).stdout
-    cell = ("results/figures/accuracy.svg", "arm=refine", "evaluation=boxes")
-    chain = run("python", "scripts/lineage.py", *cell, cwd=folder).stdout
+    assert "every link holds" in run("python", "scripts/study.py", "trace", "--all", cwd=folder).stdout
+    cell = ("results/tiny/figures/accuracy.svg", "arm=refine", "evaluation=boxes")
+    chain = run("python", "scripts/study.py", "trace", *cell, cwd=folder).stdout
     stages = ("evaluate", "refine", "pair", "sample", "instruct", "demonstrate", "teach", "prepare", "fetch")
     assert [stage for stage in stages if f" {stage} " not in chain] == []
-    shutil.copytree(folder / "results", tmp_path / "copy")
-    pairs = tmp_path / "copy/pairs" / INSTRUCTED / "boxes/cot/100/0.jsonl"
+    shutil.copytree(folder / "results", tmp_path / "copy", symlinks=True)
+    made = artifact(folder, f"pair/{INSTRUCTED}/boxes-cot-100-seed0").relative_to(folder / "results")
+    pairs = tmp_path / "copy" / made / "pairs.jsonl"
     pairs.write_text(pairs.read_text().replace("answer", "Answer", 1))
-    outcome = run("python", "scripts/lineage.py", *cell, "--results", tmp_path / "copy", cwd=folder, check=False)
+    outcome = run("python", "scripts/study.py", "trace", *cell, "--results", tmp_path / "copy", cwd=folder, check=False)
     assert outcome.returncode == 1
-    assert f"results/pairs/{INSTRUCTED}/boxes/cot/100/0.jsonl" in outcome.stderr
+    assert f"results/{made}/pairs.jsonl" in outcome.stderr
 
 
 def test_every_figure_and_laid_out_table_can_be_traced(finished):
     folder, _ = finished
     results = Results(folder / "results")
-    for path in sorted(folder.glob("results/figures/*.svg")):
+    for path in sorted(folder.glob("results/tiny/figures/*.svg")):
         wanted = {"checkpoint": "refine"} if path.stem == "training" else {"student": "tiny"}
         chain = "\n".join(trace(results, str(path), wanted))
         assert [stage for stage in ("fetch", "fetch_model") if f" {stage} " not in chain] == [], path
-    for path in sorted(folder.glob("results/tables/paper/*.csv")):
+    for path in sorted(folder.glob("results/tiny/tables/paper/*.csv")):
         for row in csv.DictReader(path.read_text().splitlines()):
             column = next(iter(row))
             assert " fetch " in "\n".join(trace(results, str(path), {column: row[column]})), path
     for claim in ("1", "2", "3", "5"):
-        assert " fetch_model " in "\n".join(trace(results, str(folder / "results/claims.md"), {"claim": claim}))
+        assert " fetch_model " in "\n".join(trace(results, str(folder / "results/tiny/claims.md"), {"claim": claim}))
     assert results.faults == {}
 
 
@@ -115,22 +138,24 @@ def test_an_archive_passes_the_public_validator_and_is_checked_elsewhere(finishe
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "elsewhere")
     results = tmp_path / "elsewhere/results"
-    assert "every link holds" in run("python", "scripts/lineage.py", "--all", "--results", results).stdout
+    assert "every link holds" in run("python", "scripts/study.py", "trace", "--all", "--results", results).stdout
 
 
 def test_arms_made_with_other_versions_are_told_apart(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder, symlinks=True)
-    record = folder / f"results/reports/{REFINED}/boxes.provenance.json"
+    record = artifact(folder, f"evaluate/{REFINED}/boxes") / "record.json"
     text = record.read_text()
     version = json.loads(text)["packages"]["transformers"]
     record.write_text(text.replace(f'"transformers": "{version}"', '"transformers": "4.0.0"'))
+    for stage in ("tables", "summarise"):
+        shutil.rmtree(folder / "results/store" / stage)
     snakemake(folder)
-    comparisons = pd.read_csv(folder / "results/tables/comparisons.csv", keep_default_na=False)
+    comparisons = pd.read_csv(folder / "results/tiny/tables/comparisons.csv", keep_default_na=False)
     told = comparisons.set_index(["arm", "evaluation"]).differs.to_dict()
     assert told[("refine", "boxes")] == f"transformers: 4.0.0 against {version}"
     assert told[("refine", "far")] == told[("instruct", "boxes")] == ""
-    assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/summary.md").read_text()
+    assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/tiny/summary.md").read_text()
 
 
 def test_every_shipped_recipe_and_schedule_runs(fresh):
@@ -150,25 +175,27 @@ def test_every_shipped_recipe_and_schedule_runs(fresh):
         )
     )
     snakemake(folder)
-    accuracy = pd.read_csv(folder / "results/tables/accuracy.csv", keep_default_na=False)
+    accuracy = pd.read_csv(folder / "results/tiny/tables/accuracy.csv", keep_default_na=False)
     assert sorted(accuracy.recipe[accuracy.arm == "refine"]) == sorted(names)
-    comparisons = pd.read_csv(folder / "results/tables/comparisons.csv", keep_default_na=False)
+    comparisons = pd.read_csv(folder / "results/tiny/tables/comparisons.csv", keep_default_na=False)
     assert set(comparisons.against) == {"instruct"} and len(comparisons) == len(names)
-    second = folder / f"results/checkpoints/{INSTRUCTED}" / "/".join(["refine/boxes/rest-em-round/100/0"] * 2)
-    inputs = json.loads((second / "provenance.json").read_text())["inputs"]
-    assert f"results/checkpoints/{INSTRUCTED}/manifest.json" in inputs
-    assert f"results/pairs/{INSTRUCTED}/refine/boxes/rest-em-round/100/0/boxes/rest-em-round/100/0.jsonl" in inputs
-    sampled = read_jsonl(folder / f"results/paths/{INSTRUCTED}/boxes/100/0.jsonl")
+    # The second round of ReST-EM starts from where the first did, with paths that the first round's checkpoint sampled.
+    second = artifact(folder, f"refine/{INSTRUCTED}/boxes-rest-em-round-round2")
+    inputs = {Path(name).parent for name in json.loads((second / "record.json").read_text())["inputs"]}
+    pairs = artifact(folder, f"pair/{INSTRUCTED}/boxes-rest-em-round-round1/boxes-rest-em-round-100-seed0")
+    assert {artifact(folder, f"instruct/{INSTRUCTED}").relative_to(folder), pairs.relative_to(folder)} <= inputs
+    assert not any("refine" in folder.parts for folder in inputs)
+    sampled = read_jsonl(artifact(folder, PATHS) / "paths.jsonl")
     solved = {row["item"] for row in sampled if row["style"] == "cot" and row["correct"]}
     given = [row for row in sampled if row["style"] == "rationale"]
     assert {row["item"] for row in given} == {row["item"] for row in sampled} - solved and len(given) >= 2
     losses = {
-        name: json.loads((record.parent / "provenance.json").read_text())["recipe"]["objective"]["loss"]
+        name: json.loads(record.read_text())["recipe"]["objective"]["loss"]
         for name in names
-        for record in folder.glob(f"results/checkpoints/{INSTRUCTED}/refine/boxes/{name}/100/0/manifest.json")
+        for record in folder.glob(f"results/store/refine/{INSTRUCTED}/boxes-{name}-round1/*/record.json")
     }
     assert losses["rft"] == "sft" and losses["simpo"] == "sigmoid_norm" and losses["cot"] == "sigmoid"
-    assert "every link holds" in run("python", "scripts/lineage.py", "--all", cwd=folder).stdout
+    assert "every link holds" in run("python", "scripts/study.py", "trace", "--all", cwd=folder).stdout
 
 
 def test_the_report_is_one_file(finished):
@@ -176,7 +203,7 @@ def test_the_report_is_one_file(finished):
     snakemake(folder, "--report", "report.html")
     text = (folder / "report.html").read_text()
     assert all(name in text for name in ("Figures", "Tables", "Summary", "Paths and pairs", "configuration.yaml"))
-    assert yaml.safe_load((folder / "results/configuration.yaml").read_text())["refine"]["beta"] == 0.1
+    assert yaml.safe_load((folder / "results/tiny/configuration.yaml").read_text())["refine"]["beta"] == 0.1
 
 
 def test_anyone_can_run_the_exported_task(finished, tiny_model):
@@ -189,15 +216,24 @@ def test_anyone_can_run_the_exported_task(finished, tiny_model):
             "--model",
             "hf",
             "--model_args",
-            f"pretrained={tiny_model},dtype=float32,peft=results/checkpoints/{INSTRUCTED}",
+            f"pretrained={tiny_model},dtype=float32,peft={artifact(folder, f'instruct/{INSTRUCTED}')}",
         ),
-        *("--tasks", "boxes", "--include_path", "results/lm_eval", "--apply_chat_template", "--device", "cpu"),
+        *(
+            "--tasks",
+            "boxes",
+            "--include_path",
+            artifact(folder, "export_task/boxes"),
+            "--apply_chat_template",
+            "--device",
+            "cpu",
+        ),
         *("--output_path", "elsewhere", "--log_samples", "--batch_size", "8"),
         cwd=folder,
     )
     (theirs,) = folder.glob("elsewhere/**/samples_boxes*.jsonl")
     texts = {row["doc"]["id"]: row["filtered_resps"][0].strip() for row in read_jsonl(theirs)}
-    ours = {row["id"]: row["text"] for row in read_jsonl(folder / f"results/reports/{INSTRUCTED}/boxes.samples.jsonl")}
+    samples = artifact(folder, f"evaluate/{INSTRUCTED}/boxes") / "samples.jsonl"
+    ours = {row["id"]: row["text"] for row in read_jsonl(samples)}
     assert texts == ours
 
 
@@ -243,20 +279,20 @@ def spoil(folder: Path, line: bytes) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"question": "Q?", "one": "a", "label": 0}\n', "all.jsonl:81: field 'two' is missing"),
+        (b'{"question": "Q?", "one": "a", "label": 0}\n', "raw.jsonl:81: field 'two' is missing"),
         (
             b'{"question": "Q?", "one": "a", "two": "b", "label": 7}\n',
-            "all.jsonl:81: answer key '7' names none of the 2 options",
+            "raw.jsonl:81: answer key '7' names none of the 2 options",
         ),
-        (b'{"question": " ", "one": "a", "two": "b", "label": 0}\n', "all.jsonl:81: the question is empty"),
-        (b'{"question": "\xff", "one": "a", "two": "b", "label": 0}\n', "all.jsonl:81: not valid UTF-8"),
-        (b'{"question": "Q?", "one": "a", "tw', "all.jsonl:81: not valid JSON"),
+        (b'{"question": " ", "one": "a", "two": "b", "label": 0}\n', "raw.jsonl:81: the question is empty"),
+        (b'{"question": "\xff", "one": "a", "two": "b", "label": 0}\n', "raw.jsonl:81: not valid UTF-8"),
+        (b'{"question": "Q?", "one": "a", "tw', "raw.jsonl:81: not valid JSON"),
     ],
 )
 def test_a_fault_in_a_benchmark_is_one_line_before_any_training(fresh, line, message):
     folder, _, _ = fresh
     spoil(folder, line)
-    outcome = snakemake(folder, "results/benchmarks/boxes/test.jsonl", check=False)
+    outcome = snakemake(folder, target(folder, "prepare/boxes-test"), check=False)
     assert outcome.returncode
     assert message in outcome.stdout + outcome.stderr
     assert "Traceback" not in outcome.stdout + outcome.stderr
@@ -265,34 +301,33 @@ def test_a_fault_in_a_benchmark_is_one_line_before_any_training(fresh, line, mes
 def test_a_wrong_sha256_keeps_nothing(fresh):
     folder, path, _ = fresh
     change(path, lambda c: c["benchmarks"]["boxes"]["files"]["all"].update(sha256="0" * 64))
-    outcome = snakemake(folder, "results/benchmarks/boxes/test.jsonl", check=False)
+    outcome = snakemake(folder, target(folder, "prepare/boxes-test"), check=False)
     assert outcome.returncode
     assert "expected 0000" in outcome.stdout + outcome.stderr
-    assert not (folder / "results/benchmarks/boxes/raw/all.jsonl").exists()
+    assert not list(folder.glob("results/store/fetch/boxes-all/*/raw*"))
 
 
 def test_no_demonstration_left_is_said_with_the_reasons(fresh):
-    folder, path, config = fresh
+    folder, _, _ = fresh
     recording = folder / "oracle.jsonl"
     recording.write_text(recording.read_text().replace("The answer is", "Perhaps"))
-    outcome = snakemake(folder, "results/demonstrations/oracle/boxes.jsonl", check=False)
+    outcome = snakemake(folder, target(folder, "demonstrate/oracle/boxes"), check=False)
     assert "none of 30 answers is kept ({'uncommitted': 30})" in outcome.stdout + outcome.stderr
 
 
-def test_no_pair_left_is_said_with_the_reasons(fresh, finished):
-    folder, path, _ = fresh
-    done, _ = finished
-    shutil.copytree(done / "results/paths", folder / "results/paths")
-    (paths,) = folder.glob("results/paths/**/0.jsonl")
-    paths.write_text(paths.read_text().replace('"correct": true', '"correct": false'))
+def test_no_pair_left_is_said_with_the_reasons(finished, tmp_path):
+    folder, _ = finished
+    paths = tmp_path / "paths.jsonl"
+    sampled = (artifact(folder, PATHS) / "paths.jsonl").read_text()
+    paths.write_text(sampled.replace('"correct": true', '"correct": false'))
     preference = yaml.safe_load((folder / "config/recipes.yaml").read_text())["recipes"]["cot"]
     del preference["cited"]
     outcome = run(
         *("python", "scripts/pair.py", "--recipe", json.dumps({"preference": preference}), "--paths", paths),
-        *("--output", folder / "pairs.jsonl", "--provenance", folder / "p.json"),
+        *("--record", tmp_path / "pairs/record.json"),
     )
     assert "the student will be left as it is" in outcome.stdout and "'no_chosen': 30" in outcome.stdout
-    assert read_jsonl(folder / "pairs.jsonl") == []
+    assert read_jsonl(tmp_path / "pairs/pairs.jsonl") == []
 
 
 @pytest.mark.parametrize(
@@ -305,35 +340,34 @@ def test_every_program_explains_itself(program):
 
 def test_a_live_teacher_is_recorded_and_replayed(finished, tiny_model, tmp_path):
     folder, _ = finished
-    recipe = {
-        "engine": "transformers",
-        "prompt": {"instruction": "Choose."},
-        "dtype": "float32",
-        "generation": {"max_tokens": 6},
-    }
+    recipe = {"prompt": {"instruction": "Choose."}, "generation": {"max_tokens": 6}}
+
+    items = artifact(folder, "prepare/far-test") / "record.json"
 
     def teach(name, engine, *source):
+        own = {"dtype": "float32"} if engine == "transformers" else {}
         run(
-            *("python", "scripts/teach.py", "--recipe", json.dumps(recipe | {"engine": engine}), *source),
-            *("--items", folder / "results/benchmarks/far/test.jsonl", "--output", tmp_path / f"{name}.jsonl"),
-            *("--provenance", tmp_path / f"{name}.provenance.json"),
+            *("python", "scripts/teach.py", "--recipe", json.dumps(recipe | own | {"engine": engine}), *source),
+            *("--items", items.relative_to(folder), "--record", tmp_path / name / "record.json"),
+            cwd=folder,
         )
-        return (tmp_path / f"{name}.jsonl").read_bytes()
+        return (tmp_path / name / "answers.jsonl").read_bytes()
 
-    model = folder / "results/models/tiny/manifest.json"
-    live = teach("live", "transformers", "--model", model)
+    model = artifact(folder, "fetch_model/tiny") / "record.json"
+    live = teach("live", "transformers", "--model", model.relative_to(folder))
     recording = tmp_path / "recording.jsonl"
     arguments = ["--teacher", "tiny", "--model", model, "--output", recording]
-    run("python", "scripts/record.py", "--answers", tmp_path / "live.jsonl", *arguments)
+    run("python", "scripts/record.py", "--answers", tmp_path / "live/record.json", *arguments)
     assert teach("replayed", "recorded", "--recording", recording) == live
     assert not any(item["question"] in recording.read_text() for item in tiny_records())
-    again = run("python", "scripts/record.py", "--answers", tmp_path / "replayed.jsonl", *arguments, check=False)
+    replayed = tmp_path / "replayed/record.json"
+    again = run("python", "scripts/record.py", "--answers", replayed, *arguments, check=False)
     assert "was itself replayed" in again.stderr
 
 
 def test_switching_a_teacher_to_its_weights_plans_to_ask_them(finished):
     folder, _ = finished
     change = 'teachers={"oracle": {"engine": "transformers", "model": "tiny"}}'
-    planned = snakemake(folder, "-n", "--config", change).stdout
-    assert planned.count("rule teach:") == 3
-    assert "rule demonstrate:" in planned and "rule prepare:" not in planned
+    planned = planned_rules(snakemake(folder, "-n", "--config", change))
+    assert planned["teach"] == 3
+    assert "demonstrate" in planned and "prepare" not in planned and "ask" not in planned

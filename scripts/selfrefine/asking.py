@@ -9,6 +9,7 @@ from selfrefine.engines.server import ServerEngine
 from selfrefine.errors import UserError
 from selfrefine.files import read_json
 from selfrefine.paths import requests_for
+from selfrefine.provenance import RECORD
 from selfrefine.serving import Server, Tokens, likely
 from selfrefine.teaching import Teaching
 
@@ -23,8 +24,14 @@ class Asked:
     missing: list[Request]
 
 
+def asked_file(text: str) -> Path:
+    """An argument type: the listing of what a study asks, by itself or by its record."""
+    path = Path(text)
+    return path.with_name("asked.json") if path.name == RECORD else path
+
+
 def read_asked(path: Path) -> list[Asked]:
-    """What a study asks of each served teacher, from its list in results/index."""
+    """What a study asks of each served teacher, from its listing."""
     found: dict[str, Asked] = {}
     for row in read_json(path):
         recipe, server = Teaching.model_validate(row["recipe"]), Server.model_validate(row["server"])

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from selfrefine.computing import Compute
 from selfrefine.errors import UserError
+from selfrefine.files import read_json
+from selfrefine.names import FILES
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -88,11 +90,85 @@ def add_compute(arguments: argparse.ArgumentParser) -> None:
     )
 
 
-def add_provenance(arguments: argparse.ArgumentParser) -> None:
-    """Adds `--provenance`."""
+def add_record(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--record`, and what the workflow planned with: `--code` and `--sources`."""
     arguments.add_argument(
-        "--provenance", required=True, type=Path, help="the record of how the outputs came to be, as JSON; written last"
+        "--record", required=True, type=Path, help="the record of the artifact, in the folder that its files go to"
     )
+    arguments.add_argument("--code", metavar="VERSION", help="refuse to run if the code is another one by now")
+    arguments.add_argument(
+        "--sources",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="local files by path, with the sha256 that each must have",
+    )
+
+
+def add_source(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--source`: where a file comes from is no part of the settings, if its sha256 says what it is."""
+    from selfrefine.sources import Source
+
+    arguments.add_argument(
+        "--source",
+        required=True,
+        type=recipe(Source),
+        metavar="JSON",
+        help="where to fetch from: source, parts, sha256",
+    )
+
+
+def file_of(stage: str) -> Callable[[str], Path]:
+    """An argument type: the file that others read of a stage's artifact, by its record; or any file, as it is."""
+
+    def read(text: str) -> Path:
+        path = Path(text)
+        if path.name != "record.json":
+            return path
+        if stage != "fetch":
+            return path.with_name(FILES[stage])
+        return next(iter(path.parent.glob("raw.*")), path.with_name("raw"))
+
+    read.__name__ = "file"
+    return read
+
+
+def add_index(arguments: argparse.ArgumentParser, part: str, required: bool = True) -> None:
+    """Adds `--index`, a listing of artifacts."""
+    arguments.add_argument(
+        "--index",
+        required=required,
+        type=lambda text: Path(text).with_name(f"{part}.json"),
+        help="the record of the listing that says where the study's artifacts lie",
+    )
+
+
+def read_index(path: Path) -> dict:
+    """A listing; checked before it is read, since it names what else a stage reads."""
+    from selfrefine.provenance import checked
+
+    checked(path)
+    return read_json(path)
+
+
+def add_tables(arguments: argparse.ArgumentParser, required: bool = False) -> None:
+    """Adds `--tables`, as the folder that they lie in."""
+    arguments.add_argument(
+        "--tables", required=required, type=lambda text: Path(text).parent, help="the record of the study's tables"
+    )
+
+
+def begin(script: str, args: argparse.Namespace, inputs: list[Path], seed: int | None = None, **options):
+    """The run (`provenance.Run`) of a stage with its arguments."""
+    from selfrefine.provenance import Run
+
+    settings = given(args.recipe) if "recipe" in args else {}
+    return Run(script, settings, inputs, args.record, seed, version=args.code, sources=args.sources, **options)
+
+
+def given(settings: BaseModel) -> dict:
+    """What stands in settings as they were given, without the defaults that were filled in."""
+    return settings.model_dump(mode="json", exclude_unset=True)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from selfrefine.files import canonical_json, digest, read_json
 from selfrefine.provenance import FileState, Record
+from selfrefine.store import CODE, NAME
 
 METADATA = "ro-crate-metadata.json"
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
@@ -28,7 +29,7 @@ MAIN = "Snakefile"
 README = "README.md"
 CONFIGURATION = "configuration.yaml"
 # What `rule all` asks for, below the results.
-FINAL = ("figures/", "reading.html", "summary.md", "tables/")
+FINAL = ("claims.", "figures/", "reading.html", "summary.md", "tables/")
 
 ENCODINGS = {
     ".csv": "text/csv",
@@ -185,7 +186,9 @@ class Crate:
         if tool in self.entities:
             return tool
         name, description, source = f"scripts/{record.stage}.py", None, None
-        snapshot = f"{self.results}/code/{record.code}.json"
+        if record.stage == "listing":
+            name = "rules/results.smk"
+        snapshot = f"{self.results}/{NAME}/{CODE}/{record.code}.json"
         if snapshot in self.payload:
             kept = read_json(self.root / snapshot)
             name, source = kept["script"], links([quote(snapshot)])
@@ -245,16 +248,18 @@ class Crate:
             {(path, state.sha256): state for record in records for path, state in record.inputs.items()}.items()
         )
         given = [self._seen_file(path, state) for (path, _), state in read if not path.startswith(f"{self.results}/")]
-        configuration = f"{self.results}/{CONFIGURATION}"
-        final = tuple(f"{self.results}/{name}" for name in FINAL)
-        made = [path for path in self.payload if path.startswith(final) and path not in self.records]
+        # The results of each study, under their names.
+        below = (path.split("/", 2) for path in self.payload if path.startswith(f"{self.results}/"))
+        named = {"/".join(parts): parts[2] for parts in below if len(parts) == 3 and parts[1] != NAME}
+        configurations = [path for path, name in named.items() if name == CONFIGURATION]
+        made = [path for path, name in named.items() if name.startswith(FINAL)]
         self.add(
             "#run",
             "CreateAction",
             name="Run of the workflow",
             description=f"{len(records)} jobs, in one or more invocations of Snakemake.",
             instrument=links([MAIN]),
-            object=links([*([configuration] if configuration in self.payload else []), *given]),
+            object=links([*map(quote, configurations), *given]),
             result=links(map(quote, made)),
             startTime=moment(min(record.started for record in records)),
             endTime=moment(max(map(ended, records))),

@@ -20,14 +20,13 @@ SPENT = (("0.35", ""), ("0.8", "/////"), ("1.0", "....."), ("0.6", "xxxxx"), ("1
 MOST_NAMED = 8
 
 
-def draw_training(logs: list[str]) -> plt.Figure:
-    """One line per run: loss by update, and for refinements the validation loss, reward margin and accuracy."""
+def draw_training(logs: dict[str, str]) -> plt.Figure:
+    """One line per run, of its checkpoint's name and log: loss by update, and for refinements the validation loss, reward margin and accuracy."""
     figure, panels = grid(4, 2, 1.6)
-    for number, path in enumerate(logs):
+    for number, (name, path) in enumerate(logs.items()):
         rows = pd.DataFrame(read_jsonl(Path(path)))
         if rows.empty:  # too few pairs to learn from
             continue
-        name = path.removeprefix("results/checkpoints/").removesuffix("/training.jsonl")
         style = {"linestyle": LINES[number % 4], "color": str(0.6 * (number % 5) / 5)}
         if "split" not in rows:
             panels[0].plot(rows.step, rows.loss, label=name, **style)

@@ -8,14 +8,7 @@ from lm_eval.api.model import LM
 
 from selfrefine import answers
 from selfrefine.engines import Completion, Engine, Generation, Request, complete
-from selfrefine.engines.weights import Answering
 from selfrefine.tasks import METRICS
-
-
-class EvaluateRecipe(Answering):
-    """What the evaluate stage reads beside the exported task."""
-
-    task: str
 
 
 class EngineModel(LM):

@@ -39,11 +39,14 @@ class KnownHashes:
     """The sha256 of files, taken once for each state of a file; kept in an append-only JSON Lines file.
 
     A state is size and change time: writing, replacing or copying a file moves its change time, and no program can set it.
+    Where the folder of the file is not there yet, `save` writes what was learned once it is; with `keep` false nothing is written.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, keep: bool = True):
         self.path = Path(path)
+        self._keep = keep
         self._known: dict[str, list] = {}
+        self._unsaved: list[str] = []
         lines = 0
         if self.path.exists():
             with open(self.path, "rb") as file:
@@ -52,7 +55,7 @@ class KnownHashes:
                     with contextlib.suppress(ValueError):  # a kill may tear the last line
                         name, *state = json.loads(line)
                         self._known[name] = state
-        if lines > 2 * len(self._known) + 1000:
+        if keep and lines > 2 * len(self._known) + 1000:
             with whole_file(self.path) as file:
                 file.writelines(json.dumps([name, *state]) + "\n" for name, state in self._known.items())
 
@@ -67,6 +70,11 @@ class KnownHashes:
             return known[2]
         return self.note(path, sha256_of(path))
 
+    def last(self, path: Path) -> str | None:
+        """The sha256 that a file had when it was last seen; None if it never was."""
+        known = self._known.get(str(path))
+        return known[2] if known else None
+
     def note(self, path: Path, sha256: str) -> str:
         """Takes over the sha256 of a file, as it stands, from one who has just read or written it."""
         with contextlib.suppress(FileNotFoundError):
@@ -74,10 +82,16 @@ class KnownHashes:
             entry = [state.st_size, state.st_ctime_ns, sha256]
             if self._known.get(str(path)) != entry:
                 self._known[str(path)] = entry
-                # Only a memory: on a full disk the file is hashed again next time.
-                with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps([str(path), *entry]) + "\n")
+                self._unsaved.append(json.dumps([str(path), *entry]) + "\n")
+                self.save()
         return sha256
+
+    def save(self) -> None:
+        """Writes what was learned; only a memory: on a full disk the file is hashed again next time."""
+        if self._keep and self._unsaved:
+            with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(self._unsaved)
+                self._unsaved = []
 
 
 @contextlib.contextmanager
@@ -117,9 +131,15 @@ def remove_torn(path: Path) -> None:
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
+class Busy(Exception):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, wait: bool = True) -> Iterator[None]:
     """Holds the lock file `path`; waits, and says so, while another process does. The system frees it if a holder dies.
+
+    `Busy` at once if it shall not wait, also where there are no locks.
 
     Two processes that make the same artifact (a stage that outlived its killed driver, and the one started anew) would
     otherwise write to the same files. Without effect where the file system has no locks.
@@ -133,11 +153,18 @@ def held(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not wait:
+                    handle.close()
+                    raise Busy(str(path)) from None
                 print(f"waiting for another process, which holds {path}", file=sys.stderr, flush=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
+            if not wait:
+                # Nobody can say whether another process is at it.
+                handle.close()
+                raise Busy(str(path)) from None
         # The last holder may have removed the file that was waited for.
         if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
             break

@@ -5,15 +5,16 @@ Needs the standard library and pydantic alone, so that an archive can be checked
 
 import textwrap
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from selfrefine import shown
 from selfrefine.errors import UserError
-from selfrefine.links import CONFIGURED, Results, is_result, short
+from selfrefine.links import STORE, Results, is_listing, is_result, short
 from selfrefine.provenance import Record
-from selfrefine.recount import INDEX, Row, Tables, columns_behind, is_table
+from selfrefine.recount import Row, Tables, columns_behind, index_of, is_table
+from selfrefine.versions import read_versions
 
-SOURCES = "results/tables/sources.csv"
+SCRIPTS = Path(__file__).resolve().parent.parent
 # Of what the stages counted, what a chain shows.
 SHOWN = ("read", "items", "answers", "kept", "used", "paths", "correct", "pairs", "train", "validation", "updates")
 SHOWN += ("kept_update", "final_loss")
@@ -29,6 +30,7 @@ class Chain:
         self.tables = Tables(results)
         self._lines: list[tuple[str, tuple[str, ...]]] = []
         self._seen: set[str] = set()
+        self._versions = read_versions(SCRIPTS)
 
     def lines(self) -> list[str]:
         """The lines; those of files (or rows) with faults say so."""
@@ -40,6 +42,8 @@ class Chain:
         record_name = self.results.maker(names[0])
         if record_name is None:
             self._add_leaf(names, depth, reader)
+        elif is_listing(record_name):
+            self._add_listing(names[0], depth)
         elif self.add_one(names, depth):
             record = self.results.record(record_name)
             for name in names:
@@ -67,7 +71,17 @@ class Chain:
         notes = ", ".join([*seed, *_source(record), *_key_figures(record.figures)])
         text = f"{record.stage} {record.started.date()}  {text}{f' ({notes})' if notes else ''}"
         self._line(depth, text, record_name, *record.outputs)
+        if reason := self._because(record):
+            self._line(depth + 1, f"code {record.version} (because {reason})")
         return True
+
+    def _because(self, record: Record) -> str:
+        """Why the code that ran counts as the version in its artifact's key; "" for the first code of all, and where it is not listed."""
+        listed = self._versions.get(record.stage)
+        if listed is None or record.version != listed.name:
+            return ""
+        is_first = listed.version == 1 and record.code == next(iter(listed.fingerprints), None)
+        return "" if is_first else listed.fingerprints.get(record.code, "")
 
     def add_rows(self, table: str, rows: list[Row], depth: int = 0) -> None:
         """Adds rows of a table, each with the files that it was counted from and everything behind those."""
@@ -77,7 +91,7 @@ class Chain:
             return
         record = self.results.record(record_name)
         files = {name for row in rows for name in self.tables.behind(table, row)}
-        files |= {self.results.maker(name) for name in files} | {INDEX}
+        files |= {self.results.maker(name) for name in files} | {index_of(record)}
         self.add_one([table], depth, [name for name in record.inputs if name in files])
         for row in rows:
             said = self.tables.check_row(table, row)
@@ -87,26 +101,32 @@ class Chain:
             for name in self.tables.behind(table, row):
                 self.add([name], depth + 2)
 
-    def add_sources(self, rows: list[Row]) -> None:
+    def add_sources(self, table: str, rows: list[Row]) -> None:
         """Adds rows of the table of sources, each with what was fetched from there."""
-        self._add_leaf([SOURCES], 0, None)
+        self._add_listing(table, 0)
         for row in rows:
-            self.add_row(SOURCES, row, 1)
-            for record_name in self._fetched(row):
+            self.add_row(table, row, 1)
+            for record_name in self._fetched(table, row):
                 self.add(list(self.results.record(record_name).outputs)[:1], 2)
 
-    def _fetched(self, row: Row) -> list[str]:
-        of_benchmark = row.cells.get("role") == "benchmark"
-        folder = f"results/benchmarks/{row.cells.get('name')}/raw/" if of_benchmark else "results/models/"
+    def _fetched(self, table: str, row: Row) -> list[str]:
+        stage = "fetch" if row.cells.get("role") == "benchmark" else "fetch_model"
+        folder = f"{STORE}/{stage}/"
         fetched = []
         for name in self.results.records():
             record = self.results.record(name) if name.startswith(folder) else None
-            if record and _identity(record.recipe) == (row.cells.get("source"), row.cells.get("sha256")):
+            source, sha256 = _identity(record) if record else ("", "")
+            # What is pinned may have come from anywhere.
+            if record and sha256 == row.cells.get("sha256") and (sha256 or source == row.cells.get("source")):
                 fetched.append(name)
         if not fetched:
-            mend = f"`snakemake` fetches it, or, if the table was changed: {self.results.again(SOURCES)}"
-            self.results.fault(f"{SOURCES}:{row.line}", f"a record below {folder} of that source", "none", mend)
+            mend = f"`snakemake` fetches it, or, if the table was changed: {self.results.again(table)}"
+            self.results.fault(f"{table}:{row.line}", f"a record below {folder} of that source", "none", mend)
         return fetched
+
+    def _add_listing(self, name: str, depth: int) -> None:
+        self.results.check_outputs(self.results.maker(name))
+        self._line(depth, f"study  {short(self.results.state(name))} {name} (written from the configuration)", name)
 
     def _add_behind(self, record: Record, depth: int) -> None:
         groups: dict[str, list[str]] = {}
@@ -122,9 +142,9 @@ class Chain:
         if len(names) > 1:
             what = f"{PurePosixPath(name).parent}/: {len(names)} files"
         if not is_result(name):
-            self._line(depth, f"file  {what} (outside the results{'' if state else ', not here: not checked'})", *names)
-        elif name.startswith(CONFIGURED):
-            self._line(depth, f"study  {what} (written from the configuration)", *names)
+            is_other = name in self.results.others and reader and reader.inputs[name] != state
+            now = ", not here: not checked" if state is None else ", another one now" if is_other else ""
+            self._line(depth, f"file  {what} (outside the results{now})", *names)
         else:
             self.results.note_unmade(name)
             self._line(depth, f"?  {what} (no valid record)  BROKEN")
@@ -159,8 +179,8 @@ def trace(results: Results, path: str, wanted: dict[str, str]) -> list[str]:
     if record_name is None and results.state(name) is None and not results.invalid_beside(name):
         raise UserError(f"{path}: no such artifact: neither the file nor a record of it is in {results.folder}")
     record = results.record(record_name) if record_name else None
-    if wanted and name == SOURCES:
-        chain.add_sources(select(chain.tables.rows(name), wanted, name))
+    if wanted and is_listing(name) and name.endswith("/sources.csv"):
+        chain.add_sources(name, select(chain.tables.rows(name), wanted, name))
     elif wanted and record and is_table(record, name):
         chain.add_rows(name, select(chain.tables.rows(name), wanted, name))
     elif wanted and record and record.stage == "claims":
@@ -170,7 +190,7 @@ def trace(results: Results, path: str, wanted: dict[str, str]) -> list[str]:
         _trace_figure(chain, name, record, wanted)
     elif wanted and record and record.stage == "layout":
         _trace_layout(chain, name, record, wanted)
-    elif wanted and (record or name.startswith(CONFIGURED)):
+    elif wanted and record:
         raise UserError(f"{name}: neither a table nor a figure: name it without {' '.join(wanted)}=…")
     else:
         chain.add([name])
@@ -199,11 +219,12 @@ def _trace_figure(chain: Chain, name: str, record: Record, wanted: dict[str, str
 
 
 def _trace_curves(chain: Chain, name: str, record: Record, wanted: dict[str, str]) -> None:
-    logs = [path for path in record.inputs if path.endswith("/training.jsonl")]
-    chosen = [log for log in logs if wanted.get("checkpoint", "\n") in log]
+    named = chain.tables.trained(record)
+    part = wanted.get("checkpoint", "\n")
+    chosen = [log for checkpoint, log in named.items() if part in checkpoint]
     if len(wanted) > 1 or not chosen:
-        raise UserError(f"{name}: name its curves with checkpoint= and a part of one of these: {', '.join(logs)}")
-    chain.add_one([name], 0, [path for path in record.inputs if path in chosen or path.startswith(CONFIGURED)])
+        raise UserError(f"{name}: name its curves with checkpoint= and a part of one of these: {', '.join(named)}")
+    chain.add_one([name], 0, [path for path in record.inputs if path in chosen or is_listing(path)])
     for log in chosen:
         chain.add([log], 1)
 
@@ -215,7 +236,7 @@ def _trace_layout(chain: Chain, name: str, record: Record, wanted: dict[str, str
     laid = select(chain.tables.rows(laid_out), wanted, name)
     if cell and cell not in laid[0].cells:
         raise UserError(f"{name}: no column {cell!r}; there are {', '.join(laid[0].cells)}")
-    tables = [table for table in record.inputs if table.startswith("results/tables/")]
+    tables = [table for table in record.inputs if table.startswith(f"{STORE}/tables/")]
     kind, titles = recipe["layout"], recipe["titles"]
     files = {row.line: shown.files_in_layout(kind, row.cells, recipe["rows"], titles, cell) for row in laid}
     made = {chain.results.maker(path) for paths in files.values() for path in paths}
@@ -278,9 +299,10 @@ def _source(record: Record) -> list[str]:
     """Where a fetched file came from."""
     if record.stage not in ("fetch", "fetch_model"):
         return []
-    source, sha256 = _identity(record.recipe)
+    source, sha256 = _identity(record)
     return [f"from {source}", f"its sha256 pinned: {sha256[:12]}" if sha256 else "its sha256 not pinned"]
 
 
-def _identity(recipe: dict) -> tuple[str, str]:
-    return recipe.get("source", ""), recipe.get("sha256") or ""
+def _identity(record: Record) -> tuple[str, str]:
+    source = record.figures.get("source", {})
+    return source.get("source", ""), source.get("sha256") or ""

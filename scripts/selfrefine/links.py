@@ -3,8 +3,10 @@
 Files go by the names that the records use, relative to the folder in which the study ran: `results/…`, or outside it.
 """
 
+import functools
 import glob
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -14,16 +16,18 @@ from selfrefine.errors import UserError
 from selfrefine.files import read_json
 from selfrefine.fingerprint import Code, fingerprint_of
 from selfrefine.provenance import RECORD, FileState, Record, state_of
+from selfrefine.store import CODE, NAME
 
-# What the configuration alone writes: no record says how it was made.
-CONFIGURED = ("results/index/", "results/configuration.yaml", "results/tables/sources.csv")
+SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way"
+STORE = f"results/{NAME}"
+KEY = re.compile("[0-9a-f]{12}")
 
 
 class Results:
     """A study's results, wherever they lie now: its files, each hashed once, its records, and the faults found so far.
 
-    `faults` has one line per broken link, with the file (or file:line) that it is about; `outside` has the files that
-    records name beyond the results and that are not here.
+    `faults` has one line per broken link, with the file (or file:line) that it is about. Of the files that records name beyond
+    the results, `outside` has those that are not here, and `others` those that are others now than some artifacts were made of.
     """
 
     def __init__(self, folder: Path):
@@ -32,6 +36,7 @@ class Results:
             raise UserError(f"{folder}: no such folder; name the study's results with --results")
         self.faults: dict[str, str] = {}
         self.outside: set[str] = set()
+        self.others: set[str] = set()
         self._states: dict[str, FileState | None] = {}
         self._records: dict[str, Record | str] = {}
         self._made: dict[str, dict[str, str]] = {}
@@ -49,10 +54,26 @@ class Results:
         """What the records call a file that a user names as it lies or as the records do."""
         absolute = Path(os.path.abspath(path))
         if absolute.is_relative_to(self.folder):
-            return f"results/{absolute.relative_to(self.folder).as_posix()}"
-        if not is_result(os.path.normpath(path)):
+            name = f"results/{absolute.relative_to(self.folder).as_posix()}"
+        else:
+            name = os.path.normpath(path)
+        if not is_result(name):
             raise UserError(f"{path}: not in {self.folder}; name a file of the results, or their folder with --results")
-        return os.path.normpath(path)
+        return name if name.startswith(f"{STORE}/") else self._stored(name)
+
+    def _stored(self, name: str) -> str:
+        """The file of the store that a clean name stands for: by its link or, where links have become files, by its content."""
+        path = self.locate(name)
+        if path.is_symlink():
+            target = Path(os.path.relpath(path.parent / os.readlink(path), self.folder)).as_posix()
+            return name if target.startswith("..") else f"results/{target}"
+        state = self.state(name)
+        for record_name in self.records() if state else ():
+            record = self.record(record_name)
+            for made, known in record.outputs.items() if record else ():
+                if known == state and PurePosixPath(made).name == path.name:
+                    return made
+        return name
 
     def state(self, name: str) -> FileState | None:
         """A file's size and sha256; None if it is not there."""
@@ -70,7 +91,7 @@ class Results:
 
     def records(self) -> list[str]:
         """The names of all records."""
-        found = glob.glob(f"**/*{RECORD}", root_dir=self.folder, recursive=True)
+        found = glob.glob(f"{NAME}/**/{RECORD}", root_dir=self.folder, recursive=True)
         return sorted(f"results/{Path(path).as_posix()}" for path in found)
 
     def record(self, name: str) -> Record | None:
@@ -87,20 +108,18 @@ class Results:
 
     def maker(self, name: str) -> str | None:
         """The valid record of a file, from its folder or one above it; a record stands for what it is the record of."""
-        if name.endswith(RECORD):
+        if PurePosixPath(name).name == RECORD:
             return name if self.record(name) else None
         return next((made[name] for folder in _above(name) if name in (made := self._made_in(folder))), None)
 
     def _made_in(self, folder: str) -> dict[str, str]:
         if folder not in self._made:
             self._made[folder] = {}
-            for record_name in self._beside(folder):
+            record_name = f"{folder}/{RECORD}"
+            if self.locate(record_name).is_file():
                 record = self.record(record_name)
-                self._made[folder] |= dict.fromkeys(record.outputs if record else (), record_name)
+                self._made[folder] = dict.fromkeys(record.outputs if record else (), record_name)
         return self._made[folder]
-
-    def _beside(self, folder: str) -> list[str]:
-        return [f"{folder}/{path.name}" for path in sorted(self.locate(f"{folder}/").glob(f"*{RECORD}"))]
 
     # Links.
 
@@ -109,19 +128,21 @@ class Results:
         self.faults[f"{where}: expected {expected}, found {found}; {mend}"] = where
 
     def check_outputs(self, record_name: str) -> None:
-        """Whether what a record says was made is there, unchanged, and what a manifest among it names."""
+        """Whether what a record says was made is there, unchanged."""
         if not self._first("outputs", record_name):
             return
         record = self.record(record_name)
         self._check_code(record.code)
         for name, state in record.outputs.items():
             self._check_file(name, state, record_name)
-            if PurePosixPath(name).name == "manifest.json":
-                self._check_manifest(name)
             pinned = record.recipe.get("sha256")
             if record.stage == "fetch" and pinned and state.sha256 != pinned:
                 expected = f"sha256 {pinned[:12]}, which the recipe in {record_name} pins"
-                self.fault(name, expected, shown(state), f"delete it and {record_name}: {self.again(name)}")
+                self.fault(name, expected, shown(state), self.anew(name))
+        model = self.record(record.model) if record.model else None
+        if model and not model.outputs.keys() <= record.inputs.keys():
+            expected = "the record of a model whose weights it was trained from"
+            self.fault(record_name, expected, f"{record.model}, which it did not read", self.anew(record_name))
 
     def check_input(self, record_name: str, name: str) -> None:
         """Whether what a stage read is what its maker's record says was made, or what is there if it has no maker."""
@@ -130,7 +151,7 @@ class Results:
         record = self.record(record_name)
         read, made = record.inputs[name], next(iter(record.outputs))
         maker = self.maker(name)
-        if maker is None and is_result(name) and not name.startswith(CONFIGURED):
+        if maker is None and is_result(name):
             self.note_unmade(name)
             return
         known = maker is not None and maker != name
@@ -139,14 +160,25 @@ class Results:
             self.outside.add(name)
         elif found is None:
             self.fault(name, f"{shown(read)} (read for {made})", "no file: it is missing", self.again(name))
+        elif found != read and not is_result(name) and (name, found.sha256) in self._read_outside:
+            self.others.add(name)
         elif found != read:
-            mend = f"{made} was made from another one: {self.again(made)}"
+            mend = f"{made} was made from another one: "
+            mend += self.again(made) if is_result(name) else "snakemake makes an artifact of this one beside it"
             by = f" (made, says {maker})" if known else ""
             self.fault(name, f"{shown(read)} (read, says {record_name})", f"{shown(found)}{by}", mend)
 
+    @functools.cached_property
+    def _read_outside(self) -> set[tuple[str, str]]:
+        """Which contents of files beyond the results some artifact was made of: older ones may lie beside it."""
+        records = (self.record(name) for name in self.records())
+        read = (item for record in records if record for item in record.inputs.items())
+        return {(name, state.sha256) for name, state in read if not is_result(name)}
+
     def invalid_beside(self, name: str) -> list[str]:
-        """The records in a file's folder that are not valid; its own may be one of them."""
-        return [path for path in self._beside(str(PurePosixPath(name).parent)) if self.record(path) is None]
+        """The record of a file's artifact, if it is not valid."""
+        path = f"{_artifact(name)}/{RECORD}"
+        return [path] if self.locate(path).is_file() and self.record(path) is None else []
 
     def note_unmade(self, name: str) -> None:
         """Notes that a chain ends at a file: the records that could be its own are not valid, or there is none."""
@@ -162,20 +194,23 @@ class Results:
             record_name,
             "a record of provenance",
             f"none: {self._records[record_name]}",
-            f"delete it, and `snakemake` makes its artifact again{self._elsewhere()}",
+            self.again(record_name),
         )
 
     def again(self, name: str) -> str:
-        """What to do about a file that is missing or changed."""
-        if name.startswith("results/models/") and not name.endswith(("/manifest.json", RECORD)):
-            # No rule names a model's other files.
-            manifest = next((f"{folder}/manifest.json" for folder in _above(name) if folder.count("/") == 2), name)
-            return f"delete {manifest}, and {self.again(manifest)}"
-        return f"`snakemake {name}` makes it again{self._elsewhere()}"
+        """What to do about a file that is missing, or not what its record says."""
+        record_name = f"{_artifact(name)}/{RECORD}"
+        aside = f"{SET_ASIDE}, and " if self.locate(record_name).is_file() else ""
+        return f"{aside}`snakemake {record_name}` makes it again{self._elsewhere()}"
+
+    def anew(self, name: str) -> str:
+        """What to do about an artifact that is what its record says, and yet cannot be what was made."""
+        folder = _artifact(name)
+        return f"delete {folder}, and `snakemake {folder}/{RECORD}` makes it again{self._elsewhere()}"
 
     def _check_code(self, code: str) -> None:
         """Whether the text kept of the code that ran, where it was kept, has the fingerprint that it is kept under."""
-        name = f"results/code/{code}.json"
+        name = f"{STORE}/{CODE}/{code}.json"
         if self._first("code", name) and self.state(name):
             kept = read_json(self.locate(name))
             found = fingerprint_of(Code(kept["files"]), kept["script"])
@@ -191,29 +226,6 @@ class Results:
         elif found != expected:
             mend = f"it was changed after it was made: {self.again(name)}"
             self.fault(name, f"{shown(expected)} (says {claimant})", shown(found), mend)
-
-    def _check_manifest(self, name: str) -> None:
-        """Whether the weights that a model's or a checkpoint's manifest names are those that it was written for."""
-        if self.state(name) is None or not self._first("manifest", name):
-            return
-        try:
-            manifest = read_json(self.locate(name))
-            files = {file: FileState.model_validate(entry) for file, entry in manifest["files"].items()}
-            model = manifest["model"] if manifest["artifact"] == "checkpoint" else None
-            weights = model and (f"{model['folder']}/manifest.json", str(model["manifest_sha256"]))
-        except (UserError, KeyError, TypeError, AttributeError, ValidationError):
-            self.fault(name, "a manifest of files, bytes and sha256", "none", self.again(name))
-            return
-        for file, state in files.items():
-            self._check_file(str(PurePosixPath(name).with_name(file)), state, name)
-        if weights:
-            base, sha256 = weights
-            found = self.state(base)
-            if self._first("file", base, sha256) and (found is None or found.sha256 != sha256):
-                what = shown(found) if found else "no file: it is missing"
-                mend = f"the checkpoint is not of these weights: {self.again(name)}"
-                self.fault(base, f"sha256 {sha256[:12]} (says {name})", what, mend)
-            self._check_manifest(base)
 
     def _elsewhere(self) -> str:
         return "" if self.folder == Path(os.path.abspath("results")) else " where the study ran; copy it from there"
@@ -237,6 +249,17 @@ def short(state: FileState | None) -> str:
 def is_result(name: str) -> bool:
     """Whether a file is one of the results, not one that the study read from outside."""
     return name.startswith("results/")
+
+
+def is_listing(name: str) -> bool:
+    """Whether a file is one that the configuration alone decides."""
+    return name.startswith(f"{STORE}/listing/")
+
+
+def _artifact(name: str) -> str:
+    """The folder of the artifact that a file belongs to: the nearest that is named by a key."""
+    parent = str(PurePosixPath(name).parent)
+    return next((folder for folder in _above(name) if KEY.fullmatch(PurePosixPath(folder).name)), parent)
 
 
 def _above(name: str) -> list[str]:

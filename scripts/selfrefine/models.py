@@ -1,4 +1,4 @@
-"""Weights on disk: a folder in the Hugging Face layout (safetensors) with a manifest, and the adapters trained on it."""
+"""Weights on disk: a folder in the Hugging Face layout (safetensors) with a record, and the adapters trained on it."""
 
 import gc
 import os
@@ -7,8 +7,9 @@ from typing import Literal
 
 from selfrefine.computing import Compute, bound_threads, computed_in
 from selfrefine.errors import UserError
-from selfrefine.files import read_json
+from selfrefine.names import ADAPTER, TRAINING
 from selfrefine.processes import state
+from selfrefine.provenance import SET_ASIDE, files_of, read_record
 
 Quantisation = Literal["none", "nf4"]
 
@@ -113,39 +114,34 @@ def _placement(training: bool) -> dict | str:
     return "auto" if torch.cuda.device_count() > 1 else {"": 0}
 
 
-def open_checkpoint(manifest_path: Path) -> tuple[Path, Path | None, dict]:
-    """A checkpoint's model folder, adapter folder (None where it has whole weights) and manifest; every file must be there.
+def open_checkpoint(record_path: Path) -> tuple[Path, Path | None, dict]:
+    """The model's folder of a checkpoint, its adapter's (None where it has whole weights), and what its weights are, by sha256.
 
-    The model folder of a checkpoint that was trained in full is its own.
+    `record_path` is the record of the checkpoint, or of a model as it was fetched. The model's folder of a checkpoint that was
+    trained in full is its own. Every file must be there.
     """
-    manifest_path = Path(manifest_path)
-    manifest = read_json(manifest_path)
-    model_folder = Path(manifest["model"]["folder"])
-    model_manifest = read_json(model_folder / "manifest.json")
-    wanted = {model_folder / name: entry for name, entry in model_manifest["files"].items()}
-    wanted |= {manifest_path.parent / name: entry for name, entry in manifest["files"].items()}
-    for path, entry in wanted.items():
-        if not path.exists() or path.stat().st_size != entry["bytes"]:
-            raise UserError(
-                f"{path}: missing or of another size than its manifest says; delete the manifest beside it and run again"
-            )
-    own = manifest_path.parent if manifest["files"] else None
-    if own and "adapter_config.json" in manifest["files"]:
-        return model_folder, own, manifest
-    return own or model_folder, None, manifest
-
-
-def identity_of(manifest: dict, dtype: str, quantisation: str) -> dict:
-    """What identifies a checkpoint's weights, loaded with a dtype and a quantisation, by hash."""
-    weights = {
-        "model": manifest["model"]["manifest_sha256"],
-        "adapter": {n: e["sha256"] for n, e in manifest["files"].items()},
-    }
-    return {"weights": weights, "dtype": dtype, "quantisation": quantisation}
+    record_path = Path(record_path)
+    own = {path.relative_to(record_path.parent).as_posix(): made for path, made in files_of(record_path).items()}
+    own.pop(TRAINING, None)
+    for name, made in own.items():
+        path = record_path.parent / name
+        if not path.exists() or path.stat().st_size != made.bytes:
+            raise UserError(f"{path}: missing, or of another size than {record_path} says; {SET_ASIDE}")
+    files, model = {name: made.sha256 for name, made in own.items()}, read_record(record_path).model
+    if not model:
+        return record_path.parent, None, {"model": files}
+    model_folder, _, weights = open_checkpoint(Path(model))
+    is_adapter = ADAPTER in own
+    return (
+        model_folder if is_adapter else record_path.parent,
+        record_path.parent if is_adapter else None,
+        # A model that was itself trained in full is known by what came of that.
+        {"model": weights.get("trained", weights["model"]), "trained": files},
+    )
 
 
 def load_checkpoint(
-    manifest_path: Path,
+    record_path: Path,
     dtype: str,
     quantisation: str = "none",
     device: str | None = None,
@@ -155,13 +151,18 @@ def load_checkpoint(
 
     Merged weights are rounded to `dtype`, whatever is computed in.
     """
-    folder, adapter, manifest = open_checkpoint(manifest_path)
+    folder, adapter, weights = open_checkpoint(record_path)
     model, tokenizer = load_model(folder, dtype, quantisation, device=device, compute=dtype), load_tokenizer(folder)
     if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return as_computed(model, computed_in(dtype, compute)), tokenizer, identity_of(manifest, dtype, quantisation)
+    return as_computed(model, computed_in(dtype, compute)), tokenizer, identity_of(weights, dtype, quantisation)
+
+
+def identity_of(weights: dict, dtype: str, quantisation: str) -> dict:
+    """What identifies a checkpoint's weights, loaded with a dtype and a quantisation."""
+    return {"weights": weights, "dtype": dtype, "quantisation": quantisation}
 
 
 def settle_torch(threads: int, engine: str = "transformers") -> None:

@@ -23,6 +23,9 @@ LAYOUTS = {
     "yields": ("pairs",),
     "cost": ("costs",),
 }
+# The formats that each comes in.
+DRAWN = ("svg", "pdf", "png")
+LAID_OUT = ("csv", "md", "tex")
 OF_A_STUDENT = ("low-resource-", "solving-", "yields-", "transfer-")
 
 
@@ -32,6 +35,11 @@ def kind_of(name: str) -> tuple[str, str]:
         if name.startswith(prefix):
             return prefix[:-1], name.removeprefix(prefix)
     return name, ""
+
+
+def name_of(kind: str, student: str) -> str:
+    """What a figure or layout is called."""
+    return f"{kind}-{student}" if student else kind
 
 
 def figures(checkpoints: list[dict], evaluate: list[str]) -> list[str]:
@@ -66,86 +74,3 @@ def is_in_domain(row: dict, evaluate: list[str]) -> bool:
 def students_of(checkpoints: list[dict]) -> list[str]:
     """The students of some checkpoints, each once."""
     return list(dict.fromkeys(row["student"] for row in checkpoints))
-
-
-def layout_recipe(study, name: str) -> dict:
-    """What the layout stage reads of a study to lay out one table; `study` is a `selfrefine.study.Study`."""
-    kind, student = kind_of(name)
-    recipe = {"layout": kind, "student": student, "titles": {}, "rows": [], "level": None, "extractor": ""}
-    if kind == "prompts":
-        return recipe | {"rows": prompts_of(study)}
-    if kind == "teachers":
-        recipe |= {"rows": answers_of(study), "level": study.statistics.level, "extractor": study.extractor}
-    if kind == "splits":
-        recipe |= {"rows": splits_of(study)}
-    return recipe if kind == "cost" else recipe | {"titles": study.titles()}
-
-
-def figure_files(name: str) -> list[str]:
-    """The tables that a figure is drawn from, or the list of the logs that it is drawn from."""
-    kind, _ = kind_of(name)
-    return [f"results/tables/{table}.csv" for table in FIGURES[kind]] or ["results/index/training.json"]
-
-
-def layout_files(study, name: str) -> list[str]:
-    """The files that a laid-out table is made of."""
-    recipe = layout_recipe(study, name)
-    named = {row[key] for row in recipe["rows"] for key in ("answers", "items", "record") if key in row}
-    return [*(f"results/tables/{name}.csv" for name in LAYOUTS[recipe["layout"]]), *sorted(named)]
-
-
-def answers_of(study) -> list[dict]:
-    """The teachers' answers that a study has, {teacher, task, split, style, answers}."""
-    own = [cell["samples"] for cell in study.cells() if cell["arm"] == "teacher"]
-    rows = []
-    for path in sorted([*study.index()["answers"], *own]):
-        teacher, task, name = path.split("/")[-3:]
-        split, _ = name.removesuffix(".jsonl").split("-")
-        for style in study.study.teacher_styles:
-            answers = f"results/completions/{teacher}/{task}/{split}-{style}.jsonl"
-            rows.append({"teacher": teacher, "task": task, "split": split, "style": style, "answers": answers})
-    return rows
-
-
-def prompts_of(study) -> list[dict]:
-    """What is asked of each teacher and student, {name, kind, style, prompt, request, system, items}, by kind of benchmark."""
-    checkpoints = study.checkpoints()
-    styles = {study.evaluation.style}
-    styles |= {"cot"} if any(row["task"] for row in checkpoints) else set()
-    styles |= {"cot", "plain"} if any(row["refine_task"] for row in checkpoints) else set()
-    asked = [
-        (name, study.teachers[name], style) for style in study.study.teacher_styles for name in study.study.teachers
-    ]
-    asked += [(name, study.students[name], style) for style in sorted(styles) for name in study.study.students]
-    examples: dict[str, str] = {}
-    for task in study.study.evaluate:
-        examples.setdefault(study.benchmarks[task].kind, task)
-    return [
-        {
-            "name": name,
-            "kind": kind,
-            "style": style,
-            "prompt": study.prompts[kind].model_dump(),
-            "request": getattr(model, "request", {}).get(kind, "") if style == "cot" else "",
-            "system": model.system,
-            "items": f"results/benchmarks/{task}/test.jsonl",
-        }
-        for kind, task in examples.items()
-        for name, model, style in asked
-    ]
-
-
-def splits_of(study) -> list[dict]:
-    """The splits that a study uses, {task, split, items, record}."""
-    trained = {task for row in study.checkpoints() for task in (row["task"], row["refine_task"]) if task}
-    used = [(task, "train") for task in study.study.tasks if task in trained]
-    used += [(task, "test") for task in study.study.evaluate]
-    return [
-        {
-            "task": task,
-            "split": split,
-            "items": f"results/benchmarks/{task}/{split}.jsonl",
-            "record": f"results/benchmarks/{task}/{split}.provenance.json",
-        }
-        for task, split in sorted(used, key=lambda pair: (pair[0], pair[1] == "test"))
-    ]

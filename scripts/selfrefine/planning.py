@@ -7,7 +7,7 @@ weights are frozen, as under LoRA (Kaplan et al. 2020, arXiv 2001.08361, section
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -120,14 +120,20 @@ class UnknownSize(UserError):
     """How many items a job has cannot be told before its benchmark is prepared."""
 
 
+# The file that a split's items are in once they are made.
+ItemsOf = Callable[[str, str], Path]
+
+
 class Planner:
     """Reckons the cost of a study's jobs, on the assumed cards or on those of its cluster.
 
+    `items_of(task, split)` names a split's file, whose items are counted if it is there.
     `UserError` if one of the study's stages takes more cards than a node of the cluster has.
     """
 
-    def __init__(self, study: Study, assumptions: Assumptions):
+    def __init__(self, study: Study, assumptions: Assumptions, items_of: ItemsOf | None = None):
         self.study = study
+        self.items_of = items_of
         self.assumed = assumptions
         if study.cluster and study.cluster.gpu_memory:
             own = {"memory_gb": study.cluster.gpu_memory, "peak_tflops": study.cluster.gpu_tflops}
@@ -279,8 +285,8 @@ class Planner:
 
     def _items(self, task: str, split: str) -> int:
         """The items of a split: counted where it is made already, as configured, or assumed."""
-        path = Path(f"results/benchmarks/{task}/{split}.jsonl")
-        if path.exists():
+        path = self.items_of(task, split) if self.items_of else None
+        if path and path.exists():
             with open(path, "rb") as file:
                 return sum(1 for _ in file)
         size = self.study.benchmarks[task].splits[split].size or self.assumed.items.get(task, {}).get(split)

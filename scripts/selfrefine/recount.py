@@ -14,10 +14,9 @@ from selfrefine.attempts import solved
 from selfrefine.errors import UserError
 from selfrefine.files import read_json, read_jsonl
 from selfrefine.jobs import Records, jobs_of, tokens_of
-from selfrefine.links import Results
+from selfrefine.links import Results, is_listing
 from selfrefine.provenance import FileState, Record
 
-INDEX = "results/index/tables.json"
 # Of each table, the columns that name the files behind a row; behind one of the costs are jobs that the index names.
 BEHIND = {
     "accuracy": ("samples",),
@@ -144,13 +143,20 @@ class Tables:
             self._fault(where, f"{expected} (counted in {' '.join(names)})", found)
         return said
 
+    def trained(self, record: Record) -> dict[str, str]:
+        """The logs of training that a figure was drawn from, by checkpoint; by their own names if the listing is not there."""
+        index, logs = index_of(record), [name for name in record.inputs if name.endswith("/training.jsonl")]
+        if index and self.results.state(index) == record.inputs[index]:
+            return read_json(self.results.locate(index))["training"]
+        return dict(zip(logs, logs, strict=True))
+
     def answers(self, name: str, extractor: str) -> str:
         """In words, how many of a file's answers are right."""
         return _right(name, self._read(name, extractor))
 
     def _fault(self, where: str, expected: str, found: str) -> None:
         table = where.split(":")[0]
-        mend = f"the table was changed after it was made: delete it, and {self.results.again(table)}"
+        mend = f"the table was changed after it was made: {self.results.anew(table)}"
         self.results.fault(where, expected, found, mend)
 
     def _is_read(self, inputs: dict, name: str) -> bool:
@@ -265,9 +271,10 @@ class Tables:
     def _study(self, record_name: str) -> dict:
         """The study's index; empty where it is not the one that a table was made from (that is a fault)."""
         if record_name not in self._index:
-            read = self.results.record(record_name).inputs.get(INDEX)
-            same = read is not None and self.results.state(INDEX) == read
-            self._index[record_name] = read_json(self.results.locate(INDEX)) if same else {}
+            record = self.results.record(record_name)
+            index = index_of(record)
+            same = index is not None and self.results.state(index) == record.inputs[index]
+            self._index[record_name] = read_json(self.results.locate(index)) if same else {}
         return self._index[record_name]
 
     def _cells(self, record_name: str) -> list[dict]:
@@ -318,6 +325,11 @@ def comparisons(claims: list[dict]) -> list[Row]:
                 named = f"{claim['claim']} ({claim['recipe']})" if claim["recipe"] else f"{claim['claim']}"
                 rows.append(Row(f"claim {named}, comparison {number}", cells))
     return rows
+
+
+def index_of(record: Record) -> str | None:
+    """The listing of what tables or claims were made of."""
+    return next((name for name in record.inputs if is_listing(name)), None)
 
 
 def is_table(record: Record, name: str) -> bool:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selfrefine.errors import UserError
 from selfrefine.files import sha256_of, whole_file, write_jsonl
+from selfrefine.provenance import HASHES, RECORD
 
 SCHEMES = ("pypi", "hf", "hf-model", "https", "file", "reasoning-gym")
 PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9._{}:-]+)==(?P<version>[^/]+)/(?P<member>.+)")
@@ -69,7 +70,7 @@ class Source(BaseModel):
         return self
 
     def local_files(self) -> list[Path]:
-        """The files here that a `file:` source names (a folder's files, all of them); none for other sources."""
+        """The files here that a `file:` source names (a folder's files, but for a store's own); none for other sources."""
         if not self.source.startswith("file:"):
             return []
         name = self.source.removeprefix("file:")
@@ -78,7 +79,7 @@ class Source(BaseModel):
             file
             for part in parts
             for file in (sorted(part.rglob("*")) if part.is_dir() else [part])
-            if not file.is_dir()
+            if not file.is_dir() and (file == part or file.name not in (RECORD, HASHES))
         ]
 
     @property
@@ -87,6 +88,18 @@ class Source(BaseModel):
         if self.source.startswith("reasoning-gym:"):
             return ".jsonl"
         return PurePosixPath(urllib.parse.urlsplit(self.source).path).suffix
+
+
+class FetchRecipe(BaseModel):
+    """What decides the content of what is fetched: its sha256, or, without one, where it comes from or what lies there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suffix: str
+    sha256: str | None
+    source: str = ""
+    parts: int = 1
+    files: list[str] = Field([], description="The names of the files of a folder here.")
 
 
 def fetch(source: Source, target: Path) -> None:

@@ -9,10 +9,11 @@ import io
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from selfrefine import benchmarks, outputs, preferences
 from selfrefine.cli import describe
@@ -23,12 +24,11 @@ from selfrefine.errors import UserError
 from selfrefine.files import canonical_json
 from selfrefine.models import Quantisation
 from selfrefine.prompts import Prompt
-from selfrefine.provenance import record_of
-from selfrefine.sampling import SampleRecipe, Sampling
+from selfrefine.sampling import Sampling
 from selfrefine.serving import Server, check_extra
 from selfrefine.sources import Source
-from selfrefine.teaching import Keeping, Teaching
-from selfrefine.training import InstructRecipe, InstructSettings, RefineRecipe, RefineSettings
+from selfrefine.teaching import Keeping
+from selfrefine.training import InstructRecipe, InstructSettings, RefineSettings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -77,6 +77,10 @@ class Cluster(Strict):
     )
     gpu_bfloat16: bool = Field(
         True, description="Whether a card computes in bfloat16 (compute capability 8 and above); else float32 is used."
+    )
+    evaluate_together: bool = Field(
+        True,
+        description="Whether one job loads a checkpoint once for all its benchmarks; else each is a job of its own.",
     )
     longest_hours: float = Field(24, gt=0, description="The partition's time limit.")
     time_factor: float = Field(3, ge=1, description="A job's time limit over the time that is reckoned for it.")
@@ -171,6 +175,7 @@ class Vllm(Strict):
 class Design(Strict):
     """What the study compares."""
 
+    name: str = Field("study", pattern=NAME, description="Its results go to the folder of this name below results/.")
     students: list[str] = Field(min_length=1)
     teachers: list[str] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1, description="Benchmarks to train on.")
@@ -224,6 +229,9 @@ class Study(Strict):
     threads: Threads = Threads()
     cluster: Cluster | None = Field(None, description="Null: jobs ask for no cards.")
 
+    # Of a located study, the one as it was given: what is written of it names no place of this machine.
+    _given: "Study | None" = PrivateAttr(None)
+
     @classmethod
     def read(cls, config: dict) -> "Study":
         """Validates a configuration; `UserError` lists each fault as `key: what is wrong`."""
@@ -248,6 +256,30 @@ class Study(Strict):
                         f"configuration: {phase}.method: full trains plain weights in bfloat16 or float32, but student "
                         f"{name!r} has dtype {entry.dtype}, quantisation {entry.quantisation}; set `method: lora` for it"
                     )
+        return study
+
+    def located(self, root: Path) -> "Study":
+        """The study with its local files where they are: those that are not here, but in the workflow's folder, are there."""
+
+        def found(name: str) -> str:
+            return str(root / name) if not Path(name).exists() and (root / name).exists() else name
+
+        def of(source: Source) -> Source:
+            if not source.source.startswith("file:"):
+                return source
+            return source.model_copy(update={"source": f"file:{found(source.source.removeprefix('file:'))}"})
+
+        benchmarks = {
+            name: benchmark.model_copy(update={"files": {file: of(each) for file, each in benchmark.files.items()}})
+            for name, benchmark in self.benchmarks.items()
+        }
+        teachers = {
+            name: teacher.model_copy(update={"recording": found(teacher.recording)}) if teacher.recording else teacher
+            for name, teacher in self.teachers.items()
+        }
+        models = {name: of(model) for name, model in self.models.items()}
+        study = self.model_copy(update={"benchmarks": benchmarks, "teachers": teachers, "models": models})
+        study._given = self
         return study
 
     def _check_names(self) -> None:
@@ -355,90 +387,85 @@ class Study(Strict):
 
     # What each stage reads.
 
-    def recipe(self, stage: str, **wildcards: str) -> str:
-        """A job's recipe as canonical JSON: the slice of the configuration that its stage reads, and its wildcards."""
-        recipe = getattr(self, f"_{stage}")(**wildcards)
-        return canonical_json(recipe.model_dump() if isinstance(recipe, BaseModel) else recipe)
-
-    def _fetch(self, task: str, file: str) -> dict:
-        return self.benchmarks[task].files[file.rsplit(".", 1)[0]].model_copy(update={"licence": ""}).model_dump()
-
-    def _fetch_model(self, model: str) -> dict:
-        source = {name: getattr(self.models[model], name) for name in Source.model_fields}
-        return Source(**source | {"licence": ""}).model_dump()
+    def settings(self, stage: str, **wildcards: str) -> dict:
+        """What a job's stage reads of the configuration, defaults filled in, and nothing else."""
+        settings = getattr(self, f"_{stage}")(**wildcards)
+        return json.loads(canonical_json(settings.model_dump() if isinstance(settings, BaseModel) else settings))
 
     def _prepare(self, task: str, split: str) -> benchmarks.Recipe:
         benchmark = self.benchmarks[task]
         mapping = {name: getattr(benchmark, name) for name in benchmarks.Mapping.model_fields}
         return benchmarks.Recipe(**mapping, name=split, split=benchmark.splits[split])
 
-    def _prompt(self, task: str) -> Prompt:
-        return self.prompts[self.benchmarks[task].kind]
+    def _prompt(self, task: str, *styles: str) -> dict:
+        """A benchmark's prompt, as far as questions are asked in these styles."""
+        return self.prompts[self.benchmarks[task].kind].model_dump(include={"instruction", *styles})
 
-    def _teach(self, teacher: str, task: str, split: str, style: str) -> Teaching:
+    def _teach(self, teacher: str, task: str, split: str, style: str) -> dict:
         entry = self.teachers[teacher]
-        if entry.engine == "openai":
-            own = {"served": entry.served, "revision": entry.revision, "extra": entry.extra}
-        else:
-            own = {"dtype": entry.dtype, "batch_size": None if entry.engine == "vllm" else entry.batch_size}
-        return Teaching(
-            engine=entry.engine,
-            prompt=self._prompt(task),
-            style=style,
+        own = {
+            "openai": {"served": entry.served, "revision": entry.revision, "extra": entry.extra},
+            "transformers": {"dtype": entry.dtype, "batch_size": entry.batch_size},
+            "vllm": {"dtype": entry.dtype, "batch_size": None},
+            "recorded": {},
+        }
+        return {
+            "engine": entry.engine,
+            "prompt": self._prompt(task, style),
+            "style": style,
             # A wish for how to reason has no place where no reasoning is asked for.
-            request=entry.request.get(self.benchmarks[task].kind, "") if style == "cot" else "",
-            system=entry.system,
-            generation=entry.generation,
-            extractor=self.extractor,
-            **own,
-        )
+            "request": entry.request.get(self.benchmarks[task].kind, "") if style == "cot" else "",
+            "system": entry.system,
+            "generation": entry.generation.model_dump(),
+            "extractor": self.extractor,
+            **own[entry.engine],
+        }
 
     def _demonstrate(self, teacher: str, task: str) -> Keeping:
         return self.demonstrations
 
-    def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> InstructRecipe:
-        return InstructRecipe(
-            prompt=self._prompt(task),
-            system=self.students[student].system,
-            dtype=self.students[student].dtype,
-            quantisation=self.students[student].quantisation,
-            share=int(share),
-            seed=int(seed),
-            training=self.training(student, "instruct"),
-        )
+    def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> dict:
+        own = self.students[student]
+        return {
+            "prompt": self._prompt(task, InstructRecipe.model_fields["style"].default),
+            **own.model_dump(include={"system", "dtype", "quantisation"}),
+            "share": int(share),
+            "seed": int(seed),
+            "training": self.training(student, "instruct").model_dump(),
+        }
 
-    def _sample(self, start: str, task: str, share: str, seed: str) -> SampleRecipe:
-        student = self.students[student_of(start)]
-        return SampleRecipe(
-            **self._answering(student),
-            prompt=self._prompt(task),
-            extractor=self.extractor,
-            sampling=self.sampling,
-            share=int(share),
-            seed=int(seed),
-        )
+    def _sample(self, start: str, task: str, share: str, seed: str) -> dict:
+        asked = {"cot"} if self.sampling.cot or self.sampling.rationales else set()
+        asked |= {"plain"} if self.sampling.plain else set()
+        unread = set() if self.sampling.rationales else {"hint"}
+        return {
+            **self._answering(self.students[student_of(start)]),
+            "prompt": self._prompt(task, *asked),
+            "extractor": self.extractor,
+            "sampling": self.sampling.model_dump(exclude=unread),
+            "share": int(share),
+            "seed": int(seed),
+        }
 
     def _pair(self, start: str, task: str, recipe: str, share: str, seed: str) -> preferences.PairRecipe:
         whole = self.recipes[recipe]
         selection = {name: getattr(whole, name) for name in preferences.Selection.model_fields}
         return preferences.PairRecipe(preference=preferences.Selection(**selection), validation=self.validation)
 
-    def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> RefineRecipe:
+    def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> dict:
         student = self.students[student_of(start)]
-        return RefineRecipe(
-            prompt=self._prompt(task),
-            system=student.system,
-            dtype=student.dtype,
-            quantisation=student.quantisation,
-            seed=int(seed),
-            objective=self.recipes[recipe].objective,
-            training=self.training(student_of(start), "refine"),
-        )
+        return {
+            "prompt": self._prompt(task, self.recipes[recipe].prompt),
+            **student.model_dump(include={"system", "dtype", "quantisation"}),
+            "seed": int(seed),
+            "objective": self.recipes[recipe].objective.model_dump(),
+            "training": self.training(student_of(start), "refine").model_dump(),
+        }
 
     def _export_task(self, task: str) -> dict:
         return {
             "task": task,
-            "prompt": self._prompt(task).model_dump(),
+            "prompt": self._prompt(task, self.evaluation.style),
             "style": self.evaluation.style,
             "max_tokens": self.evaluation.max_tokens,
         }
@@ -462,9 +489,6 @@ class Study(Strict):
     def _plot(self, figure: str) -> dict:
         kind, student = outputs.kind_of(figure)
         return {"figure": kind, "student": student, "titles": {} if kind in ("training", "cost") else self.titles()}
-
-    def _layout(self, layout: str) -> dict:
-        return outputs.layout_recipe(self, layout)
 
     def _summarise(self) -> dict:
         return {"titles": self.titles(), "sources": self.sources()}
@@ -524,71 +548,25 @@ class Study(Strict):
         return made
 
     def cells(self) -> list[dict]:
-        """Each cell of the accuracy table: a checkpoint's facts, the evaluation task and the file of its judged answers.
+        """Each cell of the accuracy table: a checkpoint's facts, and the evaluation task.
 
         A teacher is a row of arm `teacher`, judged on the same items.
         """
         cells = []
         for row in self.checkpoints():
             for task in self.study.evaluate:
-                samples = f"results/reports/{row['checkpoint']}/{task}.samples.jsonl"
                 if (
                     row["share"] == ""
                     or self.study.transfers(row["share"])
                     or task in (row["task"], row["refine_task"])
                 ):
-                    cells.append({**row, "evaluation": task, "samples": samples})
+                    cells.append({**row, "evaluation": task})
         for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
             blank = dict.fromkeys(
                 ("student", "family", "task", "refine_task", "recipe", "share", "seed", "checkpoint"), ""
             )
-            samples = f"results/completions/{teacher}/{task}/test-cot.jsonl"
-            cells.append({"arm": "teacher", **blank, "teacher": teacher, "evaluation": task, "samples": samples})
+            cells.append({"arm": "teacher", **blank, "teacher": teacher, "evaluation": task})
         return cells
-
-    def index(self) -> dict:
-        """Where everything that the tables and figures are made of lies: cells, and the artifacts of each stage behind them."""
-        checkpoints = self.checkpoints()
-        refined_ones = [row for row in checkpoints if row["refine_task"]]
-        taught = [(row["teacher"], row["task"]) for row in checkpoints if row["teacher"]]
-        needing = [
-            (row["teacher"], row["refine_task"])
-            for row in refined_ones
-            if row["teacher"] and any(self.recipes[step].needs_teacher for step in self.steps(row["recipe"]))
-        ]
-        steps = dict.fromkeys(step for row in refined_ones for step in refinements_of(row["checkpoint"]))
-        instructed_ones = [row["checkpoint"] for row in checkpoints if row["arm"] == "instruct"]
-        index = {
-            "cells": self.cells(),
-            "answers": [
-                f"results/completions/{teacher}/{task}/train-cot.jsonl" for teacher, task in sorted({*taught, *needing})
-            ],
-            "demonstrations": [
-                f"results/demonstrations/{teacher}/{task}.jsonl" for teacher, task in sorted({*taught, *needing})
-            ],
-            "paths": sorted({f"results/paths/{s.start}/{s.task}/{s.share}/{s.seed}.jsonl" for s in steps}),
-            "pairs": [f"results/pairs/{s.start}/{s.task}/{s.recipe}/{s.share}/{s.seed}.jsonl" for s in steps],
-            "training": [
-                f"results/checkpoints/{name}/training.jsonl"
-                for name in (*instructed_ones, *(refined(*step) for step in steps))
-            ],
-            "items": [
-                f"results/benchmarks/{task}/train.jsonl"
-                for task in sorted({row["refine_task"] for row in refined_ones})
-            ],
-        }
-        samples = [cell["samples"] for cell in index["cells"]]
-        made = [index[kind] for kind in ("answers", "demonstrations", "training", "paths", "pairs")]
-        origins = {}
-        for step in steps:
-            facts = {name: value for name, value in facts_of(step).items() if name != "recipe"}
-            origins[f"results/paths/{step.start}/{step.task}/{step.share}/{step.seed}.jsonl"] = facts
-            pairs = f"results/pairs/{step.start}/{step.task}/{step.recipe}/{step.share}/{step.seed}.jsonl"
-            origins[pairs] = facts_of(step)
-        return index | {
-            "origins": origins,
-            "records": [str(record_of(path)) for path in itertools.chain(samples, *made)],
-        }
 
     def served(self) -> list[str]:
         """The teachers that a server answers for."""
@@ -608,33 +586,6 @@ class Study(Strict):
         names = [self.students[name].model for name in self.study.students]
         return sorted({*names, *(teacher.model for teacher in taught if teacher.engine in STUDENT_ENGINES)})
 
-    def asked(self) -> list[dict]:
-        """What is asked of served teachers, {teacher, items, recipe, server} per file of answers."""
-        rows = [row for row in outputs.answers_of(self) if row["teacher"] in self.served()]
-        return [
-            {
-                "teacher": row["teacher"],
-                "items": f"results/benchmarks/{row['task']}/{row['split']}.jsonl",
-                "recipe": self._teach(
-                    **{name: row[name] for name in ("teacher", "task", "split", "style")}
-                ).model_dump(),
-                "server": self.teachers[row["teacher"]].server.model_dump(),
-            }
-            for row in rows
-        ]
-
-    def listing(self, part: str) -> str:
-        """What is asked of served teachers, or the artifacts behind the tables, training curves or reading page, as JSON."""
-        if part == "asked":
-            return json.dumps(self.asked(), indent=1) + "\n"
-        kinds = {
-            "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
-            "training": ("training",),
-            "reading": ("items", "paths", "pairs"),
-        }
-        index = self.index()
-        return json.dumps({kind: index[kind] for kind in kinds[part]}, indent=1) + "\n"
-
     def sources_csv(self) -> str:
         """What the study uses, from where, under which licence, as CSV."""
         text = io.StringIO()
@@ -645,6 +596,8 @@ class Study(Strict):
 
     def yaml(self) -> str:
         """The configuration, defaults included; neither what only a cluster asks for nor the order of entries shows."""
+        if self._given:
+            return self._given.yaml()
         ordered = Study.model_validate_json(canonical_json(self.model_dump(mode="json")))
         sizes = Weights.model_fields.keys() - Source.model_fields.keys()
         unseen = {"cluster": True, "models": dict.fromkeys(self.models, sizes)}
@@ -667,6 +620,8 @@ class Study(Strict):
 
     def sources(self) -> list[dict[str, str]]:
         """What the study uses {role, name, source, licence, sha256}: benchmarks, students, teachers with weights or served."""
+        if self._given:
+            return self._given.sources()
         rows = []
         for task in self._used():
             files = {split.file for split in self.benchmarks[task].splits.values()}
@@ -686,22 +641,22 @@ class Study(Strict):
 
 
 def base(student: str) -> str:
-    """The path of a student's base checkpoint below results/checkpoints."""
+    """The name of a student's base checkpoint."""
     return f"{student}/base"
 
 
 def instructed(student: str, teacher: str, task: str, share: int, seed: int) -> str:
-    """The path of an instructed checkpoint below results/checkpoints."""
+    """The name of an instructed checkpoint."""
     return f"{student}/instruct/{teacher}/{task}/{share}/{seed}"
 
 
 def refined(start: str, task: str, recipe: str, share: int, seed: int) -> str:
-    """The path of a refined checkpoint: its start's path, and the task and recipe of the refinement."""
+    """The name of a refined checkpoint: its start's name, and the task and recipe of the refinement."""
     return f"{start}/refine/{task}/{recipe}/{share}/{seed}"
 
 
 class Refinement(NamedTuple):
-    """One refinement, by what its checkpoint's path says."""
+    """One refinement, by what its checkpoint's name says."""
 
     start: str
     task: str
@@ -736,12 +691,12 @@ def facts_of(step: Refinement) -> dict[str, str]:
 
 
 def origin_of(checkpoint: str) -> str:
-    """The path of the checkpoint that the first refinement of a checkpoint started from."""
+    """The name of the checkpoint that the first refinement of a checkpoint started from."""
     return checkpoint.split("/refine/", 1)[0]
 
 
 def student_of(checkpoint: str) -> str:
-    """The student that a checkpoint's path begins with."""
+    """The student that a checkpoint's name begins with."""
     return checkpoint.split("/", 1)[0]
 
 

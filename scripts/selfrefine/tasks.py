@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine import answers
+from selfrefine.engines.weights import Answering
 from selfrefine.files import whole_file, write_jsonl
 from selfrefine.prompts import Prompt, messages
 
@@ -24,10 +25,16 @@ class TaskRecipe(BaseModel):
     max_tokens: int = Field(256, gt=0)
 
 
-def export_task(items: dict[str, dict], recipe: TaskRecipe, folder: Path) -> None:
-    """Writes an lm-eval task: `{task}.yaml`, `docs.jsonl` (one item a line, with its prompt) and `answers.py`.
+class EvaluateRecipe(Answering):
+    """What the evaluate stage reads beside the exported task."""
 
-    Anyone can run it: `lm_eval --include_path FOLDER --tasks TASK --apply_chat_template …` from the repository's root.
+    task: str
+
+
+def export_task(items: dict[str, dict], recipe: TaskRecipe, folder: Path) -> list[Path]:
+    """Writes an lm-eval task: `{task}.yaml`, `docs.jsonl` (one item a line, with its prompt) and `answers.py`; returns the files.
+
+    Anyone can run it: `lm_eval --include_path FOLDER --tasks TASK --apply_chat_template …` from anywhere.
     """
     documents = []
     for item in items.values():
@@ -37,8 +44,7 @@ def export_task(items: dict[str, dict], recipe: TaskRecipe, folder: Path) -> Non
     shutil.copyfile(answers.__file__, folder / "answers.py")
     task = {
         "task": recipe.task,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(folder / "docs.jsonl")}},
+        "custom_dataset": "DOCUMENTS",
         "test_split": "test",
         "output_type": "generate_until",
         "num_fewshot": 0,
@@ -50,5 +56,11 @@ def export_task(items: dict[str, dict], recipe: TaskRecipe, folder: Path) -> Non
         "metadata": {"version": 1.0},
     }
     text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
-    with whole_file(folder / f"{recipe.task}.yaml") as file:
-        file.write(text.replace("PROCESS_RESULTS", "!function answers.process_results"))
+    path = folder / f"{recipe.task}.yaml"
+    with whole_file(path) as file:
+        file.write(
+            text.replace("PROCESS_RESULTS", "!function answers.process_results").replace(
+                "DOCUMENTS", "!function answers.documents"
+            )
+        )
+    return [path, folder / "docs.jsonl", folder / "answers.py"]

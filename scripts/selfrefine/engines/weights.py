@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfrefine.computing import Compute, computed_in
 from selfrefine.engines.tokens import TokenEngine, read_settings
-from selfrefine.files import sha256_of
 from selfrefine.models import Quantisation
 
 STUDENT_ENGINES = ("transformers", "vllm")
@@ -31,13 +30,13 @@ class Answering(BaseModel):
 
 
 def open_checkpoint_engine(
-    manifest_path: Path,
+    record_path: Path,
     answering: Answering,
     memory: float,
     batch_invariant: bool = False,
     compute: Compute = "auto",
 ) -> TokenEngine:
-    """The engine that answers with a checkpoint.
+    """The engine that answers with a checkpoint, named by its record.
 
     `memory` and `batch_invariant` are vLLM's (`VllmEngine`), `compute` says what is computed in (computing.py).
     """
@@ -47,22 +46,20 @@ def open_checkpoint_engine(
     if answering.engine == "transformers":
         from selfrefine.engines.local import TransformersEngine
 
-        loaded = load_checkpoint(manifest_path, dtype, quantisation, compute=compute)
+        loaded = load_checkpoint(record_path, dtype, quantisation, compute=compute)
         return TransformersEngine(*loaded, answering.batch_size)
     from selfrefine.engines.vllm import VllmEngine
 
-    folder, adapter, manifest = open_checkpoint(manifest_path)
+    folder, adapter, weights_are = open_checkpoint(record_path)
     as_they_are = adapter is None and quantisation == "none"
-    weights = (
-        (lambda scratch: folder) if as_they_are else functools.partial(_merged, manifest_path, dtype, quantisation)
-    )
-    identity = identity_of(manifest, dtype, quantisation)
+    weights = (lambda scratch: folder) if as_they_are else functools.partial(_merged, record_path, dtype, quantisation)
+    identity = identity_of(weights_are, dtype, quantisation)
     model = (load_tokenizer(folder), *read_settings(folder))
     return VllmEngine(weights, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 
 def open_model_engine(
-    manifest_path: Path,
+    record_path: Path,
     engine: str,
     dtype: str,
     batch_size: int | None,
@@ -71,10 +68,10 @@ def open_model_engine(
     compute: Compute = "auto",
 ) -> TokenEngine:
     """The engine that answers with a model as it was fetched; the last three as for `open_checkpoint_engine`."""
-    from selfrefine.models import load_model, load_tokenizer
+    from selfrefine.models import load_model, load_tokenizer, open_checkpoint
 
-    folder = manifest_path.parent
-    identity = {"model": sha256_of(manifest_path), "dtype": dtype}
+    folder, _, weights = open_checkpoint(record_path)
+    identity = {**weights, "dtype": dtype}
     if engine == "transformers":
         from selfrefine.engines.local import TransformersEngine
 
@@ -86,11 +83,11 @@ def open_model_engine(
     return VllmEngine(lambda scratch: folder, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 
-def _merged(manifest_path: Path, dtype: str, quantisation: str, scratch: Path) -> Path:
+def _merged(record_path: Path, dtype: str, quantisation: str, scratch: Path) -> Path:
     """Writes a checkpoint's merged weights into a folder, and returns it."""
     from selfrefine.models import load_checkpoint
 
     # Not on the GPU: vLLM takes its memory next, and several GPUs' worth of weights may not fit on one.
-    model, _, _ = load_checkpoint(manifest_path, dtype, quantisation, device="cpu", compute=dtype)
+    model, _, _ = load_checkpoint(record_path, dtype, quantisation, device="cpu", compute=dtype)
     model.save_pretrained(scratch)
     return scratch

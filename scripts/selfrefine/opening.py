@@ -1,0 +1,67 @@
+"""A study's artifacts without Snakemake: the configuration read as the Snakefile reads it, the keys computed from it."""
+
+import functools
+from pathlib import Path
+
+import yaml
+
+from selfrefine.commands import commands_of
+from selfrefine.errors import UserError
+from selfrefine.files import KnownHashes
+from selfrefine.finals import Finals
+from selfrefine.keys import STORE, Artifacts
+from selfrefine.study import Study
+from selfrefine.versions import version_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# What the Snakefile reads first, and what it reads where no other file has a study.
+SHARED = ("config/benchmarks.yaml", "config/recipes.yaml")
+DEFAULT = "config/config.yaml"
+
+
+def read_configuration(paths: list[Path]) -> dict:
+    """The configuration that `snakemake --configfile PATHS` has; `UserError` names a file that cannot be read."""
+    config: dict = {}
+    own = [_read(path) for path in paths]
+    shared = [_read(ROOT / name) for name in SHARED]
+    if not any({"models", "students", "teachers"}.intersection(part) for part in own):
+        shared.append(_read(ROOT / DEFAULT))
+    for part in (*shared, *own):
+        merge(config, part)
+    return config
+
+
+def merge(config: dict, update: dict) -> None:
+    """Puts a configuration over another one, key by key, as Snakemake does."""
+    for key, value in update.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            merge(config[key], value)
+        else:
+            config[key] = value
+
+
+def _read(path: Path) -> dict:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no keys")
+    return found
+
+
+def open_study(paths: list[Path]) -> Finals:
+    """The final artifacts of a study, in the working directory."""
+    return finals_of(Study.read(read_configuration(paths)).located(ROOT))
+
+
+def finals_of(study: Study, keep: bool = True) -> Finals:
+    """The final artifacts of a validated study; hashes of local files are kept in the store, unless `keep` is false."""
+    hashes = KnownHashes(STORE / ".hashes.jsonl", keep)
+    code = functools.cache(lambda stage: version_of(stage, ROOT / "scripts"))
+
+    def content(path: Path) -> str | None:
+        # What has vanished since it was read is taken for what it was.
+        return hashes.sha256(path) or hashes.last(path)
+
+    return Finals(Artifacts(study, code, commands_of(ROOT / "rules").__getitem__, content), hashes)
