@@ -1,7 +1,7 @@
 """How much faster the student trains on this CPU when glibc keeps its memory (the settings of rules/common.smk).
 
 Runs scripts/instruct.py for a few updates with and without the settings, in turn, and prints tokens per second and the ratio
-pair by pair. Needs results/checkpoints/smollm2-135m/base and the quickstart's demonstrations: run the quickstart first.
+pair by pair. Needs the quickstart's weights, items and demonstrations: run the quickstart first, its first steps suffice.
 """
 
 import argparse
@@ -13,24 +13,29 @@ import sys
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "bench/comparison"))
+
+from quickstart import Quickstart  # noqa: E402
+
+from selfrefine.files import read_json, read_jsonl, write_jsonl  # noqa: E402
+
 SETTINGS = {"MALLOC_MMAP_THRESHOLD_": 4 << 30, "MALLOC_TRIM_THRESHOLD_": 16 << 30, "MALLOC_TOP_PAD_": 256 << 20}
-TRAINED = Path("results/checkpoints/smollm2-135m/instruct/qwen2.5-coder-1.5b/asdiv/100/0")
 
 
-def tokens_per_second(keep: bool, demonstrations: Path, threads: int) -> float:
-    recipe = json.loads((TRAINED / "provenance.json").read_text())["recipe"]
-    recipe["training"]["epochs"] = 1
+def tokens_per_second(keep: bool, study: Quickstart, demonstrations: Path, threads: int) -> float:
+    training = study.settings["instruct"] | {"epochs": 1}
+    recipe = {"prompt": study.prompt, "system": study.system, "training": training}
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     if keep:
         environment |= {name: str(value) for name, value in SETTINGS.items()}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "scripts/instruct.py", "--recipe", json.dumps(recipe), "--threads", str(threads)]
-        command += ["--start", "results/checkpoints/smollm2-135m/base/manifest.json"]
-        command += ["--items", "results/benchmarks/asdiv/train.jsonl", "--demonstrations", str(demonstrations)]
-        command += ["--manifest", f"{folder}/manifest.json", "--log", f"{folder}/training.jsonl"]
-        command += ["--provenance", f"{folder}/provenance.json"]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return json.loads(Path(folder, "provenance.json").read_text())["figures"]["tokens_per_second"]
+        command = [sys.executable, ROOT / "scripts/instruct.py", "--recipe", json.dumps(recipe)]
+        command += ["--start", study.base, "--items", study.train_items, "--demonstrations", demonstrations]
+        command += ["--threads", str(threads), "--record", f"{folder}/record.json"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(command, check=True, env=environment, cwd=study.folder, **quiet)
+        return read_json(Path(folder, "record.json"))["figures"]["tokens_per_second"]
 
 
 def main() -> None:
@@ -40,12 +45,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lines = Path("results/demonstrations/qwen2.5-coder-1.5b/asdiv.jsonl").read_text().splitlines()[: args.examples]
+        try:
+            study = Quickstart(ROOT / "results", Path(folder))
+        except FileNotFoundError as error:
+            sys.exit(str(error))
         demonstrations = Path(folder, "demonstrations.jsonl")
-        demonstrations.write_text("\n".join(lines) + "\n")
+        write_jsonl(demonstrations, read_jsonl(study.demonstrations_file)[: args.examples])
         ratios = []
         for _ in range(args.pairs):
-            kept, returned = (tokens_per_second(keep, demonstrations, args.threads) for keep in (True, False))
+            kept, returned = (tokens_per_second(keep, study, demonstrations, args.threads) for keep in (True, False))
             ratios.append(kept / returned)
             print(
                 f"memory kept {kept:.0f} tokens/s, returned {returned:.0f} tokens/s, ratio {ratios[-1]:.2f}", flush=True

@@ -9,6 +9,7 @@ Then its files are compared, byte by byte, with those of a run without a cluster
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -25,14 +26,14 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 import yaml  # noqa: E402
 
 from cluster import Cluster, install, obstacle  # noqa: E402
-from conftest import build_tiny_model, make_study, run  # noqa: E402
-from selfrefine.files import write_json  # noqa: E402
-from selfrefine.provenance import describe_files  # noqa: E402
+from conftest import build_tiny_model, make_study, record_model, run  # noqa: E402
+from selfrefine.opening import open_study  # noqa: E402
+from selfrefine.provenance import HASHES, RECORD, read_record  # noqa: E402
+from selfrefine.store import LOCK  # noqa: E402
 
 INSTRUCTED = "tiny/instruct/oracle/boxes/100/0"
-TARGET = f"results/checkpoints/{INSTRUCTED}/manifest.json"
-LOG = "logs/instruct/tiny/oracle/boxes/100/0.log"
-STUDY = [str(Path(sys.executable).with_name("snakemake")), TARGET, "--configfile", "config/tiny.yaml"]
+SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
+CONFIGURED = ["--configfile", "config/tiny.yaml"]
 POLLS = [
     "--slurm-init-seconds-before-status-checks",
     "6",
@@ -51,8 +52,8 @@ class Run:
         self.cluster = cluster
         self.folder = folder
         folder.mkdir()
-        make_tiny(folder, model)
-        self.command = [*STUDY, "--profile", "slurm", *POLLS, *options]
+        self.target = make_tiny(folder, model)
+        self.command = [SNAKEMAKE, str(self.target), *CONFIGURED, "--profile", "slurm", *POLLS, *options]
         self.began = time.time()
         self.before = {job["id"] for job in cluster.jobs()}
         self.drivers: list[subprocess.Popen] = []
@@ -73,7 +74,7 @@ class Run:
 
     def training(self) -> str:
         """Waits until the job that instructs has kept a checkpoint; its id."""
-        scratch = self.folder / f"results/checkpoints/{INSTRUCTED}/trainer"
+        scratch = self.folder / self.target.parent / "trainer"
         self.cluster.wait(lambda: any(scratch.glob("checkpoint-*/trainer_state.json")), "no checkpoint is kept", 400)
         return self.jobs()[-1]["id"]
 
@@ -241,19 +242,24 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def make_tiny(folder: Path, model: Path) -> None:
-    """The tests' study, with a training long enough to be hit, and checkpoints close together."""
+def make_tiny(folder: Path, model: Path) -> Path:
+    """The tests' study, with a training long enough to be hit, and checkpoints close together; its checkpoint's record."""
     path, config = make_study(folder, model)
     config["instruct"] |= {"epochs": 40, "save_every": 20}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
+    with contextlib.chdir(folder):
+        return open_study([Path("config/tiny.yaml")]).artifacts.checkpoint(INSTRUCTED).record
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The study's files but for records, which tell of times."""
-    files = (
-        path for path in folder.glob("results/**/*") if path.is_file() and not path.name.endswith("provenance.json")
-    )
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    """The study's files; of records, which tell of times, what they say was made."""
+    files = (path for path in folder.glob("results/**/*") if path.is_file() and path.name not in (HASHES, LOCK))
+    return {
+        str(path.relative_to(folder)): (
+            str(sorted(read_record(path).outputs.items())).encode() if path.name == RECORD else path.read_bytes()
+        )
+        for path in files
+    }
 
 
 def outcome(it: Run, expected: dict[str, bytes]) -> tuple[str, str]:
@@ -272,7 +278,7 @@ def outcome(it: Run, expected: dict[str, bytes]) -> tuple[str, str]:
         planned = subprocess.run([*it.command, "-n"], cwd=it.folder, capture_output=True, text=True)
         ended += "" if "Nothing to be done" in planned.stdout + planned.stderr else "; **more is planned**"
     submitted = len(it.jobs())
-    log = (it.folder / LOG).read_text()
+    log = (it.folder / "logs" / it.target.parent.relative_to("results/store")).with_suffix(".log").read_text()
     kept = re.findall(r"going on from (checkpoint-\d+)|(is made already)|(waiting for another process)", log)
     words = [next(filter(None, found)) for found in kept]
     return ended, f"{submitted} submitted" + (f"; {', '.join(dict.fromkeys(words))}" if words else "")
@@ -292,12 +298,10 @@ def main() -> None:
     model = place / "model"
     model.mkdir(parents=True)
     build_tiny_model(model)
-    files = describe_files(model, [path.name for path in model.iterdir()])
-    write_json(model / "manifest.json", {"artifact": "model", "source": {}, "files": files})
+    record_model(model)
     undisturbed = place / "undisturbed"
     undisturbed.mkdir()
-    make_tiny(undisturbed, model)
-    run(*STUDY, cwd=undisturbed)
+    run(SNAKEMAKE, make_tiny(undisturbed, model), *CONFIGURED, cwd=undisturbed)
     expected = contents(undisturbed)
     print("| event | SLURM says | the study | attempts at the job that was hit | seconds | Snakemake says |")
     print("|---|---|---|---|---|---|", flush=True)

@@ -202,24 +202,31 @@ def peak_gb() -> float | None:
 
 
 def make_model(folder: Path, shape: str) -> Path:
-    """A model's folder with random weights in bfloat16, made on the GPU where there is one."""
-    from conftest import build_tiny_model
-    from selfrefine.checkpoints import write_manifest
-    from selfrefine.files import write_json
+    """A model's folder with random weights in bfloat16 and a record, made on the GPU where there is one."""
+    from conftest import build_tiny_model, record_model
+    from selfrefine.files import KnownHashes
+    from selfrefine.provenance import HASHES, LARGE, RECORD
 
-    model = folder / shape / "model"
-    if (folder / shape / "base/manifest.json").exists():
+    model = model_of(folder, shape)
+    if (model / RECORD).exists():
         return model
     model.mkdir(parents=True)
     build_tiny_model(model)
     if SHAPES[shape]:
         save_random(model, SHAPES[shape])
     # Not hashed, as a fetched model is: nobody asks which weights they are.
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": "random"} for path in model.iterdir()}
-    write_json(model / "manifest.json", {"artifact": "model", "source": {}, "files": files})
-    write_manifest(folder / shape / "base/manifest.json", "base", model, [])
+    hashes = KnownHashes(model / HASHES)
+    for path in list(model.iterdir()):
+        if path.stat().st_size >= LARGE:
+            hashes.note(path, "0" * 64)
+    record_model(model)
     free()
     return model
+
+
+def model_of(folder: Path, shape: str) -> Path:
+    """Where a model's folder lies: in a store, where the hashes of large files are kept."""
+    return folder / "store" / shape
 
 
 def save_random(folder: Path, shape: dict[str, int]) -> None:
@@ -569,15 +576,14 @@ def ours(part: str, folder: Path, shape: str, quantisation: str, args: argparse.
         program, data = refine, ["--pairs", folder / "pairs.jsonl"]
     with tempfile.TemporaryDirectory(dir=folder) as made:
         command = [program.__file__, "--recipe", json.dumps(recipe), *data, "--items", folder / "items.jsonl"]
-        command += ["--start", folder / shape / "base/manifest.json", "--threads", os.cpu_count()]
-        command += ["--manifest", f"{made}/manifest.json", "--log", f"{made}/training.jsonl"]
-        command += ["--provenance", f"{made}/provenance.json"]
+        command += ["--start", model_of(folder, shape) / "record.json", "--threads", os.cpu_count()]
+        command += ["--record", f"{made}/record.json"]
         given, sys.argv = sys.argv, list(map(str, command))
         try:
             program.main()
         finally:
             sys.argv = given
-        return read_json(Path(made) / "provenance.json")["figures"]
+        return read_json(Path(made) / "record.json")["figures"]
 
 
 def plain(part: str, folder: Path, shape: str, quantisation: str, args: argparse.Namespace) -> dict:
@@ -592,7 +598,7 @@ def plain(part: str, folder: Path, shape: str, quantisation: str, args: argparse
     from selfrefine.prompts import Prompt, messages
     from selfrefine.training import Lora, lora_config
 
-    model, items = folder / shape / "model", read_items(folder / "items.jsonl")
+    model, items = model_of(folder, shape), read_items(folder / "items.jsonl")
 
     def row(of: dict, **texts: str) -> dict:
         said = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}

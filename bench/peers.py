@@ -34,7 +34,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a part of the work")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: all cores)")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="(default: results/ of this checkout)")
-    parser.add_argument("--before", type=Path, help="another checkout of this repository, as a further peer")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        help="another checkout of this repository, also one from before the store (e2542c9, say), as a further peer",
+    )
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="of generation: these alone (default: all)")
     parser.add_argument("--part", choices=["all", "shape", "study"], default="all", help="of generation (default: all)")
     return parser.parse_args()
@@ -42,6 +46,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    args.before = args.before and args.before.resolve()
     # So that workers are ended and the scratch folder is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -5,8 +5,9 @@ import contextlib
 import random
 from pathlib import Path
 
+from before import readable
 from products import Shape, decode_limit, described
-from quickstart import Quickstart
+from quickstart import ROOT, Quickstart
 from report import last_line, table
 from workers import BEFORE, OURS, PEERS, Failed, Peer, Worker
 
@@ -68,20 +69,21 @@ class Bench:
         """What a peer computes in; ours is always asked for what it chooses by itself."""
         return [name for name in peer.computes if self.narrow or name in ("float32", "auto")]
 
-    def worker(self, peer: Peer, compute: str, manifest: Path, folder: Path, label: str) -> Worker:
+    def worker(self, peer: Peer, compute: str, checkpoint: Path, folder: Path, label: str) -> Worker:
         """A started worker."""
         scratch = self.study.scratch / label
         scratch.mkdir(exist_ok=True)
+        checkout = self.args.before if peer is BEFORE else ROOT
         task = {
             "folder": str(folder),
-            "manifest": str(manifest),
+            "checkpoint": str(readable(checkpoint, checkout, self.study)),
             "compute": compute,
             "threads": self.args.threads,
             "batch": self.study.batch,
             "scratch": str(scratch),
-            "study": str(self.study.results.parent),
+            "study": str(self.study.folder),
         }
-        return Worker(peer, task, self.args.before if peer is BEFORE else Path(__file__).parent.parent.parent)
+        return Worker(peer, task, checkout)
 
     def shape(self) -> dict[str, dict]:
         """{peer: {dtype: {prefill_seconds, decode, whole (tokens/s), load_seconds, version}}}, all peers taking turns."""
@@ -149,15 +151,15 @@ class Bench:
         sampler = "instruct" if "instruct" in checkpoints else "baseline"
         computes = {peer: self._faster(peer) for peer in self.peers}
         works: dict[str, dict] = {}
-        for name, manifest in checkpoints.items():
+        for name, checkpoint in checkpoints.items():
             sets = {"evaluations": list(self.study.evaluations().values())}
             sets |= {"sampling": [self.study.sampling()]} if name == sampler else {}
-            folder = self.study.merged(manifest, name)
+            folder = self.study.merged(checkpoint, name)
             with contextlib.ExitStack() as stack:
                 workers = []
                 for peer, compute in computes.items():
                     with _told(peer, compute or "any dtype"):
-                        worker = self.worker(peer, compute, manifest, folder, name)
+                        worker = self.worker(peer, compute, checkpoint, folder, name)
                         workers.append(stack.enter_context(worker))
                 for kind, wanted in sets.items():
                     for one in wanted:

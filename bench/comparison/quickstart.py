@@ -1,5 +1,6 @@
 """The quickstart study's own work: its weights, items, chats, settings and checkpoints, from the checkout and its results/."""
 
+import contextlib
 import functools
 import json
 import random
@@ -11,39 +12,58 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
-from selfrefine.checkpoints import write_manifest  # noqa: E402
 from selfrefine.engines import Generation  # noqa: E402
 from selfrefine.files import read_json, read_jsonl, write_jsonl  # noqa: E402
+from selfrefine.keys import Artifact  # noqa: E402
+from selfrefine.opening import finals_of, read_configuration  # noqa: E402
 from selfrefine.paths import requests_for  # noqa: E402
 from selfrefine.prompts import Prompt, messages  # noqa: E402
+from selfrefine.study import Study  # noqa: E402
 
 TASK = "asdiv"
 MADE = "run `make quickstart` first, or `snakemake` until these are there: the first steps suffice"
 
 
 class Quickstart:
-    """What config/config.yaml asks for. `results` is where its sources, weights and checkpoints lie.
+    """What config/config.yaml asks for. `results` has the store that its sources, weights and checkpoints lie in.
 
-    `scratch` takes what is made for a bench. `part` keeps every so many-th item, for a quick look. `FileNotFoundError`, which
-    says what to run, if the study's first steps were not made.
+    Of an artifact that this checkout would make anew, the latest of the same names is taken. `scratch` takes what is made for a
+    bench. `part` keeps every so many-th item, for a quick look. `FileNotFoundError`, which says what to run, if the study's first
+    steps were not made.
     """
 
     def __init__(self, results: Path, scratch: Path, part: int = 1):
         self.settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())
         self.prompts = yaml.safe_load((ROOT / "config/benchmarks.yaml").read_text())["prompts"]
+        self.finals = finals_of(Study.read(read_configuration([])).located(ROOT), keep=False)
         self.results, self.scratch, self.part = results, scratch, part
         (self.student,) = self.settings["study"]["students"]
         self.batch = self.settings["students"][self.student]["batch_size"]
         self.system = self.settings["students"][self.student].get("system")
-        self.model = results / "models" / self.settings["students"][self.student]["model"]
-        self.train_items = results / f"benchmarks/{TASK}/train.jsonl"
-        self.demonstrations_file = results / f"demonstrations/{self.settings['study']['teachers'][0]}/{TASK}.jsonl"
-        for path in (self.model / "manifest.json", self.train_items, self.demonstrations_file):
-            if not path.exists():
-                raise FileNotFoundError(f"{path}: missing; {MADE}")
-        self.demonstrations_file = self._cut(self.demonstrations_file)
-        self.base = scratch / "base/manifest.json"
-        write_manifest(self.base, "base", self.model, [])
+        artifacts, (teacher,) = self.finals.artifacts, self.settings["study"]["teachers"]
+        self.base = self.needed(artifacts.model(self.settings["students"][self.student]["model"]))
+        self.model = self.base.parent
+        self.train_items = self.needed(artifacts.items(TASK, "train")).with_name("items.jsonl")
+        demonstrations = self.needed(artifacts.demonstrations(teacher, TASK))
+        self.demonstrations_file = self._cut(demonstrations.with_name("demonstrations.jsonl"))
+
+    @property
+    def folder(self) -> Path:
+        """What the paths in records go from."""
+        return self.results.parent
+
+    def made(self, one: Artifact) -> Path | None:
+        """The record of an artifact, or else of the latest of its names; None if there is none."""
+        if (own := self.folder / one.record).exists():
+            return own
+        found = (self.folder / one.folder.parent).glob("*/record.json")
+        return max(found, key=lambda record: record.stat().st_mtime, default=None)
+
+    def needed(self, one: Artifact) -> Path:
+        """As `made`; `FileNotFoundError` if there is none."""
+        if record := self.made(one):
+            return record
+        raise FileNotFoundError(f"{self.folder / one.folder.parent}: nothing there; {MADE}")
 
     def _cut(self, path: Path) -> Path:
         """A file with a part of the rows of another."""
@@ -71,12 +91,11 @@ class Quickstart:
         return self.prompts["math"]
 
     def checkpoints(self) -> dict[str, Path]:
-        """The manifests of baseline, instruct and refine, as far as the study got."""
+        """The records of baseline, instruct and refine, as far as the study got."""
         found = {"baseline": self.base}
-        for path in sorted(self.results.glob("checkpoints/**/manifest.json")):
-            stage = read_json(path).get("stage")
-            if stage in ("instruct", "refine"):
-                found.setdefault(stage, path)
+        for one in self.finals.behind["training"]:
+            if record := self.made(one):
+                found.setdefault(one.stage, record)
         return {name: found[name] for name in ("baseline", "instruct", "refine") if name in found}
 
     def items(self) -> dict[str, dict]:
@@ -118,9 +137,7 @@ class Quickstart:
         """A checkpoint's requests, by benchmark: the documents that lm-eval reads."""
         found = {}
         for task in self.settings["study"]["evaluate"]:
-            path = self.results / f"lm_eval/{task}/docs.jsonl"
-            if not path.exists():
-                raise FileNotFoundError(f"{path}: missing; {MADE}")
+            path = self.needed(self.finals.artifacts.lm_eval_task(task)).with_name("docs.jsonl")
             system = [] if self.system is None else [{"role": "system", "content": self.system}]
             documents = read_jsonl(path)[:: self.part]
             chats = [[*system, {"role": "user", "content": document["prompt"]}] for document in documents]
@@ -144,8 +161,9 @@ class Quickstart:
         Those are three of four questions with several pairs, as a student gives that solves many: chosen texts that share
         their question, and rejected ones of like length.
         """
-        for path in sorted(self.results.glob("pairs/**/*.jsonl")):
-            return self._cut(path), "the study's own"
+        for one in self.finals.behind["pairs"]:
+            if record := self.made(one):
+                return self._cut(record.with_name("pairs.jsonl")), "the study's own"
         rows = sorted(read_jsonl(self.demonstrations_file), key=lambda row: row["id"])
         draw = random.Random(0)
         pairs = []
@@ -172,13 +190,14 @@ class Quickstart:
             found[pair["split"]].append({"prompt": self._chat(items[pair["item"]]), **sides})
         return found
 
-    def merged(self, manifest: Path, name: str) -> Path:
+    def merged(self, record: Path, name: str) -> Path:
         """A folder with a checkpoint's weights merged, bfloat16, in the Hugging Face layout: what the peers load."""
         from selfrefine.models import load_checkpoint
 
         folder = self.scratch / f"merged-{name}"
         if not folder.exists():
-            model, tokenizer, _ = load_checkpoint(manifest, "bfloat16")
+            with contextlib.chdir(self.folder):
+                model, tokenizer, _ = load_checkpoint(record, "bfloat16")
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return folder

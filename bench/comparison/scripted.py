@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import yaml
+from before import has_store
 from products import described
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
@@ -35,7 +36,7 @@ def measure(args: argparse.Namespace, study: Quickstart) -> None:
     compute = "bfloat16" if rates["bfloat16"] > rates["float32"] else "float32"
     found = {"ours": workflow(args, study, ROOT, study.scratch / "ours")}
     if args.before:
-        found["before"] = workflow(args, study, args.before.resolve(), study.scratch / "before")
+        found["before"] = workflow(args, study, args.before, study.scratch / "workflow-before")
     steps = script(args, study, study.scratch / "ours/results", compute)
     found["script"] = {"seconds": sum(steps.values()), "compute": compute, "steps": steps}
     ours = found["ours"]["seconds"]
@@ -51,15 +52,19 @@ def measure(args: argparse.Namespace, study: Quickstart) -> None:
 
 
 def workflow(args: argparse.Namespace, study: Quickstart, checkout: Path, folder: Path) -> dict:
-    """{seconds} of Snakemake in a fresh copy of a checkout, what is fetched left out."""
+    """{seconds} of Snakemake in a fresh copy of a checkout, what is fetched left out.
+
+    A checkout without a store fetches its sources itself.
+    """
     listed = ["git", "-C", checkout, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0"):
         if name and (checkout / name).is_file():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(checkout / name, target)
-    for source in (study.model, *study.results.glob("benchmarks/*/raw")):
-        shutil.copytree(source, folder / "results" / source.relative_to(study.results))
+    for one in study.finals.behind_all() if has_store(checkout) else ():
+        if one.stage in ("fetch", "fetch_model") and (study.folder / one.record).exists():
+            shutil.copytree(study.folder / one.folder, folder / one.folder)
     command = ["snakemake", "--cores", args.threads, "--quiet", "all"]
     if args.quick:
         path = folder / "cut.yaml"
@@ -112,7 +117,8 @@ def script(args: argparse.Namespace, study: Quickstart, made: Path, compute: str
     else:
         # As the workflow has it: the student is left as it was, and evaluated all the same.
         adapters["refine"] = folder / "sft"
-    shutil.copytree(made / "lm_eval", folder / "results/lm_eval")
+    tasks = made / "store/export_task"
+    shutil.copytree(tasks, folder / tasks.relative_to(made.parent))
     for name, adapter in adapters.items():
         steps[f"lm_eval of {name}"] = _evaluate(study, folder, model, adapter, compute, args.threads)
     return steps
@@ -154,6 +160,6 @@ def _evaluate(study: Quickstart, folder: Path, model: Path, adapter: Path | None
     peft = f",peft={adapter}" if adapter else ""
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--apply_chat_template"]
     command += ["--model_args", f"pretrained={model},dtype={compute}{peft}", "--batch_size", study.batch]
-    command += ["--include_path", "results/lm_eval", "--tasks", ",".join(study.settings["study"]["evaluate"])]
+    command += ["--include_path", "results/store/export_task", "--tasks", ",".join(study.settings["study"]["evaluate"])]
     command += ["--output_path", folder / f"scores-{adapter.name if adapter else 'base'}"]
     return run(command, folder, cwd=folder, OMP_NUM_THREADS=str(threads), HF_DATASETS_CACHE=str(folder / "datasets"))

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from before import flags, readable
 from products import Shape, decode_limit, described, training_limit
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
@@ -135,7 +136,7 @@ class Sides:
         """{side: {rate (tokens/s of the loop), loop_seconds, whole_seconds (of the process), updates}}; prints the table."""
         sides = {"ours": lambda: self.ours(ROOT)}
         if self.args.before:
-            sides["before"] = lambda: self.ours(self.args.before.resolve())
+            sides["before"] = lambda: self.ours(self.args.before)
         sides["trl"] = lambda: self.plain("default", few=not self.narrow)
         sides["trl-float32"] = lambda: self.plain("float32")
         found: dict[str, dict] = {}
@@ -169,20 +170,20 @@ class Sides:
     def ours(self, checkout: Path) -> dict:
         """One run of the stage's program."""
         made = self.folder()
+        written, record = flags(checkout, made)
         recipe = {"prompt": self.study.prompt, "system": self.study.system, "training": self.settings}
         command = [sys.executable, checkout / f"scripts/{self.stage}.py", "--recipe", json.dumps(recipe)]
         command += [
             "--start",
-            self.start,
+            readable(self.start, checkout, self.study),
             "--items",
             self.study.train_items,
             *self.files,
             "--threads",
             self.args.threads,
         ]
-        command += ["--manifest", made / "manifest.json", "--log", made / "training.jsonl"]
-        seconds = run([*command, "--provenance", made / "provenance.json"], made)
-        record = read_json(made / "provenance.json")
+        seconds = run([*command, *written], made, cwd=self.study.folder)
+        record = read_json(record)
         figures = record["figures"]
         loop = figures["training_seconds"] + figures.get("reference_seconds", 0.0)
         made = {"loop_seconds": loop, "whole_seconds": seconds, "examples": self.examples}

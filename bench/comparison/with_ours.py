@@ -14,7 +14,7 @@ class Program:
 
         settle_torch(task["threads"])
         dtype = "bfloat16" if task["compute"] == "auto" else task["compute"]
-        model, tokenizer, identity = load_checkpoint(Path(task["manifest"]), dtype)
+        model, tokenizer, identity = load_checkpoint(Path(task["checkpoint"]), dtype)
         self.engine = TransformersEngine(model, tokenizer, identity, task["batch"])
         self.scratch = Path(task["scratch"])
         self.compute = str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -85,7 +85,7 @@ class Failed(Exception):
 class Worker:
     """A peer's process with a model loaded.
 
-    `task`: {folder (the merged weights), manifest (the checkpoint's), compute, threads, batch, scratch}; `checkout` is the
+    `task`: {folder (the merged weights), checkpoint (its record), compute, threads, batch, scratch}; `checkout` is the
     repository whose scripts `ours` runs. `Failed` with the end of its output if it cannot load.
     """
 
@@ -107,7 +107,7 @@ class Worker:
                 pass_fds=(asked, answered),
                 start_new_session=True,
                 env=os.environ | self._settings(task["threads"]),
-                # A checkpoint's manifest names its model by a path from here.
+                # A checkpoint's record names its model by a path from here.
                 cwd=task["study"],
             )
         os.close(asked)
