@@ -42,7 +42,7 @@ localrules:
 rule all:
     """The study: its tables, figures, claims and pages, and these under their names."""
     input:
-        lambda wildcards: [*(str(one.record) for one in finals.all()), finals.shown()],
+        results,
 
 
 onstart:

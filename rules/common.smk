@@ -55,8 +55,6 @@ try:
     # On a node, Snakemake reads this file again for one job; only the driver keeps what it has hashed.
     finals = finals_of(study, keep=workflow.is_main_process)
     artifacts = finals.artifacts
-    if workflow.is_main_process:
-        finals.all()  # refuses what cannot be made, such as a local file that is not there
     assumptions = yaml.safe_load((ROOT / "config/assumptions.yaml").read_text())
     planner = Planner(study, Assumptions.read(assumptions), lambda *of: artifacts.items(*of).file)
 except UserError as error:
@@ -296,6 +294,14 @@ def also(stage):
         return canonical_json(listed)
 
     return text
+
+
+def results(wildcards):
+    """The records of all that the study is asked for, and the marker of its results' names; refuses what cannot be made."""
+    try:
+        return [*(str(one.record) for one in finals.all()), finals.shown()]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def is_whole(workflow):
