@@ -143,7 +143,8 @@ class Sides:
         for _ in range(1 if self.args.quick else 2):
             for name, side in sides.items():
                 row = side()
-                row["rate"] = self.tokens * row["examples"] / row["loop_seconds"]
+                # Records hold tenths of a second.
+                row["rate"] = self.tokens * row["examples"] / max(row["loop_seconds"], 0.1)
                 if name not in found or row["rate"] > found[name]["rate"]:
                     found[name] = row
         rows = [

@@ -45,6 +45,8 @@ RECORD = "record.json"
 # What a stage keeps to go on from after a kill, in the artifact's folder: journals' suffix, and the trainer's folder.
 PARTIAL = ".partial"
 TRAINER = "trainer"
+# What the folders are called in which killed processes were fetching.
+FETCHING = ".fetch-"
 # Hashes of files from this size on are kept beside them, so that each job need not take them again.
 LARGE = 64 << 20
 HASHES = ".hashes.jsonl"
@@ -303,7 +305,7 @@ class Run:
         for path in self.folder.iterdir():
             if path.name.endswith(PARTIAL):
                 path.unlink(missing_ok=True)
-            elif path.name == TRAINER:
+            elif path.name == TRAINER or path.name.startswith(FETCHING):
                 shutil.rmtree(path, ignore_errors=True)
         for path in read_record(self.path).outputs:
             remove_torn(Path(path))
