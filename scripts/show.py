@@ -1,6 +1,7 @@
 """Lays a study's results out under their names, as links into the store; other links of the folder are taken away.
 
-The folder is that of the marker's: `results/STUDY` for `results/STUDY/.shown/MARKER`. The marker is written last.
+The folder is that of the marker's: `results/STUDY` for `results/STUDY/.shown/MARKER`. The marker is written last, and
+one process lays out at a time: one that outlived its killed driver may still be at it.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import os
 from pathlib import Path
 
 from selfrefine import cli
+from selfrefine.files import held, whole_file
 from selfrefine.provenance import checked, read_record
 from selfrefine.store import named
 
@@ -41,17 +43,18 @@ def lay_out(folder: Path, files: dict[str, Path]) -> None:
 def main() -> None:
     args = arguments()
     markers = args.shown.parent
-    markers.mkdir(parents=True, exist_ok=True)
-    # From now on nothing is shown for certain, until it is.
-    for path in markers.iterdir():
-        path.unlink()
-    records = {path: read_record(path) for path in args.records}
-    files = {named(record.stage, Path(name).name): Path(name) for record in records.values() for name in record.outputs}
-    for file in files.values():
-        checked(file)
-    lay_out(markers.parent, files)
-    markers.mkdir(exist_ok=True)  # empty folders were taken away
-    args.shown.write_text("".join(f"{path}\n" for path in args.records))
+    with held(markers.parent / ".lock"):
+        markers.mkdir(parents=True, exist_ok=True)
+        # From now on nothing is shown for certain, until it is.
+        for path in markers.iterdir():
+            path.unlink()
+        records = [read_record(path) for path in args.records]
+        files = {named(record.stage, Path(name).name): Path(name) for record in records for name in record.outputs}
+        for file in files.values():
+            checked(file)
+        lay_out(markers.parent, files)
+        with whole_file(args.shown) as file:
+            file.writelines(f"{path}\n" for path in args.records)
 
 
 if __name__ == "__main__":

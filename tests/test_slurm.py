@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cluster import Cluster, install, obstacle
-from conftest import assert_same_results, loads, make_study, nothing_to_do, planned_jobs, snakemake
+from conftest import artifact, assert_same_results, loads, make_study, nothing_to_do, planned_jobs, snakemake
 
 STUDENT = "tiny/oracle-boxes-100-seed0"
 # What SLURM is told of a job that evaluates a checkpoint: Snakemake's name for the group, and its rules.
@@ -65,6 +65,32 @@ def test_evaluations_of_one_job_ask_together_for_no_more_time_than_there_is(fres
     assert minutes.pop("sample") == [120]
     assert len(minutes) == 3
     assert [*minutes.values()] == [[60, 60] if together else [120, 120]] * 3
+
+
+def groups(folder: Path, *arguments: str) -> list[list[str]]:
+    """The names of the evaluations of each job on a cluster that a dry run plans."""
+    _, *found = snakemake(folder, "-n", "--profile", "slurm", *arguments).stdout.split("Group job evaluate ")
+    # What belongs to a group is indented.
+    return sorted(sorted(re.findall(r"^ {8}wildcards: names=([^,]*)", text, re.MULTILINE)) for text in found)
+
+
+def test_evaluations_of_one_checkpoint_are_one_job_whatever_is_made_already(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    path = folder / "config/tiny.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["benchmarks"]["near"] = {**config["benchmarks"]["far"], "title": "Near"}
+    config["benchmarks"]["near"]["splits"] = {"test": {"file": "all", "size": 14}}
+    config["study"]["evaluate"] = ["boxes", "far", "near"]
+    path.write_text(yaml.safe_dump(config))
+    near = [[f"{STUDENT}/boxes-cot-round1/near"], [f"{STUDENT}/near"]]
+    assert groups(folder) == [["tiny/base/near"], *near]
+    # The one between them is there.
+    shutil.rmtree(artifact(folder, "evaluate/tiny/base/boxes"))
+    assert groups(folder) == [["tiny/base/boxes", "tiny/base/near"], *near]
+    shutil.rmtree(artifact(folder, "evaluate/tiny/base/far"))
+    assert groups(folder) == [["tiny/base/boxes", "tiny/base/far", "tiny/base/near"], *near]
+    assert groups(folder, "--config", 'cluster={"evaluate_together": false}') == []
 
 
 def make_small(folder: Path, model: Path) -> Path:
