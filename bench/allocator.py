@@ -1,7 +1,8 @@
-"""How much faster the student trains on this CPU when glibc keeps its memory (the settings of rules/common.smk).
+"""How much faster the student trains on this CPU when glibc keeps its memory (settings: workflow/rule_flags.py).
 
-Runs scripts/instruct.py for a few updates with and without the settings, in turn, and prints tokens per second and the ratio
-pair by pair. Needs the quickstart's weights, items and demonstrations: run the quickstart first, its first steps suffice.
+Runs scripts/instruct.py for a few updates with and without these settings, alternating, and prints tokens per second
+and the ratio of each pair of runs. It needs the quickstart's weights, items and demonstrations: run the quickstart's
+first steps.
 """
 
 import argparse
@@ -18,19 +19,19 @@ sys.path.insert(0, str(ROOT / "bench/comparison"))
 
 from quickstart import Quickstart  # noqa: E402
 
-from selfrefine.files import read_json, read_jsonl, write_jsonl  # noqa: E402
+from selfrefine.store.files import read_json, read_jsonl, write_jsonl  # noqa: E402
 
-SETTINGS = {"MALLOC_MMAP_THRESHOLD_": 4 << 30, "MALLOC_TRIM_THRESHOLD_": 16 << 30, "MALLOC_TOP_PAD_": 256 << 20}
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 4 << 30, "MALLOC_TRIM_THRESHOLD_": 16 << 30, "MALLOC_TOP_PAD_": 256 << 20}
 
 
 def tokens_per_second(keep: bool, study: Quickstart, demonstrations: Path, threads: int) -> float:
     training = study.settings["instruct"] | {"epochs": 1}
-    recipe = {"prompt": study.prompt, "system": study.system, "training": training}
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    settings = {"prompt": study.prompt, "system": study.system, "training": training}
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
     if keep:
-        environment |= {name: str(value) for name, value in SETTINGS.items()}
+        environment |= {name: str(value) for name, value in ALLOCATOR.items()}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / "scripts/instruct.py", "--recipe", json.dumps(recipe)]
+        command = [sys.executable, ROOT / "scripts/instruct.py", "--settings", json.dumps(settings)]
         command += ["--start", study.base, "--items", study.train_items, "--demonstrations", demonstrations]
         command += ["--threads", str(threads), "--record", f"{folder}/record.json"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

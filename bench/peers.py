@@ -1,17 +1,18 @@
-"""How fast this repository generates and trains, beside other programs on the same machine with the same work.
+"""How fast this repository generates and trains, compared with other programs on the same machine.
 
-python bench/peers.py generation    the engine beside a script around transformers.generate, ctranslate2, vLLM, OpenVINO, llama.cpp
-python bench/peers.py training      phase 1 beside TRL's SFTTrainer
-python bench/peers.py preference    phase 2 beside TRL's DPOTrainer
-python bench/peers.py study         the quickstart beside the same work scripted with TRL, transformers and lm_eval
+python bench/peers.py generation    the engine and transformers.generate, ctranslate2, vLLM, OpenVINO, llama.cpp
+python bench/peers.py training      phase 1 and TRL's SFTTrainer
+python bench/peers.py preference    phase 2 and TRL's DPOTrainer
+python bench/peers.py study         the quickstart and the same work scripted with TRL, transformers and lm_eval
 
-The work is the quickstart study's: run `make quickstart` first, or as much of it as gives weights, items and demonstrations;
-trained checkpoints and pairs are used where they are there. `--quick` takes a part of the items, or of the updates. Peers run in
-processes of their own, with the same number of threads, and take turns. One that is not installed is skipped by name; CTRANSLATE2_PYTHON,
-VLLM_PYTHON, OPENVINO_PYTHON and XLLAMACPP_PYTHON name interpreters that have them. The last line is one JSON object.
+The work is the quickstart study's: run `make quickstart` first, or as much of it as gives weights, items and
+demonstrations. Trained checkpoints and pairs are used if they exist. `--quick` takes a part of the items, or of the
+updates. Peers run in processes of their own, with the same number of threads, and take turns. One that is not
+installed is skipped by name; CTRANSLATE2_PYTHON, VLLM_PYTHON, OPENVINO_PYTHON and XLLAMACPP_PYTHON name interpreters
+that have them. The last line is one JSON object.
 
-On a processor with AVX512, `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 CT2_FORCE_CPU_ISA=AVX2` measures what one without it does;
-llama.cpp alone does not heed that.
+On a CPU with AVX512, `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 CT2_FORCE_CPU_ISA=AVX2` measures as on one
+without it; only llama.cpp ignores these.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     args.before = args.before and args.before.resolve()
-    # So that workers are ended and the scratch folder is removed.
+    # So that the workers are ended and the scratch folder is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -56,9 +57,9 @@ def main() -> None:
             study = Quickstart(args.results.resolve(), Path(scratch), part=4 if args.quick else 1)
         except FileNotFoundError as error:
             sys.exit(str(error))
-        # Only the bench that is asked for: what it imports takes seconds.
+        # Only the bench that is asked for: its imports take seconds.
         if args.what == "generation":
-            from generation import measure
+            from generation_rates import measure
         elif args.what == "study":
             from scripted import measure
         elif args.what == "training":

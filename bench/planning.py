@@ -2,9 +2,10 @@
 
 python bench/planning.py config/config.yaml config/paper.yaml
 
-Of each study, both plan all of its jobs (a dry run in an empty folder), and find that nothing is to be done where each job's
-record lies (a no-op run; nothing computes). The plain workflow has a rule for each stage; an input function looks its jobs'
-inputs up in a table. Both run with the options of profiles/default, in turn; the table shows medians and their ratio.
+Of each study, both plan all of its jobs (a dry run in an empty folder), and find that nothing is to be done where
+each job's record lies (a no-op run; nothing computes). The plain workflow has a rule for each stage; an input
+function looks its jobs' inputs up in a table. Both run with the options of profiles/default, in turn; the table shows
+medians and their ratio.
 
 A dry run of one job is what the process of a job costs that runs by itself, on a cluster's node.
 """
@@ -23,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts")]
 
-from selfrefine.finals import Finals  # noqa: E402
-from selfrefine.opening import open_study  # noqa: E402
+from selfrefine.study.final_artifacts import FinalArtifacts  # noqa: E402
+from selfrefine.study.open_study import open_study  # noqa: E402
 from show import lay_out  # noqa: E402
 
 COPIED = ("Snakefile", "rules", "scripts", "config", "report", "envs", "profiles")
@@ -73,7 +74,7 @@ def fill_ours(folder: Path, configuration: str) -> None:
         marker.touch()
 
 
-def make_plain(folder: Path, finals: Finals) -> int:
+def make_plain(folder: Path, finals: FinalArtifacts) -> int:
     """The same jobs for plain Snakemake; their number."""
     folder.mkdir()
     shutil.copytree(ROOT / "profiles", folder / "profiles")
@@ -135,7 +136,7 @@ def bench(configuration: str, times: int, place: Path) -> None:
         jobs = make_plain(plain, finals)
     configured, study = ("--configfile", configuration), f"{configuration} | {jobs:,}"
     # One that needs no other, so that what is planned does not grow with the study.
-    own, other = str(finals.listing("sources").record), f"made/listing/sources/{RECORD}"
+    own, other = str(finals.listings.artifact("sources").record), f"made/listing/sources/{RECORD}"
     compare(f"{study} | dry run of all jobs", times, (ours, *configured, "-n"), (plain, "-n"))
     compare(f"{study} | dry run of one job", times, (ours, *configured, "-n", own), (plain, "-n", other))
     fill_ours(ours, configuration)

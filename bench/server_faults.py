@@ -1,10 +1,11 @@
-"""What becomes of requests to a server that fails: each event, how often it happened, and what came of it.
+"""Sends requests to a server that fails in many ways, and counts each event and its outcome.
 
 python bench/server_faults.py --requests 10000
 
-A server on loopback fails in all ways (tests/faulty_server.py) for a share of all attempts; halfway, the process that asks is
-killed and started again. The table counts at the server; below it stand what was lost, what was asked twice, the time, and how
-long an answer takes to reach the disk when each is synced alone and when those that came together are.
+A server on loopback fails in all ways (tests/faulty_server.py) for a share of all attempts; halfway, the process that
+asks is killed and started again. The table counts at the server; below it stand what was lost, what was asked twice,
+the time, and how long an answer takes to reach the disk when each is synced alone and when those that came together
+are.
 """
 
 import argparse
@@ -23,11 +24,12 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from faulty_server import CHARGED, FREE, FaultyServer, answer_to, mixed  # noqa: E402
-from selfrefine.engines import Generation, Request  # noqa: E402
-from selfrefine.engines import server as server_module  # noqa: E402
-from selfrefine.engines.server import ServerEngine  # noqa: E402
-from selfrefine.engines.store import Store  # noqa: E402
-from selfrefine.serving import Server  # noqa: E402
+from selfrefine.engines.interface import Request  # noqa: E402
+from selfrefine.engines.openai import retries  # noqa: E402
+from selfrefine.engines.openai.answer_store import AnswerStore  # noqa: E402
+from selfrefine.engines.openai.server_engine import ServerEngine  # noqa: E402
+from selfrefine.schema.generation import Generation  # noqa: E402
+from selfrefine.schema.server import Server  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:
@@ -46,8 +48,8 @@ def wanted(count: int) -> list[Request]:
 
 
 def ask(endpoint: str, folder: str, count: int, concurrency: int) -> list[str]:
-    """The texts of all answers; delays are shortened, so that the time is the engine's."""
-    server_module.FIRST_DELAY, server_module.LONGEST_DELAY = 0.05, 0.5
+    """All answers; delays are shortened, so that the time is the engine's."""
+    retries.FIRST_DELAY, retries.LONGEST_DELAY = 0.05, 0.5
     server = Server(endpoint=endpoint, store=folder, concurrency=concurrency, timeout=2, patience=120)
     with contextlib.redirect_stderr(io.StringIO()):
         return [completion.text for completion in ServerEngine(server, "owl").generate(wanted(count))]
@@ -61,7 +63,7 @@ def asking(*given) -> None:
 
 def synced(folder: Path, rows: int, together: int) -> float:
     """Milliseconds per answer to append and sync, so many at a time."""
-    store = Store(folder, {"served": f"sync-{together}"})
+    store = AnswerStore(folder, {"served": f"sync-{together}"})
     started = time.perf_counter()
     for number in range(rows):
         store.append({"key": str(number), "text": "x" * 600})
@@ -89,11 +91,11 @@ def main() -> None:
         seconds = time.perf_counter() - started
         attempts = len(server.times)
         texts = ask(*given)
-        store = Store(Path(folder), {"engine": "openai", "served": "owl", "revision": "", "extra": {}})
+        store = AnswerStore(Path(folder), {"engine": "openai", "served": "owl", "revision": "", "extra": {}})
         store.read()
 
         outcome = collections.defaultdict(lambda: "answered") | dict.fromkeys(FREE, "asked again, not charged")
-        outcome |= dict.fromkeys(CHARGED, "asked again; charged, answer lost on the wire")
+        outcome |= dict.fromkeys(CHARGED, "asked again; charged, answer lost on the way")
         print(f"{'event':<20}{'count':>8}  outcome")
         for event, number in sorted(server.events.items(), key=lambda pair: (outcome[pair[0]], -pair[1])):
             print(f"{event:<20}{number:>8}  {outcome[event]}")
@@ -101,11 +103,12 @@ def main() -> None:
         right = sum(text == one for text, one in zip(texts, expected, strict=True))
         repeated = sum(server.answered.values()) - len(server.answered)
         print(
-            f"\nattempts {attempts}, right answers {right} of {args.requests}, attempts of a third run {len(server.times) - attempts}"
+            f"\nattempts {attempts}, correct answers {right} of {args.requests}, attempts of a third run "
+            f"{len(server.times) - attempts}"
         )
         print(f"answers sent whole twice {repeated} (in flight at the kill: at most {args.concurrency})")
         print(
-            f"answers lost on the wire {sum(server.lost.values())}; lost or in flight by the store's count {store.lost}"
+            f"answers lost on the way {sum(server.lost.values())}; lost or in flight by the store's count {store.lost}"
         )
         print(f"asked again before Retry-After had passed: {server.too_early}")
         print(f"{seconds:.1f} s with a kill and a second start")

@@ -1,11 +1,11 @@
-"""Whether the claims' statistics hold what they promise: simulated studies, through the functions that the claims use.
+"""Whether the claims' statistics hold what they promise, on simulated studies.
 
 python bench/simulate.py --studies 1000
 
-Answers are right where item difficulty, a part of the arm and item, a part of the training seed (correlated between the arms, which
-pair by seed) and noise come out above a threshold. Seeds' spread is the standard deviation of an arm's accuracy over seeds, in
-points. All shares are in percent, each with its Monte-Carlo standard error; `!` marks an error rate that is above what is
-promised by more than three of them.
+An answer is correct where the sum of item difficulty, a part of the arm and item, a part of the training seed
+(correlated between the arms, which pair by seed) and noise is above a threshold. Seeds' spread is the standard
+deviation of an arm's accuracy over seeds, in points. All shares are in percent, each with its Monte-Carlo standard
+error; `!` marks an error rate that is above what is promised by more than three of them.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from selfrefine import claims, statistics  # noqa: E402
+from selfrefine.analysis import statistics, verdicts  # noqa: E402
 
 LEVEL = 0.95
 ALPHA = 0.05
@@ -30,7 +30,7 @@ HIGHEST = 0.95
 
 
 class World:
-    """How answers come about: the control's accuracy, the seeds' spread in points, and whether the control has seeds."""
+    """How answers come about: the control's accuracy, the seeds' spread in points, whether the control has seeds."""
 
     def __init__(self, accuracy: float = 0.4, spread: float = 0.0, fixed_control: bool = False):
         self.accuracy = accuracy
@@ -40,7 +40,7 @@ class World:
     def study(
         self, generator: np.random.Generator, seeds: int, items: int, effects: list[float]
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """(treated, one for each effect; control), bool[seeds, items]: true accuracies differ by the effects exactly."""
+        """(treated, one for each effect; control), bool[seeds, items]; accuracies truly differ by the effects."""
         difficulty = math.sqrt(DIFFICULTY) * generator.standard_normal((1, items))
         shared = generator.standard_normal((seeds, 1))
 
@@ -81,7 +81,7 @@ def show(title: str, header: list[str], rows: list[list]) -> None:
 
 
 def bootstrap_means(values: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """Means of float[seeds, items] over resampled seeds and resampled items, each resampled as a whole, float[resamples]."""
+    """float[resamples]: means of float[seeds, items] over resampled seeds and items, each resampled as a whole."""
     generator = np.random.default_rng(seed)
     seeds, items = values.shape
     rows = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
@@ -125,15 +125,16 @@ def no_effect(studies: int) -> None:
         rows[-1] += [share(bootstrap), share(alone)]
     header = ["seeds", "items", "spread", "p ≤ 0.05", "interval covers", "accuracy's covers"]
     show(
-        "No effect. The last two columns are rivals' false positives: the percentile bootstrap over seeds and items, and the\n"
-        "test over items alone. With one seed and a spread, the truth asked for is that of other seeds: not what is promised.",
+        "No effect. The last two columns are rivals' false positives: the percentile bootstrap over seeds and items,\n"
+        "and the test over items alone. With one seed and a spread, the truth asked for is that of other seeds: not\n"
+        "what is promised.",
         [*header, "bootstrap", "items alone"],
         rows,
     )
 
 
 def promised_effect(world: World, seeds: int, items: int) -> float | None:
-    """The least true difference that is promised to be found with power 0.8; None if the accuracy cannot rise so far."""
+    """The least true difference that is promised to be found with power 0.8; None if accuracy cannot rise so far."""
     effect: float | None = 0.0
     for _ in range(3):  # the variance depends on the effect
         effect = statistics.detectable(world.truth(seeds, items, effect), 0.0, ALPHA)
@@ -164,8 +165,8 @@ def planted_effect(studies: int) -> None:
         estimates = " to ".join(f"{100 * value:.1f}" for value in np.quantile(seen, [0.1, 0.9], method="nearest"))
         rows.append([seeds, items, spread, f"{100 * effect:.1f}", share(found), share(covered), estimates])
     show(
-        "A planted effect: the least that is promised to be found with power 80 %. The last column is what single studies say of\n"
-        f"it (10th to 90th percentile). None: not even a rise to {100 * HIGHEST:.0f} % would be found.",
+        "A planted effect: the least that is promised to be found with power 80 %. The last column is what single\n"
+        f"studies say of it (10th to 90th percentile). None: not even a rise to {100 * HIGHEST:.0f} % would be found.",
         ["seeds", "items", "spread", "effect, points", "power", "interval covers", "detectable, points"],
         rows,
     )
@@ -189,11 +190,11 @@ def margins(studies: int) -> None:
             else:
                 (treated,), control = world.study(generator, seeds, items, [effect])
             gap = statistics.paired(treated, control)
-            p = max(statistics.p_value(gap, bound) for bound in claims.bounds_of(says, margin))
-            supported.append(p <= ALPHA and claims.bears_out(says, gap.mean, margin))
+            p = max(statistics.p_value(gap, bound) for bound in verdicts.bounds_of(says, margin))
+            supported.append(p <= ALPHA and verdicts.bears_out(says, gap.mean, margin))
         rows.append([claim, case, seeds, items, share(supported, ALPHA / 2 if effect else None)])
     show(
-        "Margins of 5 points. At the margin the claim is wrong: 'supported' is promised in 2.5 % of the studies at most.",
+        "Margins of 5 points. At the margin the claim is false: at most 2.5 % of the studies may say 'supported'.",
         ["claim", "truth", "seeds", "items", "supported"],
         rows,
     )
@@ -212,32 +213,33 @@ def families(studies: int) -> None:
             "one adverse": [-min(effect, world.accuracy - 0.01)] + [large] * (FAMILY - 1),
             "all": [effect] * FAMILY,
         }
-        any_decided, verdicts = [], {}
+        any_decided, found = [], {}
         for case, effects in cases.items():
             generator = np.random.default_rng([3, seeds, items, len(case)])
-            verdicts[case] = []
+            found[case] = []
             for _ in range(studies):
                 treated, control = world.study(generator, seeds, items, effects)
                 family = []
                 for one in treated:
                     gap = statistics.paired(one, control)
                     family.append({"difference": gap.mean, "p": statistics.p_value(gap, 0.0)})
-                claims.judge(family, "above", LEVEL, 0.0)
-                verdicts[case].append(claims.verdict_of([[row["verdict"] for row in family]]))
+                verdicts.judge(family, "above", LEVEL, 0.0)
+                found[case].append(verdicts.verdict_of([[row["verdict"] for row in family]]))
                 if case == "nil":
                     any_decided.append(any(row["verdict"] != "undecided" for row in family))
 
-        def shown(case: str, verdict: str, promised: float | None = None, of: dict = verdicts) -> str:
-            return share([found == verdict for found in of[case]], promised)
+        def shown(case: str, verdict: str, promised: float | None = None, of: dict[str, list[str]] = found) -> str:
+            return share([one == verdict for one in of[case]], promised)
 
         rows.append([seeds, items, share(any_decided, ALPHA), shown("nil", "contradicted", ALPHA)])
         rows[-1] += [shown("one nil", "supported", ALPHA / 2), f"{100 * effect:.1f}"]
         rows[-1] += [shown("one adverse", "contradicted"), shown("all", "supported")]
     show(
-        "Claims of six comparisons that share a control, corrected by Holm. Promised: with no effect anywhere, any comparison\n"
-        "decided and the claim contradicted in 5 % at most; with no effect in one and large ones in five, supported in 2.5 % at most.\n"
-        "Then power: one adverse effect among large ones is contradicted, six effects are supported; an effect is what one\n"
-        "comparison would find with power 80 % at a sixth of the level, as far as accuracies from 1 to 95 % allow.",
+        "Claims of six comparisons that share a control, corrected by Holm. Promised: with no effect anywhere, any\n"
+        "comparison decided and the claim contradicted in at most 5 %; with no effect in one and large ones in five,\n"
+        "supported in at most 2.5 %. Then power: one adverse effect among large ones is contradicted, six effects are\n"
+        "supported; an effect is what one comparison would find with power 80 % at a sixth of the level, as far as\n"
+        "accuracies from 1 to 95 % allow.",
         ["seeds", "items", "any decided", "contradicted", "supported, one nil"]
         + ["effect, points", "contradicted, one adverse", "supported, all six"],
         rows,

@@ -1,6 +1,6 @@
 """Installs files of requirements into the environment of the Python that runs this; standard library only.
 
-On Linux without a GPU, torch comes as built for CPUs where pip finds such a build. What pip installs otherwise works as well,
+On Linux without a GPU, torch comes as built for CPUs where pip finds such a build. What pip installs otherwise works,
 but holds libraries for GPUs of several gigabytes.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
             more = [build]
         else:
             print(
-                "There is no GPU here, and pip finds no CPU build of torch: libraries for GPUs may follow, of several GB. "
+                "There is no GPU here, and pip finds no CPU build of torch: libraries for GPUs, of several GB, may follow. "
                 "Smaller: `rm -rf .venv`, point PIP_EXTRA_INDEX_URL to PyTorch's CPU index, and run this again.",
                 flush=True,
             )

@@ -22,11 +22,11 @@ rule claims:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("claims"),
+        settings=settings("claims"),
         code=code("claims"),
     shell:
         'python "$SELFREFINE/claims.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --index {input.index}"
         " --code {params.code:q}"
         " --record {output.record}"

@@ -18,11 +18,11 @@ rule export_task:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("export_task"),
+        settings=settings("export_task"),
         code=code("export_task"),
     shell:
         'python "$SELFREFINE/export_task.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --items {input.questions}"
         " --code {params.code:q}"
         " --record {output.record}"
@@ -34,30 +34,30 @@ rule evaluate:
     input:
         checkpoint=made("evaluate", "checkpoint"),
         task=made("evaluate", "task"),
-        before=evaluated_before,
+        before=evaluations.before(),
     output:
         record=update("results/store/evaluate/{names}/{key}/record.json"),
     log:
         "logs/evaluate/{names}/{key}.log",
     group:
-        EVALUATIONS
+        evaluations.group
     conda:
         STUDENT_ENVIRONMENT
     threads: study.threads.evaluate
     resources:
         gpu=needs("gpu", "evaluate"),
         mem_mb=needs("mem_mb", "evaluate"),
-        runtime=evaluation_minutes,
+        runtime=evaluations.minutes(),
         login=0,
     params:
-        recipe=recipe("evaluate"),
+        settings=settings("evaluate"),
         code=code("evaluate"),
-        also=also("evaluate"),
-        vllm=vllm_flags(study.engine),
-        compute=compute_flag(),
+        also=evaluations.also("evaluate"),
+        vllm=flags.vllm(study.engine),
+        compute=flags.compute(),
     shell:
         'HF_HUB_OFFLINE=1 python "$SELFREFINE/evaluate.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --checkpoint {input.checkpoint}"
         " --task {input.task}"
         " --also {params.also:q}"

@@ -25,12 +25,12 @@ rule plot:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("plot"),
+        settings=settings("plot"),
         code=code("plot"),
         drawn=flagged("plot", "tables", "index"),
     shell:
         'python "$SELFREFINE/plot.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " {params.drawn}"
         " --code {params.code:q}"
         " --record {output.record}"
@@ -55,12 +55,12 @@ rule layout:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("layout"),
+        settings=settings("layout"),
         code=code("layout"),
         tables=flagged("layout", "tables"),
     shell:
         'python "$SELFREFINE/layout.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " {params.tables}"
         " --code {params.code:q}"
         " --record {output.record}"

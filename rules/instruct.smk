@@ -20,14 +20,14 @@ rule instruct:
         runtime=needs("runtime", "instruct"),
         login=0,
     params:
-        recipe=recipe("instruct"),
+        settings=settings("instruct"),
         code=code("instruct"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
-        compute=compute_flag(),
+        compute=flags.compute(),
     shell:
         'HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} "$SELFREFINE/instruct.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --start {input.start}"
         " --items {input.questions}"
         " --demonstrations {input.demonstrations}"

@@ -7,7 +7,7 @@ localrules:
 
 
 rule sample:
-    """The paths that a checkpoint samples for the training items."""
+    """What a checkpoint samples for the training items."""
     input:
         checkpoint=made("sample", "checkpoint"),
         questions=made("sample", "items"),
@@ -26,14 +26,14 @@ rule sample:
         runtime=needs("runtime", "sample"),
         login=0,
     params:
-        recipe=recipe("sample"),
+        settings=settings("sample"),
         code=code("sample"),
-        also=also("sample"),
-        vllm=vllm_flags(study.engine),
-        compute=compute_flag(),
+        also=evaluations.also("sample"),
+        vllm=flags.vllm(study.engine),
+        compute=flags.compute(),
     shell:
         'HF_HUB_OFFLINE=1 python "$SELFREFINE/sample.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --checkpoint {input.checkpoint}"
         " --items {input.questions}"
         " --also {params.also:q}"
@@ -46,7 +46,7 @@ rule sample:
 
 
 rule pair:
-    """Preference pairs of a checkpoint's paths, chosen by a recipe."""
+    """Preference pairs of a checkpoint's sampled paths, chosen by a preference recipe."""
     input:
         paths=made("pair", "paths"),
         demonstrations=made("pair", "demonstrations"),
@@ -57,12 +57,12 @@ rule pair:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("pair"),
+        settings=settings("pair"),
         code=code("pair"),
         demonstrations=flagged("pair", "demonstrations"),
     shell:
         'python "$SELFREFINE/pair.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --paths {input.paths}"
         " {params.demonstrations}"
         " --code {params.code:q}"
@@ -89,14 +89,14 @@ rule refine:
         runtime=needs("runtime", "refine"),
         login=0,
     params:
-        recipe=recipe("refine"),
+        settings=settings("refine"),
         code=code("refine"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
-        compute=compute_flag(),
+        compute=flags.compute(),
     shell:
         'HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} "$SELFREFINE/refine.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --start {input.start}"
         " --items {input.questions}"
         " --pairs {input.pairs}"

@@ -1,4 +1,4 @@
-# Tables, a summary, a page to read paths and pairs on, and all results under their names; figures are in figures.smk.
+# Tables, a summary, the page that shows everything, and all results under their names; figures are in figures.smk.
 
 
 localrules:
@@ -7,12 +7,12 @@ localrules:
     sources,
     tables,
     summarise,
-    read,
+    page,
     show,
 
 
 rule listing:
-    """A text that the configuration alone decides, such as what the tables are made of."""
+    """A file that the configuration alone decides, such as where all that the tables read lies."""
     output:
         record=update("results/store/listing/{name}/{key}/record.json"),
     log:
@@ -20,12 +20,13 @@ rule listing:
     wildcard_constraints:
         name="(?!(?:configuration|sources)/)[a-z]+",
     params:
-        text=lambda wildcards: finals.text(artifact_of("listing", wildcards).of["part"]),
+        text=inputs.listing_text,
     run:
         write_listing(output.record, params.text)
 
 
 use rule listing as configuration with:
+    """The configuration that the results were made with, defaults included."""
     output:
         report(
             update("results/store/listing/{name}/{key}/configuration.yaml"),
@@ -38,6 +39,7 @@ use rule listing as configuration with:
 
 
 use rule listing as sources with:
+    """What the study uses, from where, under which licence."""
     output:
         report(
             update("results/store/listing/{name}/{key}/sources.csv"),
@@ -68,11 +70,11 @@ rule tables:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("tables"),
+        settings=settings("tables"),
         code=code("tables"),
     shell:
         'python "$SELFREFINE/tables.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --index {input.index}"
         " --code {params.code:q}"
         " --record {output.record}"
@@ -80,14 +82,20 @@ rule tables:
 
 
 rule summarise:
-    """The summary."""
+    """The summary of one screen, and its long form."""
     input:
         tables=made("summarise", "tables"),
+        claims=made("summarise", "claims"),
     output:
         report(
             update("results/store/summarise/{key}/summary.md"),
             category="Summary",
             caption="../report/summary.rst",
+        ),
+        report(
+            update("results/store/summarise/{key}/details.md"),
+            category="Summary",
+            caption="../report/details.rst",
         ),
         record=update("results/store/summarise/{key}/record.json"),
     log:
@@ -95,38 +103,53 @@ rule summarise:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("summarise"),
+        settings=settings("summarise"),
         code=code("summarise"),
     shell:
         'python "$SELFREFINE/summarise.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --tables {input.tables}"
+        " --claims {input.claims}"
         " --code {params.code:q}"
         " --record {output.record}"
         " &> {log}"
 
 
-rule read:
-    """A page on which a person reads sampled paths and pairs."""
+rule page:
+    """The page that a person reads and sends: verdicts, figures, tables, and every response."""
     input:
-        index=made("read", "index"),
-        behind=made("read", "behind"),
+        index=made("page", "index"),
+        configuration=made("page", "configuration"),
+        sources=made("page", "used_sources"),
+        tables=made("page", "tables"),
+        claims=made("page", "claims"),
+        figures=made("page", "figures"),
+        layouts=made("page", "layouts"),
+        behind=made("page", "samples", "behind"),
     output:
         report(
-            update("results/store/read/{key}/reading.html"),
-            category="Paths and pairs",
-            caption="../report/reading.rst",
+            update("results/store/page/{key}/index.html"),
+            category="Page",
+            caption="../report/page.rst",
         ),
-        record=update("results/store/read/{key}/record.json"),
+        record=update("results/store/page/{key}/record.json"),
     log:
-        "logs/read/{key}.log",
+        "logs/page/{key}.log",
     conda:
         "../envs/pipeline.yaml"
     params:
-        code=code("read"),
+        settings=settings("page"),
+        code=code("page"),
     shell:
-        'python "$SELFREFINE/read.py"'
+        'python "$SELFREFINE/page.py"'
+        " --settings {params.settings:q}"
         " --index {input.index}"
+        " --configuration {input.configuration}"
+        " --used-sources {input.sources}"
+        " --tables {input.tables}"
+        " --claims {input.claims}"
+        " --figures {input.figures}"
+        " --layouts {input.layouts}"
         " --code {params.code:q}"
         " --record {output.record}"
         " &> {log}"
@@ -135,7 +158,7 @@ rule read:
 rule show:
     """All results of the study under their names, as links into the store."""
     input:
-        lambda wildcards: at_any_age([str(one.record) for one in finals.all()], finals.shown()),
+        inputs.finals,
     output:
         shown="results/{study}/.shown/{key}.{time}",
     log:

@@ -19,13 +19,13 @@ rule fetch:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("fetch"),
+        settings=settings("fetch"),
         code=code("fetch"),
-        source=source,
-        sources=sources("fetch"),
+        source=inputs.source_of_file,
+        sources=inputs.sources("fetch"),
     shell:
         'python "$SELFREFINE/fetch.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --source {params.source:q}"
         " --sources {params.sources:q}"
         " --code {params.code:q}"
@@ -42,13 +42,13 @@ rule fetch_model:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("fetch_model"),
+        settings=settings("fetch_model"),
         code=code("fetch_model"),
-        source=source,
-        sources=sources("fetch_model"),
+        source=inputs.source_of_model,
+        sources=inputs.sources("fetch_model"),
     shell:
         'python "$SELFREFINE/fetch_model.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --source {params.source:q}"
         " --sources {params.sources:q}"
         " --code {params.code:q}"
@@ -69,12 +69,12 @@ rule prepare:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("prepare"),
+        settings=settings("prepare"),
         code=code("prepare"),
         held_out=flagged("prepare", "held_out"),
     shell:
         'python "$SELFREFINE/prepare.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --raw {input.raw}"
         " {params.held_out}"
         " --code {params.code:q}"

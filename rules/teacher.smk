@@ -28,15 +28,15 @@ rule teach:
         runtime=needs("runtime", "teach"),
         login=0,
     params:
-        recipe=recipe("teach"),
+        settings=settings("teach"),
         code=code("teach"),
         source=flagged("teach", "model"),
-        sources=sources("teach"),
-        vllm=teacher_vllm_flags,
-        compute=compute_flag(),
+        sources=inputs.sources("teach"),
+        vllm=flags.teacher_vllm,
+        compute=flags.compute(),
     shell:
         'HF_HUB_OFFLINE=1 python "$SELFREFINE/teach.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --items {input.questions}"
         " {params.source}"
         " --sources {params.sources:q}"
@@ -51,31 +51,32 @@ rule teach:
 # A served teacher needs the network and waits; compute nodes often have none, so it is asked from where Snakemake runs.
 # A recorded one is looked up there.
 use rule teach as ask with:
+    """What a served or recorded teacher answers to a split."""
     wildcard_constraints:
         teacher=teachers_among(study.asked_here()),
     threads: 1
     resources:
         login=1,
     params:
-        recipe=recipe("teach"),
+        settings=settings("teach"),
         code=code("teach"),
-        source=server_or_recording,
-        sources=sources("teach"),
-        vllm=teacher_vllm_flags,
-        compute=compute_flag(),
+        source=flags.server_or_recording,
+        sources=inputs.sources("teach"),
+        vllm=flags.teacher_vllm,
+        compute=flags.compute(),
 
 
 rule estimate:
     """What it would cost to ask the served teachers what is not answered yet; `snakemake estimate`."""
     input:
-        questions=lambda wildcards: [str(one.record) for one in finals.asked_items()],
-        asked=lambda wildcards: str(finals.listing("asked").record),
+        questions=inputs.asked_items,
+        asked=inputs.asked,
     log:
         "logs/estimate.log",
     conda:
         "../envs/pipeline.yaml"
     shell:
-        'python "$SELFREFINE/estimate.py" --asked {input.asked} | tee {log}'
+        'python "$SELFREFINE/study.py" estimate --asked {input.asked} | tee {log}'
 
 
 rule demonstrate:
@@ -89,11 +90,11 @@ rule demonstrate:
     conda:
         "../envs/pipeline.yaml"
     params:
-        recipe=recipe("demonstrate"),
+        settings=settings("demonstrate"),
         code=code("demonstrate"),
     shell:
         'python "$SELFREFINE/demonstrate.py"'
-        " --recipe {params.recipe:q}"
+        " --settings {params.settings:q}"
         " --answers {input.answers}"
         " --code {params.code:q}"
         " --record {output.record}"

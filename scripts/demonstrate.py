@@ -1,17 +1,18 @@
-"""Picks the teacher's answers that the student will learn from; says how many were dropped, and why."""
+"""Selects the teacher's answers that the student learns from; counts those dropped, by reason."""
 
 import argparse
 
-from selfrefine import cli
+from selfrefine.data.demonstrations import demonstrations
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.provenance import Run
-from selfrefine.teaching import Keeping, demonstrations
+from selfrefine.programs import cli
+from selfrefine.schema.stages import DemonstrateSettings
+from selfrefine.store.files import read_jsonl, write_jsonl
+from selfrefine.store.run import Run
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, Keeping)
+    cli.add_settings(parser, DemonstrateSettings)
     parser.add_argument("--answers", required=True, type=cli.file_of("teach"), help="the teacher's judged answers")
     cli.add_record(parser)
     return parser.parse_args()
@@ -25,10 +26,11 @@ def main() -> None:
 
 
 def demonstrate(args: argparse.Namespace, run: Run) -> None:
-    kept, counts = demonstrations(read_jsonl(args.answers), args.recipe)
+    kept, counts = demonstrations(read_jsonl(args.answers), args.settings)
     if not kept:
         raise UserError(
-            f"{args.answers}: none of {counts['answers']} answers is kept ({counts['dropped']}); read some of them, then correct "
+            f"{args.answers}: none of {counts['answers']} answers is kept ({counts['dropped']}); read some of them, "
+            "then correct "
             "the teacher's prompt or set `keep_wrong` in `demonstrations`"
         )
     write_jsonl(run.file, kept)

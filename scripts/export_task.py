@@ -1,15 +1,16 @@
-"""Writes a benchmark's test split as an lm-eval task that anyone can run with `lm_eval --include_path`."""
+"""Exports a benchmark's test split as an lm-eval task, to be run with `lm_eval --include_path`."""
 
 import argparse
 
-from selfrefine import cli
-from selfrefine.benchmarks import read_items
-from selfrefine.tasks import TaskRecipe, export_task
+from selfrefine.data.items import read_items
+from selfrefine.judging.lm_eval_task import export_task
+from selfrefine.programs import cli
+from selfrefine.schema.stages import ExportTaskSettings
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, TaskRecipe)
+    cli.add_settings(parser, ExportTaskSettings)
     parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the test items")
     cli.add_record(parser)
     return parser.parse_args()
@@ -19,7 +20,7 @@ def main() -> None:
     args = arguments()
     with cli.begin(__file__, args, [args.items]) as run:
         if not run.made:
-            run.record(export_task(read_items(args.items), args.recipe, run.folder))
+            run.record(export_task(read_items(args.items), args.settings, run.folder))
 
 
 if __name__ == "__main__":

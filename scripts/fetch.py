@@ -2,13 +2,14 @@
 
 import argparse
 
-from selfrefine import cli
-from selfrefine.sources import FetchRecipe, fetch
+from selfrefine.data.fetching import fetch
+from selfrefine.programs import cli
+from selfrefine.schema.stages import FetchSettings
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, FetchRecipe)
+    cli.add_settings(parser, FetchSettings)
     cli.add_source(parser)
     cli.add_record(parser)
     return parser.parse_args()

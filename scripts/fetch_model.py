@@ -8,16 +8,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from selfrefine import cli
+from selfrefine.data.fetching import fetch, fetch_model
 from selfrefine.errors import UserError
-from selfrefine.models import convert_gguf
-from selfrefine.provenance import HASHES, RECORD, Run
-from selfrefine.sources import FetchRecipe, Source, fetch, fetch_model
+from selfrefine.models.checkpoints import convert_gguf
+from selfrefine.programs import cli
+from selfrefine.schema.source import Source
+from selfrefine.schema.stages import FetchSettings
+from selfrefine.store.locations import HASHES, RECORD
+from selfrefine.store.run import Run
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, FetchRecipe)
+    cli.add_settings(parser, FetchSettings)
     cli.add_source(parser)
     cli.add_record(parser)
     return parser.parse_args()
@@ -31,6 +34,7 @@ def main() -> None:
 
 
 def make(source: Source, run: Run) -> None:
+    """Fetches the weights into the artifact's folder, and records them."""
     folder = run.folder
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
         complete = Path(scratch) / "complete"

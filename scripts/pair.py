@@ -1,22 +1,23 @@
-"""Makes preference pairs from sampled paths (and demonstrations, where the recipe draws on them)."""
+"""Makes preference pairs from sampled paths and, if the preference recipe asks, demonstrations."""
 
 import argparse
 
-from selfrefine import cli
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.preferences import PairRecipe, make_pairs
-from selfrefine.provenance import Run
+from selfrefine.programs import cli
+from selfrefine.schema.stages import PairSettings
+from selfrefine.store.files import read_jsonl, write_jsonl
+from selfrefine.store.run import Run
+from selfrefine.training.pairs import make_pairs
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, PairRecipe)
+    cli.add_settings(parser, PairSettings)
     parser.add_argument("--paths", required=True, type=cli.file_of("sample"), help="the sampled paths")
     parser.add_argument(
         "--demonstrations",
         type=cli.file_of("demonstrate"),
-        help="the teacher's demonstrations, for recipes that use them",
+        help="the teacher's demonstrations, for preference recipes that use them",
     )
     cli.add_record(parser)
     return parser.parse_args()
@@ -31,14 +32,16 @@ def main() -> None:
 
 
 def pair(args: argparse.Namespace, run: Run) -> None:
-    if args.recipe.preference.needs_teacher and args.demonstrations is None:
-        raise UserError("the recipe draws on a teacher's demonstrations; name them with --demonstrations")
+    if args.settings.preference.needs_teacher and args.demonstrations is None:
+        raise UserError("the preference recipe uses a teacher's demonstrations; name them with --demonstrations")
     demonstrations = read_jsonl(args.demonstrations) if args.demonstrations else []
-    pairs, counts = make_pairs(read_jsonl(args.paths), demonstrations, args.recipe)
+    pairs, counts = make_pairs(read_jsonl(args.paths), demonstrations, args.settings)
     if not counts["train"] or not counts["validation"]:
         print(
-            f"{args.paths}: {counts['train']} training and {counts['validation']} validation pairs from {counts['items']} items "
-            f"(dropped: {counts['dropped']}): the student will be left as it is; sample more paths per item or more items, "
+            f"{args.paths}: {counts['train']} training and {counts['validation']} validation pairs from "
+            f"{counts['items']} items "
+            f"(dropped: {counts['dropped']}): the student will be left as it is; sample more paths per item or more "
+            "items, "
             "or loosen the recipe",
             flush=True,
         )

@@ -1,7 +1,6 @@
 """Draws one of the study's figures, as SVG, PDF and PNG, at the size at which it is printed.
 
 accuracy      every checkpoint on every benchmark as a point with its interval; lines: the teachers
-matrix        the same as numbers; frames: what a checkpoint was trained on
 in-family     per benchmark the arms of each student, taught by in-family teachers (the paper's Figure 2)
 out-family    the same with out-family teachers beside them (Figure 3)
 low-resource  accuracy of one student over the share of the demonstrations (Figure 4)
@@ -13,89 +12,95 @@ training      loss of each training run by update, and the rewards' margin and a
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from pydantic import BaseModel, ConfigDict, Field
 
-from selfrefine import cli, curves, figures, overview
-from selfrefine.arms import read_table
-from selfrefine.files import whole_file
-from selfrefine.outputs import FIGURES, name_of
+from selfrefine.programs import cli
+from selfrefine.report.figures import style
+from selfrefine.report.figures.accuracy_points import draw_accuracy
+from selfrefine.report.figures.cost_bars import draw_cost
+from selfrefine.report.figures.family_bars import draw_families
+from selfrefine.report.figures.sampling_yields import draw_solving, draw_yields
+from selfrefine.report.figures.share_curves import draw_low_resource
+from selfrefine.report.figures.training_curves import Run, draw_training
+from selfrefine.report.selection import in_figure
+from selfrefine.report.study_tables import StudyTables
+from selfrefine.schema.stages import PlotSettings
+from selfrefine.store.files import whole_file
+from selfrefine.store.locations import FIGURE_FORMATS, table_file
+from selfrefine.study.checkpoint_names import trained_facts
+from selfrefine.study.figures_and_layouts import FIGURES, name_of
 
+Row = TypeVar("Row", bound=Mapping[str, object])
 # What makes a file the same at every drawing.
-FORMATS = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {}}
+OPTIONS = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {}}
 RESOLUTION = 200
 # Pixels along an edge: matplotlib draws no more than 2 ** 16.
 MOST = 60_000
 
 
-class PlotRecipe(BaseModel):
-    """What the plot stage reads."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    figure: str = Field(pattern=f"^({'|'.join(FIGURES)})$", description=f"One of {', '.join(FIGURES)}.")
-    student: str = Field("", description="Whose figure it is (low-resource, solving, yields).")
-    titles: dict[str, str] = Field({}, description="What the figure calls each benchmark.")
-
-
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, PlotRecipe)
+    cli.add_settings(parser, PlotSettings)
     cli.add_tables(parser)
     cli.add_index(parser, "training", required=False)
     cli.add_record(parser)
     return parser.parse_args()
 
 
-def draw(recipe: PlotRecipe, folder: Path | None, logs: dict[str, str]) -> plt.Figure:
-    """The figure that a recipe names."""
-    tables = [read_table(folder, name) for name in FIGURES[recipe.figure]]
-    match recipe.figure:
+def draw(settings: PlotSettings, tables: StudyTables) -> plt.Figure:
+    """The figure that the settings name, of the rows that it shows."""
+
+    def shown(rows: Sequence[Row], table: str) -> list[Row]:
+        return in_figure(settings.figure, settings.student, rows, table)
+
+    titles = settings.titles
+    match settings.figure:
         case "accuracy":
-            return overview.draw_accuracy(*tables, recipe.titles)
-        case "matrix":
-            return overview.draw_matrix(*tables, recipe.titles)
-        case "in-family":
-            return figures.draw_families(*tables, recipe.titles, ("in",), "accuracy")
-        case "out-family":
-            return figures.draw_families(*tables, recipe.titles, ("in", "out"), "accuracy")
+            return draw_accuracy(shown(tables.arms(), "arms"), titles)
+        case "in-family" | "out-family":
+            return draw_families(shown(tables.arms(), "arms"), titles, "accuracy")
         case "lengths":
-            return figures.draw_families(*tables, recipe.titles, ("in", "out"), "tokens")
+            return draw_families(shown(tables.lengths(), "lengths"), titles, "tokens")
         case "low-resource":
-            return figures.draw_low_resource(*tables, recipe.titles, recipe.student)
+            return draw_low_resource(shown(tables.arms(), "arms"), titles)
         case "solving":
-            return curves.draw_solving(*tables, recipe.titles, recipe.student)
+            return draw_solving(shown(tables.solving(), "solving"), titles)
         case "yields":
-            return curves.draw_yields(*tables, recipe.titles, recipe.student)
+            paths, pairs = shown(tables.paths(), "paths"), shown(tables.pairs(), "pairs")
+            return draw_yields(paths, pairs, shown(tables.solving(), "solving"), titles)
         case "cost":
-            return curves.draw_cost(*tables)
-        case "training":
-            return curves.draw_training(logs)
+            return draw_cost(shown(tables.costs(), "costs"))
+    raise ValueError(f"figure {settings.figure} is drawn from logs")
 
 
 def main() -> None:
     args = arguments()
-    needed = [args.tables / f"{name}.csv" for name in FIGURES[args.recipe.figure]]
-    logs: dict[str, str] = {}
-    if args.recipe.figure == "training":
+    settings: PlotSettings = args.settings
+    runs = []
+    if settings.figure == "training":
         logs = cli.read_index(args.index)["training"]
-        needed = [args.index, *map(Path, logs.values())]
-    with cli.begin(__file__, args, needed) as run:
+        runs = [Run(trained_facts(name), Path(log)) for name, log in logs.items()]
+        inputs = [args.index, *(run.log for run in runs)]
+    else:
+        inputs = [table_file(args.tables, name) for name in FIGURES[settings.figure]]
+    with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
-        plt.rcParams |= figures.STYLE
-        figure = draw(args.recipe, args.tables, logs)
+        plt.rcParams |= style.STYLE
+        figure = draw_training(runs, settings.titles) if runs else draw(settings, StudyTables(args.tables))
         resolution = min(RESOLUTION, MOST / max(figure.get_size_inches()))
-        name = name_of(args.recipe.figure, args.recipe.student)
-        paths = [run.folder / f"{name}.{suffix}" for suffix in FORMATS]
-        for path, (suffix, options) in zip(paths, FORMATS.items(), strict=True):
+        name = name_of(settings.figure, settings.student)
+        paths = [run.folder / f"{name}.{form}" for form in FIGURE_FORMATS]
+        for path, form in zip(paths, FIGURE_FORMATS, strict=True):
             with whole_file(path, "wb") as file:
-                figure.savefig(file, format=suffix, dpi=resolution, **options)
+                figure.savefig(file, format=form, dpi=resolution, **OPTIONS[form])
         run.record(paths)
 
 

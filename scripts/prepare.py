@@ -1,17 +1,20 @@
-"""Turns a benchmark's raw file into checked items of one split: unique, balanced, and disjoint from the test split.
+"""Turns a benchmark's raw file into the items of one split, checked for duplicates and balanced.
 
-The record has the counts of what was read, dropped and kept.
+A training split repeats nothing of the test split. The record counts what was read, dropped and kept.
 """
 
 import argparse
 
-from selfrefine import benchmarks, cli
-from selfrefine.files import write_jsonl
+from selfrefine.data.items import read_items
+from selfrefine.data.splits import prepare
+from selfrefine.programs import cli
+from selfrefine.schema.stages import PrepareSettings
+from selfrefine.store.files import write_jsonl
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, benchmarks.Recipe)
+    cli.add_settings(parser, PrepareSettings)
     parser.add_argument("--raw", required=True, type=cli.file_of("fetch"), help="the raw file")
     parser.add_argument(
         "--held-out", type=cli.file_of("prepare"), help="the test split, which a training split must not repeat"
@@ -25,8 +28,8 @@ def main() -> None:
     inputs = [args.raw, *([args.held_out] if args.held_out else [])]
     with cli.begin(__file__, args, inputs) as run:
         if not run.made:
-            held_out = list(benchmarks.read_items(args.held_out).values()) if args.held_out else []
-            items, counts = benchmarks.prepare(args.raw, args.recipe, held_out)
+            held_out = list(read_items(args.held_out).values()) if args.held_out else []
+            items, counts = prepare(args.raw, args.settings, held_out)
             write_jsonl(run.file, items)
             run.record([run.file], **counts)
 

@@ -1,71 +1,69 @@
-"""Draws a checkpoint's own answers to the training items, with and without a chain of thought, and judges them.
+"""Samples a checkpoint's paths for the training items and judges them.
 
-Goes on where an interrupted run stopped. With the checkpoint loaded, evaluates it on the tasks of --also that nobody else does.
+Some are sampled with a chain of thought, some without. Resumes an interrupted run. With the checkpoint loaded,
+evaluates it on the tasks of --also as well.
 """
 
 import argparse
 
-from selfrefine import cli
-from selfrefine.along import take_along
-from selfrefine.benchmarks import read_items, subset
-from selfrefine.engines import Request, complete
+from selfrefine.data.items import read_items, subset
+from selfrefine.engines.interface import Request, complete
+from selfrefine.engines.item_requests import requests_for
 from selfrefine.errors import UserError
-from selfrefine.files import write_jsonl
-from selfrefine.loading import Loaded, add_loading
-from selfrefine.paths import count, requests_for, to_rows
-from selfrefine.provenance import Run
-from selfrefine.sampling import SampleRecipe
+from selfrefine.judging.sampled_paths import count, to_rows
+from selfrefine.programs import cli
+from selfrefine.programs.further_evaluations import evaluate_further
+from selfrefine.programs.loaded_checkpoint import LoadedCheckpoint, add_checkpoint
+from selfrefine.schema.rows import Item
+from selfrefine.schema.stages import SampleSettings
+from selfrefine.store.files import write_jsonl
+from selfrefine.store.run import Run
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_recipe(parser, SampleRecipe)
+    cli.add_settings(parser, SampleSettings)
     parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the training items")
-    add_loading(parser)
+    add_checkpoint(parser)
     cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    loaded = Loaded(args, args.recipe)
-    with cli.begin(__file__, args, [args.items], args.recipe.seed, checkpoint=args.checkpoint) as run:
+    loaded = LoadedCheckpoint(args, args.settings)
+    with cli.begin(__file__, args, [args.items], args.settings.seed, checkpoint=args.checkpoint) as run:
         if not run.made:
             sample(args, loaded, run)
     if loaded.is_loaded:
-        take_along(args, loaded)
+        evaluate_further(args, loaded)
 
 
-def sample(args: argparse.Namespace, loaded: Loaded, run: Run) -> None:
-    recipe = args.recipe
+def sample(args: argparse.Namespace, loaded: LoadedCheckpoint, run: Run) -> None:
+    settings = args.settings
     items = read_items(args.items)
-    chosen = subset(list(items), recipe.share, recipe.seed)
+    chosen = subset(list(items), settings.share, settings.seed)
     items = {item_id: item for item_id, item in items.items() if item_id in chosen}
-    sampling = recipe.sampling
+    sampling = settings.sampling
 
-    def ask(items: dict[str, dict], style: str, samples: int) -> list[Request]:
+    def ask(items: dict[str, Item], style: str, samples: int) -> list[Request]:
         return requests_for(
-            items,
-            recipe.prompt,
-            style,
-            samples,
-            sampling.generation,
-            recipe.seed,
+            *(items, settings.prompt, style, samples, sampling.generation, settings.seed),
             request=sampling.hint if style == "rationale" else "",
-            system=recipe.system,
+            system=settings.system,
         )
 
     requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]
     if not requests:
         raise UserError("nothing to sample: `sampling.cot` and `sampling.plain` are both 0")
     engine = loaded.engine
-    # What may be asked later is looked at now: too long a prompt shall not end the stage after hours of work.
+    # Rationales may be asked for later; a prompt that is too long should end the stage now, not after hours of work.
     engine.read(ask(items, "rationale", sampling.rationales))
-    rows = to_rows(requests, complete(engine, requests, run.file, "sample paths"), items, recipe.extractor)
+    rows = to_rows(requests, complete(engine, requests, run.file, "sample paths"), items, settings.extractor)
     solved = {row["item"] for row in rows if row["style"] == "cot" and row["correct"]}
     unsolved = {item_id: item for item_id, item in items.items() if item_id not in solved}
     if hinted := ask(unsolved, "rationale", sampling.rationales):
-        rows += to_rows(hinted, complete(engine, hinted, run.file, "sample rationales"), items, recipe.extractor)
+        rows += to_rows(hinted, complete(engine, hinted, run.file, "sample rationales"), items, settings.extractor)
     rows.sort(key=lambda row: row["id"])
     write_jsonl(run.file, rows)
     made = sum(row["tokens"] for row in rows)

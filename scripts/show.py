@@ -1,4 +1,4 @@
-"""Lays a study's results out under their names, as links into the store; other links of the folder are taken away.
+"""Shows a study's results under clean names, as links into the store; removes other links there.
 
 The folder is that of the marker's: `results/STUDY` for `results/STUDY/.shown/MARKER`. The marker is written last, and
 one process lays out at a time: one that outlived its killed driver may still be at it.
@@ -8,10 +8,11 @@ import argparse
 import os
 from pathlib import Path
 
-from selfrefine import cli
-from selfrefine.files import held, whole_file
-from selfrefine.provenance import checked, read_record
-from selfrefine.store import named
+from selfrefine.programs import cli
+from selfrefine.store.files import whole_file
+from selfrefine.store.locations import folder_of_marker, result_name
+from selfrefine.store.locks import held
+from selfrefine.store.provenance import checked, read_record
 
 
 def arguments() -> argparse.Namespace:
@@ -42,17 +43,19 @@ def lay_out(folder: Path, files: dict[str, Path]) -> None:
 
 def main() -> None:
     args = arguments()
-    markers = args.shown.parent
-    with held(markers.parent / ".lock"):
+    markers, folder = args.shown.parent, folder_of_marker(args.shown)
+    with held(folder / ".lock"):
         markers.mkdir(parents=True, exist_ok=True)
         # From now on nothing is shown for certain, until it is.
         for path in markers.iterdir():
             path.unlink()
         records = [read_record(path) for path in args.records]
-        files = {named(record.stage, Path(name).name): Path(name) for record in records for name in record.outputs}
+        files = {
+            result_name(record.stage, Path(name).name): Path(name) for record in records for name in record.outputs
+        }
         for file in files.values():
             checked(file)
-        lay_out(markers.parent, files)
+        lay_out(folder, files)
         with whole_file(args.shown) as file:
             file.writelines(f"{path}\n" for path in args.records)
 

@@ -1,174 +1,286 @@
-"""Says what lies in a study's store and why, and keeps the store in order.
+"""Plan a study, explain and check its results, and keep its store in order.
 
-  study.py why results/quickstart/summary.md        what differs from what is there: which setting, function or input
-  study.py why results/store/refine/…               the same of an artifact, or of all of some names
-  study.py trace results/quickstart/tables/accuracy.csv arm=refine evaluation=boxes
-                                                    the rows with these values, and every file behind them
-  study.py trace results/quickstart/figures/accuracy.svg arm=refine     a bar, through the table it was drawn from
-  study.py trace results/quickstart/claims.md claim=2 verdict=supported comparisons behind a verdict
-  study.py trace --all                              every record and link; counts and faults
-  study.py verify                                   every file of the store against its record
-  study.py verify --set-aside                       moves damaged artifacts out of the way, to results/set-aside
-  study.py prune                                    what the study does not need, with sizes
-  study.py prune --configfile a.yaml --configfile b.yaml     what neither of two studies needs
-  study.py prune --yes                              deletes that
-  study.py adopt tables --because "a helper has moved"   the code of a stage is still its version
-  study.py adopt tables --because "…" --new         the code of a stage is a new version
+Run it where `snakemake` is run, with the same --configfile. `study.py COMMAND --help` has more about each command.
 
-Run it where `snakemake` is run, with the same --configfile.
+plan
+why results/quickstart/summary.md
 """
 
 import argparse
-import contextlib
+import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from selfrefine import cli
 from selfrefine.errors import UserError
+from selfrefine.programs import cli
+from selfrefine.programs.subcommands import (
+    add_commands,
+    add_configuration,
+    configuration,
+    configuration_last,
+    configurations,
+    program,
+)
+
+RESULTS = "where the results are now (default: results); `results/X` in a record is DIR/X"
+
+# One function adds the arguments of each command; its docstring is the command's help, with examples. What a command
+# needs is imported when it runs: `trace` works where neither torch nor YAML is installed.
 
 
-def arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    why = commands.add_parser("why", help="say what differs between an artifact and the nearest that is there")
-    why.add_argument(
-        "target", nargs="?", help="a file of the results, or an artifact's folder (default: the whole study)"
-    )
-    add_configuration(why)
-    tracing = commands.add_parser("trace", help="follow a result to everything behind it, every hash checked")
-    tracing.add_argument("artifact", nargs="?", help="a file of the results")
-    tracing.add_argument("wanted", nargs="*", metavar="KEY=VALUE", help="columns and values of the rows to trace")
-    tracing.add_argument("--all", action="store_true", help="check the whole results")
-    add_results(tracing)
-    verify = commands.add_parser("verify", help="check every file of the store against its record")
-    verify.add_argument("--set-aside", action="store_true", help="move what is damaged to results/set-aside")
-    add_results(verify)
-    prune = commands.add_parser("prune", help="list what none of the configurations needs")
-    prune.add_argument("--yes", action="store_true", help="delete it")
-    prune.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        action="append",
-        help="as for snakemake; once more for each further study whose artifacts are kept",
-    )
-    adopting = commands.add_parser("adopt", help="put the code of a stage on record as its version")
-    adopting.add_argument("stage", help="the stage, such as tables")
-    adopting.add_argument("--because", required=True, metavar="REASON", help="why the results are the same, or not")
-    adopting.add_argument("--new", action="store_true", help="as a new version: its artifacts are made again")
-    return parser.parse_args()
+def plan(command: argparse.ArgumentParser) -> None:
+    """Count the jobs that snakemake would run, and estimate their GPU hours, tokens and disk.
+
+    plan
+    plan --configfile config/paper.yaml --assume config/assumptions.yaml
+    """
+    add_configuration(command)
+    assume = "your own figures, in files with some of the keys of config/assumptions.yaml"
+    command.add_argument("--assume", type=Path, nargs="+", default=[], metavar="FILE", help=assume)
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.study.job_table import plan_of
+
+        print(plan_of(configuration(args), args.assume))
+
+    command.set_defaults(run=run)
 
 
-def add_configuration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="as for snakemake")
+def why(command: argparse.ArgumentParser) -> None:
+    """Say which artifacts would be made, and which setting, function or input differs from those that are there.
+
+    why
+    why --configfile config/config.yaml results/quickstart/summary.md
+    """
+    add_configuration(command)
+    target = "a file of the results, or an artifact's folder (default: the whole study)"
+    command.add_argument("target", nargs="?", help=target)
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.audit.why import why
+        from selfrefine.study.open_study import open_study
+
+        print("\n".join(why(open_study(configuration(args)), args.target)))
+
+    command.set_defaults(run=run)
 
 
-def add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="where the results lie now (default: results); `results/X` in a record is DIR/X",
-        metavar="DIR",
-    )
+def trace(command: argparse.ArgumentParser) -> None:
+    """Follow a result to every file and job behind it, and check every link on the way.
+
+    trace results/quickstart/tables/accuracy.csv arm=refine
+    trace results/quickstart/figures/accuracy.svg arm=baseline
+    trace results/quickstart/claims.md claim=2
+    trace --all
+    """
+    command.add_argument("artifact", nargs="?", help="a file of the results")
+    command.add_argument("wanted", nargs="*", metavar="COLUMN=VALUE", help="the rows to trace")
+    command.add_argument("--all", action="store_true", help="check all results")
+    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help=RESULTS)
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.audit.trace import print_trace
+
+        if args.all == (args.artifact is not None):
+            raise UserError("name an artifact, or --all")
+        sys.exit(0 if print_trace(args.results, args.artifact, args.wanted) else 1)
+
+    command.set_defaults(run=run)
 
 
-def explain(args: argparse.Namespace) -> None:
-    from selfrefine.explaining import why
-    from selfrefine.opening import open_study
+def verify(command: argparse.ArgumentParser) -> None:
+    """Check every file of the store against its record.
 
-    print("\n".join(why(open_study(args.configfile), args.target)))
+    verify
+    verify --set-aside
+    """
+    command.add_argument("--set-aside", action="store_true", help="move damaged artifacts to results/set-aside")
+    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help=RESULTS)
 
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.audit.upkeep import verify
 
-def selection(texts: list[str]) -> dict[str, str]:
-    """KEY=VALUE pairs, by key."""
-    wanted = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals) or key in wanted:
-            raise UserError(f"{text}: expected KEY=VALUE, each key once")
-        wanted[key] = value
-    return wanted
+        verify(args.results, args.set_aside)
 
-
-def follow(args: argparse.Namespace) -> None:
-    from selfrefine.lineage import check_all, trace
-    from selfrefine.links import Results
-
-    if args.all == (args.artifact is not None):
-        raise UserError("name an artifact, or --all")
-    results = Results(args.results)
-    if args.all:
-        check_all(results)
-    else:
-        print("\n".join(trace(results, args.artifact, selection(args.wanted))))
-    if results.outside and args.all:
-        print(f"{len(results.outside)} files outside the results, not here: not checked")
-    if results.others and args.all:
-        print(
-            f"{len(results.others)} files outside the results, others now than older artifacts were made of: not checked"
-        )
-    verdict = f"{len(results.faults)} broken" if results.faults else "every link holds"
-    print(f"{results.checked()}: {verdict}", flush=True)
-    for fault in results.faults:
-        print(f"broken: {fault}", file=sys.stderr)
-    sys.exit(1 if results.faults else 0)
+    command.set_defaults(run=run)
 
 
-def verify(args: argparse.Namespace) -> None:
-    from selfrefine.upkeep import alone, damaged, set_aside
+def prune(command: argparse.ArgumentParser) -> None:
+    """List what the store holds and no study needs, with sizes; with --yes, delete it.
 
-    with alone(args.results) if args.set_aside else contextlib.nullcontext():
-        found = damaged(args.results)
-        for record, reasons in found.items():
-            print(f"{record.parent}: {'; '.join(reasons)}")
-        for record in found if args.set_aside else ():
-            print(f"{record.parent} → {set_aside(args.results, record)}")
-    if not found:
-        print("every artifact is what its record says")
-    elif args.set_aside:
-        print(
-            f"{len(found)} artifacts set aside. `snakemake` makes again what the study lacks without them; what its finished "
-            f"artifacts were made of it makes by name: `snakemake {next(iter(found))}`"
-        )
-    else:
-        sys.exit(f"error: {len(found)} artifacts are not what their records say; --set-aside moves them out of the way")
+    prune
+    prune --configfile config/config.yaml --configfile config/paper.yaml
+    """
+    add_configuration(command, "; once more for each further study whose artifacts are kept")
+    command.add_argument("--yes", action="store_true", help="delete what is listed")
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.audit.upkeep import prune
+        from selfrefine.study.open_study import open_study
+
+        prune([open_study(paths) for paths in configurations(args)], args.yes)
+
+    command.set_defaults(run=run)
 
 
-def prune(args: argparse.Namespace) -> None:
-    from selfrefine.opening import open_study
-    from selfrefine.upkeep import alone, remove, unneeded
+def adopt(command: argparse.ArgumentParser) -> None:
+    """List the present code of a stage under its version, so that what earlier code made stays valid.
 
-    studies = [open_study(paths) for paths in args.configfile or [[]]]
-    with alone(Path("results")) if args.yes else contextlib.nullcontext():
-        found = unneeded(studies)
-        for folder, size in found.items():
-            print(f"{size / 1e6:12,.1f} MB  {folder}")
-        if args.yes:
-            remove(found)
-    total = f"{len(found)} folders, {sum(found.values()) / 1e6:,.1f} MB"
-    missing = sum(len(study.missing()) for study in studies)
-    if missing and not args.yes:
-        print(f"{missing} artifacts that are needed are not there: `study.py why` says how they differ from what is")
-    print(f"{total}: deleted" if args.yes else f"{total}, not needed" + ("; --yes deletes them" if found else ""))
+    adopt tables --because "a helper was renamed"
+    adopt tables --because "ties count half" --new
+    """
+    command.add_argument("stage", help="the stage, such as tables")
+    command.add_argument("--because", required=True, metavar="REASON", help="why the results are the same, or not")
+    command.add_argument("--new", action="store_true", help="as a new version: the stage's artifacts are made again")
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.store.versions import adopt
+
+        version = adopt(args.stage, args.because, Path(__file__).resolve().parent, args.new)
+        print(f"{args.stage}: version {version.version}, {len(version.fingerprints)} fingerprints")
+
+    command.set_defaults(run=run)
 
 
-def put_on_record(args: argparse.Namespace) -> None:
-    from selfrefine.versions import adopt
+def crate(command: argparse.ArgumentParser) -> None:
+    """Describe a study as a Workflow Run RO-Crate, in a file beside the workflow or with all files in an archive.
 
-    folder = Path(__file__).resolve().parent
-    version = adopt(args.stage, args.because, folder, args.new)
-    print(f"{args.stage}: version {version.version}, {len(version.fingerprints)} fingerprints")
+    crate --license CC-BY-4.0 --author "Ada Example <https://orcid.org/0000-0002-1825-0097>"
+    crate --license CC-BY-4.0 --archive study.zip --without-weights
+    """
+    command.add_argument("--license", required=True, metavar="SPDX", help="the crate's licence, such as CC-BY-4.0")
+    title = "the crate's title (default: %(default)s)"
+    command.add_argument("--name", default="Self-Refine Instruction-Tuning", help=title)
+    command.add_argument("--description", help="what the study is (default: the number of its jobs and files)")
+    author = 'who the crate is by, as "Ada Example" or "Ada Example <https://orcid.org/…>"; may be repeated'
+    command.add_argument("--author", action="append", default=[], metavar="PERSON", help=author)
+    command.add_argument("--archive", type=Path, help="a zip to write, instead of ro-crate-metadata.json alone")
+    weights = "leave *.safetensors out of the archive: they are listed by size and sha256"
+    command.add_argument("--without-weights", action="store_true", help=weights)
+    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.audit.crate import Description, read_author, read_licence, write_crate
+
+        authors = [read_author(text) for text in args.author]
+        description = Description(args.name, read_licence(args.license), authors, args.description)
+        print(write_crate(args.results, description, args.archive, args.without_weights))
+
+    command.set_defaults(run=run)
+
+
+def record(command: argparse.ArgumentParser) -> None:
+    """Keep a teacher's completions in a file, for engine `recorded` to replay instead of generating or paying again.
+
+    record --teacher gpt-3.5 --answers results/store/teach/gpt-3.5/*/*/record.json --output gpt-3.5.jsonl
+    """
+    command.add_argument("--teacher", required=True, help="the teacher's name")
+    answers = "outputs of the stage teach, by their records, or the files beside these"
+    command.add_argument("--answers", required=True, nargs="+", type=cli.file_of("teach"), help=answers)
+    model = "the record of the weights that answered (engines transformers and vllm)"
+    command.add_argument("--model", type=Path, metavar="RECORD", help=model)
+    command.add_argument("--output", required=True, type=Path, help="the recording to write")
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.engines.recording import write_recording
+
+        print(write_recording(args.answers, args.teacher, args.model, args.output))
+
+    command.set_defaults(run=run)
+
+
+def batch(command: argparse.ArgumentParser) -> None:
+    """Ask a served teacher through files of the OpenAI Batch API, at its lower price and pace.
+
+    batch export --teacher gpt-3.5 --configfile config/paper.yaml --output batch.jsonl
+    batch import --teacher gpt-3.5 --configfile config/paper.yaml batch_output.jsonl
+    """
+    add_commands(command, (export, import_), "export|import")
+
+
+def export(command: argparse.ArgumentParser) -> None:
+    """Write the requests that are not answered yet as batch input.
+
+    batch export --teacher gpt-3.5 --configfile config/paper.yaml --output batch.jsonl
+    """
+    command.add_argument("--teacher", required=True, help="the teacher's name in the study")
+    add_asked(command)
+    command.add_argument("--output", required=True, type=Path, help="the batch input, JSON Lines")
+    command.add_argument("--url", default="/v1/chat/completions", help="the path that each line names")
+    limits, limit = ("max_completion_tokens", "max_tokens"), "what the server calls the limit on a completion's tokens"
+    command.add_argument("--limit-field", default=limits[0], choices=limits, help=f"{limit} (default: %(default)s)")
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.engines.openai.batch import asked_of, export
+
+        export(asked_of(read_asked(args), args.teacher), args.output, args.url, args.limit_field)
+
+    command.set_defaults(run=run)
+
+
+def import_(command: argparse.ArgumentParser) -> None:
+    """Take a batch's answers into the teacher's store, where the study finds them.
+
+    batch import --teacher gpt-3.5 --configfile config/paper.yaml batch_output.jsonl
+    """
+    command.add_argument("files", nargs="+", type=Path, help="the batch's output and error files")
+    command.add_argument("--teacher", required=True, help="the teacher's name in the study")
+    add_asked(command)
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.engines.openai.batch import asked_of, import_answers
+
+        import_answers(asked_of(read_asked(args), args.teacher), args.files)
+
+    command.set_defaults(run=run)
+
+
+def estimate(command: argparse.ArgumentParser) -> None:
+    """Estimate the cost of asking served teachers what their stores do not answer; asks nothing.
+
+    estimate --configfile config/paper.yaml
+    """
+    add_asked(command)
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.engines.openai.cost_estimate import lines
+
+        found = [line for one in read_asked(args) for line in lines(one)]
+        print("\n".join(found) or "no teacher of the study is served")
+
+    command.set_defaults(run=run)
+
+
+def add_asked(command: argparse.ArgumentParser) -> None:
+    """Adds what says what a study asks of served teachers: its configuration, or the listing made from it."""
+    add_configuration(command)
+    listing = "the listing that `snakemake estimate` makes, or its record, in place of the configuration"
+    command.add_argument("--asked", type=Path, metavar="FILE", help=listing)
+
+
+def read_asked(args: argparse.Namespace) -> Any:
+    """What a study asks of served teachers."""
+    from selfrefine.engines.openai import cost_estimate
+    from selfrefine.study.open_study import open_study
+
+    if args.asked:
+        return cost_estimate.read_asked(cost_estimate.asked_file(args.asked))
+    return cost_estimate.asked_in(json.loads(open_study(configuration(args)).listings.text("asked")))
+
+
+def build() -> argparse.ArgumentParser:
+    """The program's arguments, those of every command among them."""
+    return program(__doc__, (plan, why, trace, verify, prune, adopt, crate, record, batch, estimate))
 
 
 def main() -> None:
-    args = arguments()
-    run = {"why": explain, "trace": follow, "verify": verify, "prune": prune, "adopt": put_on_record}
-    run[args.command](args)
+    args = build().parse_args(configuration_last(sys.argv[1:]))
+    args.run(args)
 
 
 if __name__ == "__main__":
-    # A reader that has seen enough (`| head`) ends the program without a word.
+    # A reader that has seen enough (`| head`) ends the program without a message.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     cli.run(main)

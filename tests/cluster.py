@@ -3,9 +3,9 @@
     python tests/cluster.py start       installs what is missing, starts it and says how to stop it
     python tests/cluster.py stop FOLDER
 
-Needs root on a Debian machine. No systemd, no cgroups, no accounting database: jobs are watched with squeue. A GPU is a device
-file that jobs are given in CUDA_VISIBLE_DEVICES; nothing answers behind it. While it runs, /etc/slurm/slurm.conf is a link to
-its configuration, since jobs drop SLURM_CONF from their environment.
+Needs root on a Debian machine. No systemd, no cgroups, no accounting database: jobs are watched with squeue. A GPU is
+a device file that jobs are given in CUDA_VISIBLE_DEVICES; nothing answers behind it. While it runs,
+/etc/slurm/slurm.conf is a link to its configuration, since jobs drop SLURM_CONF from their environment.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 SwitchType=switch/none
-# Memory is looked at each second, and a job that takes more than it asked for is ended.
+# Memory is checked each second, and a job that takes more than it asked for is ended.
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill

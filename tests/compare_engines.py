@@ -1,9 +1,9 @@
-"""Asks both local engines the same, with a real model, and writes what each answered, token by token, as JSON.
+"""Asks engines transformers and vllm the same with a real model; writes their tokens as JSON.
 
     python tests/compare_engines.py RECORD DTYPE QUESTIONS SEEDED OUTPUT
 
-runs with an interpreter that has vLLM. RECORD is a checkpoint's record, QUESTIONS a JSON file with a list of texts, SEEDED the
-number of samples of SHORT that vLLM draws a single token of.
+runs with an interpreter that has vLLM. RECORD is a checkpoint's record, QUESTIONS a JSON file with a list of questions,
+SEEDED the number of samples of SHORT that vLLM draws a single token of.
 """
 
 import dataclasses
@@ -16,9 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from selfrefine.engines import Generation, Request, seed_for
-from selfrefine.engines.weights import Answering, open_checkpoint_engine
-from selfrefine.models import load_checkpoint, settle_torch
+from selfrefine.engines.checkpoint_engines import open_checkpoint_engine
+from selfrefine.engines.interface import Request, seed_for
+from selfrefine.models.checkpoints import load_checkpoint, prepare_torch
+from selfrefine.schema.generation import Answering, Generation
 
 MEMORY = 0.25
 SHORT = "How many are 2 and 3?"
@@ -30,7 +31,7 @@ def request(name: str, text: str, generation: Generation, sample: int = 0) -> Re
 
 
 def answers(engine, requests: list[Request]) -> dict[str, dict]:
-    """{ids, and the completion's fields} by request id; what `finish` is handed is what the model made."""
+    """{ids, and the completion's fields} by request id; `finish` is called with the ids that the model generated."""
     made = []
     finish = engine.finish
 
@@ -49,7 +50,7 @@ def answers(engine, requests: list[Request]) -> dict[str, dict]:
 
 @torch.inference_mode()
 def first_difference(model, prompt: list[int], one: list[int], other: list[int]) -> dict | None:
-    """Where two answers part, and by how many logits each one's token there lies behind the likeliest."""
+    """Where two answers diverge, and by how many logits each one's token there is below the likeliest."""
     place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
     if place is None:
         return None
@@ -60,7 +61,7 @@ def first_difference(model, prompt: list[int], one: list[int], other: list[int])
 @torch.inference_mode()
 def main() -> None:
     record, dtype, questions, seeded, output = sys.argv[1:]
-    settle_torch(1, "vllm")
+    prepare_torch(1, "vllm")
     texts = json.loads(Path(questions).read_text())
     greedy = [request(f"q{i}", text, Generation(max_tokens=TOKENS)) for i, text in enumerate(texts)]
     hot = Generation(max_tokens=16, temperature=0.8, top_p=0.95)

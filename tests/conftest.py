@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def tiny_records() -> list[dict]:
-    """Questions of two options whose right one is named in the question."""
+    """Questions of two options whose correct one is named in the question."""
     records = []
     for i, first in enumerate(COLOURS):
         for j, second in enumerate(COLOURS):
@@ -59,7 +59,7 @@ def tiny_records() -> list[dict]:
 
 
 def build_tiny_model(folder: Path, **shape: int) -> None:
-    """A Llama of about 100,000 random weights, or of another `shape`, and a byte-level tokenizer fitted to the tiny study's texts."""
+    """A Llama of about 100,000 random weights, or of another `shape`; a byte-level tokenizer for the tiny study."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -108,8 +108,8 @@ def build_tiny_model(folder: Path, **shape: int) -> None:
 
 
 def made_once(tmp_path_factory, name: str, make) -> Path:
-    """The folder that `make` fills; of tests that run side by side (pytest-xdist), the first to need it fills it for all."""
-    from selfrefine.files import held
+    """The folder that `make` fills: of tests that run side by side (xdist), the first to need it fills it for all."""
+    from selfrefine.store.locks import held
 
     place = tmp_path_factory.getbasetemp()
     folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / name
@@ -136,7 +136,9 @@ def tiny_model(tmp_path_factory, pytestconfig) -> Path:
 
 def record_model(folder: Path, **more) -> Path:
     """Writes the record of a model, or with `model` and a stage of a checkpoint, that a test has made; returns it."""
-    from selfrefine.provenance import HASHES, RECORD, Record, state_of
+    from selfrefine.schema.record import Record
+    from selfrefine.store.locations import HASHES, RECORD
+    from selfrefine.store.provenance import state_of
 
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (RECORD, HASHES))
     record = Record(
@@ -144,7 +146,7 @@ def record_model(folder: Path, **more) -> Path:
             "stage": "fetch_model",
             "inputs": {},
             "outputs": {str(path): state_of(path) for path in files},
-            "recipe": {},
+            "settings": {},
             "seed": None,
             "code": "0" * 16,
             "version": "version 1",
@@ -262,13 +264,13 @@ def tiny_config(model: Path, raw: Path, recording: Path) -> dict:
 
 
 def write_recording(config: dict, raw: Path, target: Path) -> None:
-    """What a teacher that is right four times in five would answer to every item of the tiny benchmarks."""
-    from selfrefine.benchmarks import to_item
-    from selfrefine.engines import Generation
-    from selfrefine.files import read_jsonl, write_jsonl
-    from selfrefine.paths import requests_for
-    from selfrefine.prompts import Prompt
-    from selfrefine.study import Study
+    """What a teacher that is correct four times in five would answer to every item of the tiny benchmarks."""
+    from selfrefine.data.mapping import to_item
+    from selfrefine.engines.item_requests import requests_for
+    from selfrefine.schema.generation import Generation
+    from selfrefine.schema.prompt import Prompt
+    from selfrefine.store.files import read_jsonl, write_jsonl
+    from selfrefine.study.design import Study
 
     (target).write_text("")
     mapping = Study.read(config).benchmarks["boxes"]
@@ -295,7 +297,7 @@ def make_workflow(folder: Path) -> None:
 
 
 def make_study(folder: Path, model: Path) -> tuple[Path, dict]:
-    """A copy of the workflow in `folder` with the tiny study as its configuration; (configuration file, configuration)."""
+    """A copy of the workflow in `folder` with the tiny study; (configuration file, configuration)."""
     make_workflow(folder)
     raw, recording = folder / "boxes.jsonl", folder / "oracle.jsonl"
     raw.write_text("".join(json.dumps(record) + "\n" for record in tiny_records()))
@@ -319,8 +321,8 @@ def artifact(folder: Path, place: str) -> Path:
 
 
 def target(folder: Path, place: str) -> str:
-    """The record of the artifact at `STAGE/NAMES`, made or not, that the configuration of the tiny study in a folder asks for."""
-    from selfrefine.opening import open_study
+    """The record of the artifact at `STAGE/NAMES`, made or not, that the tiny study in a folder asks for."""
+    from selfrefine.study.open_study import open_study
 
     with contextlib.chdir(folder):
         (found,) = {
@@ -333,11 +335,11 @@ def target(folder: Path, place: str) -> str:
 
 # What tells of the time that jobs took, or is drawn from it.
 TIMED = (
-    *("stages.csv", "costs.csv", "summary.md"),
+    *("stages.csv", "costs.csv", "summary.md", "details.md", "index.html"),
     *(f"cost.{end}" for end in ("svg", "pdf", "png", "csv", "md", "tex")),
 )
 # What of a record tells neither of a moment nor of what else was in the store then.
-LASTING = ("stage", "recipe", "seed", "code", "version", "command", "model", "packages", "machine")
+LASTING = ("stage", "settings", "seed", "code", "version", "command", "model", "packages", "machine")
 
 
 def contents(folder: Path) -> dict[str, bytes | dict]:
@@ -391,7 +393,7 @@ def planned_rules(outcome: subprocess.CompletedProcess) -> dict[str, int]:
 
 
 def loads(folder: Path) -> dict[str, int]:
-    """How often the jobs that generate have loaded weights, by `STAGE/NAMES`, as their last logs tell; the others are left out."""
+    """How often jobs that generate have loaded weights, by `STAGE/NAMES`, by their last logs; others are left out."""
     found = {}
     for stage in ("sample", "evaluate"):
         for log in folder.glob(f"logs/{stage}/**/*.log"):

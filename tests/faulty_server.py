@@ -1,7 +1,7 @@
 """A chat-completions server on loopback that fails in every way that servers and networks do, and keeps count.
 
-It knows what it charged for: `answered` counts, by question, answers sent whole; `lost` those that it made and that did not
-arrive whole. A connection serves one request.
+It knows what it charged for: `answered` counts, by question, answers sent whole; `lost` those that it made and that did
+not arrive whole. A connection serves one request.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from collections.abc import Callable
 # What may happen to a request instead of an answer: without charge, or with one.
 FREE = ("429 seconds", "429 date", "500", "503 later", "echo of the key", "too many")
 CHARGED = ("hang", "cut JSON", "dropped", "reset", "HTML", "no choices")
-# Answers that are right but unlike others.
+# Answers that are correct but unlike others.
 ODD = ("repeated", "no usage", "parts", "empty", "null", "tool_calls", "content_filter", "plain type", "reasoning")
 
 
 def answer_to(question: str) -> str:
-    """The text that answers a question: right to it alone."""
+    """The answer to a question, and to no other one."""
     return f"It is {hashlib.sha256(question.encode()).hexdigest()[:12]}. The answer is {'AB'[len(question) % 2]}."
 
 
 class FaultyServer:
-    """`plan(question, attempt)` names what happens to an attempt (from 1): one of the above, or "" for a plain answer."""
+    """`plan(question, attempt)` names the event of an attempt (from 1): one of the above, or "" for a plain answer."""
 
     def __init__(
         self, plan: Callable[[str, int], str] = lambda question, attempt: "", delay: float = 0.0, text=answer_to
@@ -193,8 +193,10 @@ class FaultyServer:
 
 
 def mixed(seed: int, share: float, every: int = 0) -> Callable[[str, int], str]:
-    """A plan: a share of all attempts fail in all ways, as many are answered oddly; `every` so many attempts, all are told 429
-    for 0.3 s."""
+    """A plan: a share of all attempts fail in all ways, as many get odd answers.
+
+    After each `every` attempts, all get status 429 for 0.3 s.
+    """
     counted = {"attempts": 0, "until": 0.0, "kind": 0}
     failing = [name for name in (*FREE, *CHARGED) if not name.startswith("429")]
     odd = [name for name in ODD if name not in ("empty", "null", "tool_calls", "content_filter")]

@@ -1,4 +1,4 @@
-"""Programs run time and again in forks of one process that has loaded their libraries once: that takes longer than they do.
+"""Programs run time and again in forks of one process that has loaded their libraries, which takes longest, once.
 
 Each is a process of its own still, runs from its first line, and reads this repository's code anew.
 """
@@ -43,7 +43,7 @@ class Forks:
 
 def serve(modules: list[str]) -> None:
     """Runs what is asked for on standard input, a line each; answers with the exit status."""
-    # As the stages do before they load it (selfrefine/models.py).
+    # As the stages do before they load it (selfrefine/models/checkpoints.py).
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     for name in modules:
         importlib.import_module(name)

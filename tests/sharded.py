@@ -1,6 +1,6 @@
-"""Runs a training program as one of several processes that share out its weights (FSDP), on a CPU.
+"""Runs a training program as one of several processes that shard its weights (FSDP), on a CPU.
 
-Accelerate shares weights out among GPUs alone; here it is told that processes which speak through gloo have some. Usage, after
+Accelerate shards weights among GPUs alone; here it is told that processes that use gloo have some. Usage, after
 `accelerate launch --multi_gpu …`: tests/sharded.py PROGRAM ARGUMENTS
 """
 

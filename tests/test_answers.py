@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from selfrefine import answers
-from selfrefine.answers import extract, format_number, is_chain, matches, parse_number, process_results
+from selfrefine.answers import extraction
+from selfrefine.answers.extraction import extract, format_number, is_chain, matches, parse_number, process_results
 
 # Real completions, read by a person: name, text, what `strict` must find, what `legacy` (the last number) must find,
 # whether it is a chain. Students are SmolLM2-135M, before and after instruction; the teacher is Qwen2.5-Coder-1.5B.
@@ -770,17 +770,17 @@ def test_scores_for_lm_eval(text, expected):
 
 
 def test_module_imports_nothing_of_this_repository_since_exported_tasks_carry_a_copy():
-    tree = ast.parse(Path(answers.__file__).read_text())
+    tree = ast.parse(Path(extraction.__file__).read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    # lm-eval brings datasets.
-    assert imported == {"difflib", "json", "re", "fractions", "pathlib", "datasets"}
+    # Beside the standard library only datasets, which lm-eval brings.
+    assert imported == {"difflib", "json", "re", "fractions", "pathlib", "typing", "datasets"}
 
 
 def test_documents_are_those_beside_the_copy_wherever_it_lies(tmp_path, monkeypatch):
     folder = tmp_path / "a task"
     folder.mkdir()
-    shutil.copyfile(answers.__file__, folder / "answers.py")
+    shutil.copyfile(extraction.__file__, folder / "answers.py")
     rows = [{"id": "1", "question": "Näh?", "choices": ["a", "b"]}, {"id": "2", "question": "Why?", "choices": []}]
     (folder / "docs.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)

@@ -4,8 +4,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfrefine.benchmarks import Mapping, Recipe, known_item, near_duplicates, prepare, read_items, subset, to_item
+from selfrefine.data.duplicates import near_duplicates
+from selfrefine.data.items import known_item, read_items, subset
+from selfrefine.data.mapping import to_item
+from selfrefine.data.splits import prepare
 from selfrefine.errors import UserError
+from selfrefine.schema.benchmark import Mapping
+from selfrefine.schema.stages import PrepareSettings
 
 REPOSITORY = Path(__file__).parent.parent
 HUB = REPOSITORY / "tests/fixtures/hub"
@@ -17,8 +22,8 @@ def mapping_of(name: str) -> dict:
     return {key: value for key, value in CATALOGUE[name].items() if key in Mapping.model_fields}
 
 
-def recipe_of(name: str, split: str = "test", **changes) -> Recipe:
-    return Recipe(**mapping_of(name), name=split, split={"file": "all"} | changes)
+def settings_of(name: str, split: str = "test", **changes) -> PrepareSettings:
+    return PrepareSettings(**mapping_of(name), name=split, split={"file": "all"} | changes)
 
 
 def write_rows(path: Path, rows: list[dict]) -> Path:
@@ -58,7 +63,7 @@ def picks(number: int) -> list[dict]:
 
 
 def split(raw: Path, mapping: dict, name: str, held_out=(), **settings) -> tuple[list[dict], dict]:
-    return prepare(raw, Recipe(**mapping, name=name, split={"file": "all", **settings}), list(held_out))
+    return prepare(raw, PrepareSettings(**mapping, name=name, split={"file": "all", **settings}), list(held_out))
 
 
 def ids(items: list[dict]) -> list[str]:
@@ -142,7 +147,7 @@ HUB_ITEMS = {
 
 @pytest.mark.parametrize("name", HUB_ITEMS)
 def test_hub_records_become_items(name):
-    items, counts = prepare(HUB / f"{name}.jsonl", recipe_of(name), [])
+    items, counts = prepare(HUB / f"{name}.jsonl", settings_of(name), [])
     found = {item["question"]: item for item in items}
     assert counts["read"] == counts["items"] == 3
     for text, number, right, answer in HUB_ITEMS[name]:
@@ -167,7 +172,7 @@ def test_every_benchmark_of_the_hub_catalogue_is_tried_with_the_files_it_names(n
 )
 def test_answers_of_math_that_are_no_numbers_are_dropped_and_counted(answer, tmp_path):
     rows = [*rows_of("math-500"), rows_of("math-500")[0] | {"problem": "Another?", "answer": answer}]
-    items, counts = prepare(write_rows(tmp_path / "rows.jsonl", rows), recipe_of("math-500"), [])
+    items, counts = prepare(write_rows(tmp_path / "rows.jsonl", rows), settings_of("math-500"), [])
     assert (len(items), counts["dropped"]["answer_unmapped"]) == (3, 1)
 
 
@@ -177,8 +182,8 @@ def test_parquet_gives_the_same_items_as_json_lines(name, tmp_path):
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows_of(name)), tmp_path / "rows.parquet")
-    assert prepare(tmp_path / "rows.parquet", recipe_of(name), []) == prepare(
-        HUB / f"{name}.jsonl", recipe_of(name), []
+    assert prepare(tmp_path / "rows.parquet", settings_of(name), []) == prepare(
+        HUB / f"{name}.jsonl", settings_of(name), []
     )
 
 
@@ -188,9 +193,9 @@ def test_json_array_and_csv_give_the_same_items_as_json_lines(tmp_path):
     (tmp_path / "rows.csv").write_text(
         "question,final_ans\n" + "".join(f'"{row["question"]}",{row["final_ans"]}\n' for row in rows)
     )
-    expected = prepare(HUB / "multiarith.jsonl", recipe_of("multiarith"), [])
-    assert prepare(tmp_path / "rows.json", recipe_of("multiarith"), []) == expected
-    assert prepare(tmp_path / "rows.csv", recipe_of("multiarith"), []) == expected
+    expected = prepare(HUB / "multiarith.jsonl", settings_of("multiarith"), [])
+    assert prepare(tmp_path / "rows.json", settings_of("multiarith"), []) == expected
+    assert prepare(tmp_path / "rows.csv", settings_of("multiarith"), []) == expected
 
 
 LETTERED = "\nA. a well?\nB. a barn\nC. the moon?\nD. a pond\nE. a road"
@@ -255,7 +260,7 @@ def test_packaged_benchmarks_leave_out_and_count_what_has_no_single_answer(name,
     good = {"passage": "", "question": "Where is it?", "options": LETTERED, "answer": "B. a barn"}
     if name == "asdiv":
         good["answer"] = "5"
-    items, counts = prepare(write_rows(tmp_path / "raw.jsonl", [record, good]), recipe_of(name), [])
+    items, counts = prepare(write_rows(tmp_path / "raw.jsonl", [record, good]), settings_of(name), [])
     assert len(items) == 1
     assert counts["dropped"]["answer_unmapped"] == 1
 
@@ -311,7 +316,7 @@ def test_bad_record_is_refused_with_file_line_and_key(name, change, message, tmp
     rows[1] = {key: value for key, value in (rows[1] | change).items() if value is not None}
     raw = write_rows(tmp_path / "raw.jsonl", rows)
     with pytest.raises(UserError) as caught:
-        prepare(raw, recipe_of(name), [])
+        prepare(raw, settings_of(name), [])
     assert str(caught.value).startswith(f"{raw}:2: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -328,7 +333,7 @@ def test_bad_record_is_refused_with_file_line_and_key(name, change, message, tmp
 def test_null_or_object_in_place_of_text_is_refused(change, tmp_path):
     raw = write_rows(tmp_path / "raw.jsonl", [rows_of("csqa-hub")[0] | {"answerKey": "A"} | change])
     with pytest.raises(UserError, match=":1: "):
-        prepare(raw, recipe_of("csqa-hub"), [])
+        prepare(raw, settings_of("csqa-hub"), [])
 
 
 def test_mixed_number_is_not_read_as_another_one(tmp_path):
@@ -344,7 +349,7 @@ def test_invalid_utf8_is_refused_with_file_and_line(tmp_path):
     raw = tmp_path / "raw.jsonl"
     raw.write_bytes((HUB / "multiarith.jsonl").read_bytes() + b'{"question": "caf\xe9?", "final_ans": "3"}\n')
     with pytest.raises(UserError) as caught:
-        prepare(raw, recipe_of("multiarith"), [])
+        prepare(raw, settings_of("multiarith"), [])
     assert str(caught.value).startswith(f"{raw}:4: ")
     assert "UTF-8" in str(caught.value)
 
@@ -353,7 +358,7 @@ def test_torn_last_line_is_refused_with_file_and_line(tmp_path):
     raw = tmp_path / "raw.jsonl"
     raw.write_bytes((HUB / "multiarith.jsonl").read_bytes()[:-20])
     with pytest.raises(UserError) as caught:
-        prepare(raw, recipe_of("multiarith"), [])
+        prepare(raw, settings_of("multiarith"), [])
     assert str(caught.value).startswith(f"{raw}:3: ")
     assert "cut off" in str(caught.value)
 
@@ -379,7 +384,7 @@ def test_damaged_table_is_refused_with_its_name(name, content, tmp_path):
         ("raw.txt", "x", "unknown format '.txt'"),
         ("raw.json", "{}", "JSON array"),
         ("raw.json", "[1]", "raw.json:1: "),
-        ("raw.jsonl", "", "no usable record among 0"),
+        ("raw.jsonl", "", "no usable row among 0"),
         ("raw.jsonl", "[1]\n", "raw.jsonl:1: expected a JSON object, found list"),
     ],
 )
@@ -576,7 +581,7 @@ def test_subset_depends_on_the_seed_but_not_on_the_order():
 
 
 def test_prepared_items_are_read_by_id(tmp_path):
-    items, _ = prepare(HUB / "piqa-hub.jsonl", recipe_of("piqa-hub"), [])
+    items, _ = prepare(HUB / "piqa-hub.jsonl", settings_of("piqa-hub"), [])
     read = read_items(write_rows(tmp_path / "items.jsonl", items))
     assert list(read) == ids(items)
     assert known_item(read, {"id": "x", "item": items[1]["id"]}) == items[1]

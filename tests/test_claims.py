@@ -1,4 +1,4 @@
-"""Studies planted by hand, whose right verdicts are known."""
+"""Studies planted by hand, whose verdicts are known."""
 
 import json
 import sys
@@ -12,13 +12,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from conftest import REPOSITORY, run, tiny_config
-from selfrefine import statistics
-from selfrefine.claims import VERDICTS, arms_of, assess_all, bears_out, bounds_of, judge, verdict_of
+from selfrefine.analysis import statistics
+from selfrefine.analysis.verdicts import VERDICTS, arms_of, assess_all, bears_out, bounds_of, judge, verdict_of
 from selfrefine.errors import UserError
-from selfrefine.files import read_json, write_json, write_jsonl
-from selfrefine.finals import Finals
-from selfrefine.keys import Artifacts
-from selfrefine.study import Study
+from selfrefine.store.files import read_json, write_json, write_jsonl
+from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.design import Study
+from selfrefine.study.final_artifacts import FinalArtifacts
 
 sys.path.append(str(REPOSITORY / "bench"))
 import simulate  # noqa: E402
@@ -34,22 +34,22 @@ class Planted:
         self.folder = folder
         self.cells: list[dict] = []
 
-    def add(self, arm: str, right: range | list[int], items: int = ITEMS, **facts) -> Path:
-        """One cell: the items that are right, by number."""
+    def add(self, arm: str, correct: range | list[int], items: int = ITEMS, **facts) -> Path:
+        """One cell: the items that are correct, by number."""
         cell = dict.fromkeys(NAMES, "") | {"arm": arm, "student": "s", "evaluation": "a"} | facts
         if arm == "teacher":
             cell["student"] = ""
         path = self.folder / ("-".join(str(cell[name]) for name in NAMES) + ".jsonl")
         rows = []
         for number in range(items):
-            row = {"id": f"item{number:03}", "strict": float(number in right), "legacy": float(number not in right)}
+            row = {"id": f"item{number:03}", "strict": float(number in correct), "legacy": float(number not in correct)}
             rows.append(row | {"id": f"item{number:03}-cot-0", "item": row["id"]} if arm == "teacher" else row)
         write_jsonl(path, rows)
         self.cells.append(cell | {"checkpoint": "", "samples": str(path)})
         return path
 
-    def train(self, arm: str, right: int | range, task: str = "a", evaluation: str = "a", **facts) -> Path:
-        """A trained arm of teacher t on one benchmark; the lowest items are right."""
+    def train(self, arm: str, correct: int | range, task: str = "a", evaluation: str = "a", **facts) -> Path:
+        """A trained arm of teacher t on one benchmark; the lowest items are correct."""
         family = {"teacher": "t", "family": "out", "task": task}
         refined = {"refine_task": task, "recipe": "cot"}
         own = {
@@ -60,8 +60,8 @@ class Planted:
             "refine-only": refined,
         }
         facts = own[arm] | ({} if arm == "baseline" else {"share": 100, "seed": 0}) | facts
-        right = range(right) if isinstance(right, int) else right
-        return self.add(arm, right, evaluation=evaluation, **facts)
+        correct = range(correct) if isinstance(correct, int) else correct
+        return self.add(arm, correct, evaluation=evaluation, **facts)
 
     def assess(self, margin: float = 0.05, extractor: str = "strict") -> list[dict]:
         return assess_all(self.cells, extractor, 0.95, margin)
@@ -80,7 +80,7 @@ def rows_of(assessed: list[dict], claim: int) -> list[dict]:
     return [r for found in assessed if found["claim"] == claim for part in found["parts"] for r in part["comparisons"]]
 
 
-# By claim: arms with so many of 200 right, and the verdict.
+# By claim: arms with so many of 200 correct, and the verdict.
 
 
 def instructed_and_baseline(study: Planted, instructed: int, baseline: int) -> None:
@@ -89,8 +89,8 @@ def instructed_and_baseline(study: Planted, instructed: int, baseline: int) -> N
 
 
 def refined_and_instructed(study: Planted, with_in_family: int, with_out_family: int, instructed: int) -> None:
-    for teacher, family, right in (("ours", "in", with_in_family), ("t", "out", with_out_family)):
-        study.train("refine", right, teacher=teacher, family=family)
+    for teacher, family, correct in (("ours", "in", with_in_family), ("t", "out", with_out_family)):
+        study.train("refine", correct, teacher=teacher, family=family)
         study.train("instruct", instructed, teacher=teacher, family=family)
 
 
@@ -105,8 +105,8 @@ def refined_by_family(study: Planted, out: int, own: int) -> None:
 
 
 def out_of_domain(study: Planted, refined: int, instructed: int, baseline: int) -> None:
-    for arm, right in (("refine", refined), ("instruct", instructed), ("baseline", baseline)):
-        study.train(arm, right, evaluation="b")
+    for arm, correct in (("refine", refined), ("instruct", instructed), ("baseline", baseline)):
+        study.train(arm, correct, evaluation="b")
 
 
 def crossed_and_refined(study: Planted, crossed: range, refined: range) -> None:
@@ -116,11 +116,12 @@ def crossed_and_refined(study: Planted, crossed: range, refined: range) -> None:
 
 def by_share(study: Planted, refined: int, refined_only: int, instructed: int, instructed_less: int) -> None:
     for share, least in ((100, instructed), (25, instructed_less)):
-        for arm, right in (("refine", refined), ("refine-only", refined_only), ("instruct", least)):
-            study.train(arm, right, share=share)
+        for arm, correct in (("refine", refined), ("refine-only", refined_only), ("instruct", least)):
+            study.train(arm, correct, share=share)
 
 
-# Pairs that differ one way only: 30 gained or lost decide, 4 do not. For margins of 10 items of 200: 2 below is within, 40 is not.
+# Pairs that differ one way only: 30 gained or lost decide, 4 do not. With a margin of 10 items of 200, 2 below is
+# within, 40 is not.
 PLANTED = [
     (1, instructed_and_baseline, (80, 50), "supported"),
     (1, instructed_and_baseline, (50, 80), "contradicted"),
@@ -147,9 +148,9 @@ PLANTED = [
 ]
 
 
-@pytest.mark.parametrize(("claim", "plant", "right", "verdict"), PLANTED)
-def test_each_claim_gets_the_verdict_that_was_planted(study, claim, plant, right, verdict):
-    plant(study, *right)
+@pytest.mark.parametrize(("claim", "plant", "correct", "verdict"), PLANTED)
+def test_each_claim_gets_the_verdict_that_was_planted(study, claim, plant, correct, verdict):
+    plant(study, *correct)
     assert study.verdict(claim) == verdict
 
 
@@ -305,10 +306,10 @@ SEEDS = {3: 60, 0: 90, 7: 120}
 
 
 def test_seeds_pair_by_number_in_whatever_order_they_come(study):
-    for seed, right in SEEDS.items():
-        study.train("refine", right + 20, seed=seed)
-    for seed, right in reversed(SEEDS.items()):
-        study.train("instruct", right, seed=seed)
+    for seed, correct in SEEDS.items():
+        study.train("refine", correct + 20, seed=seed)
+    for seed, correct in reversed(SEEDS.items()):
+        study.train("instruct", correct, seed=seed)
     (row,) = rows_of(study.assess(), 2)
     assert [(test["seed"], test["gained"], test["lost"]) for test in row["mcnemar"]] == [
         (0, 20, 0),
@@ -330,9 +331,9 @@ def test_seeds_that_disagree_leave_a_claim_undecided_that_one_of_them_would_supp
 
 
 def test_the_baseline_and_the_teacher_have_no_seeds(study):
-    for seed, right in enumerate((110, 112, 114)):
-        study.train("instruct", right, seed=seed)
-        study.train("refine", right + 1, seed=seed)
+    for seed, correct in enumerate((110, 112, 114)):
+        study.train("instruct", correct, seed=seed)
+        study.train("refine", correct + 1, seed=seed)
     study.train("baseline", 50)
     study.add("teacher", range(112), teacher="t")
     assessed = study.assess()
@@ -356,8 +357,8 @@ def test_one_seed_speaks_of_its_checkpoints(study):
 def test_what_would_decide_takes_in_the_correction_over_the_open_comparisons(study):
     instructed_and_baseline(study, 54, 50)
     (alone,) = rows_of(study.assess(), 1)
-    for task, right in (("b", 54), ("c", 150)):
-        study.train("instruct", right, task=task, evaluation=task)
+    for task, correct in (("b", 54), ("c", 150)):
+        study.train("instruct", correct, task=task, evaluation=task)
         study.train("baseline", 50, evaluation=task)
     rows = {row["evaluation"]: row for row in rows_of(study.assess(), 1)}
     assert rows["a"]["items_needed"] == rows["b"]["items_needed"] > alone["items_needed"]
@@ -373,7 +374,7 @@ def test_the_extractor_decides(study):
 
 @pytest.mark.parametrize("side", ["instruct", "baseline"])
 def test_an_item_that_one_arm_lacks_is_named_with_its_file(study, side):
-    paths = {arm: study.train(arm, right) for arm, right in (("instruct", 80), ("baseline", 50))}
+    paths = {arm: study.train(arm, correct) for arm, correct in (("instruct", 80), ("baseline", 50))}
     lines = paths[side].read_text().splitlines(keepends=True)
     paths[side].write_text("".join(lines[:17] + lines[18:]))
     (other,) = (path for arm, path in paths.items() if arm != side)
@@ -414,8 +415,10 @@ def test_the_cells_of_a_whole_study_reach_every_claim(tmp_path, monkeypatch):
     config["study"]["arms"] = ["baseline", "instruct", "refine", "cross", "refine-only"]
     config["teachers"]["own"] = config["teachers"]["oracle"] | {"family": "tiny"}
     study = Study.read(config)
-    finals = Finals(Artifacts(study, lambda stage: "version 1", lambda rule: rule, lambda path: f"what {path} holds"))
-    cells = json.loads(finals.text("tables"))["cells"]
+    finals = FinalArtifacts(
+        Artifacts(study, lambda stage: "version 1", lambda rule: rule, lambda path: f"what {path} holds")
+    )
+    cells = json.loads(finals.listings.text("tables"))["cells"]
     assert len(cells) == len(study.cells())
     for cell in cells:
         rows = [{"id": f"i{n}", "strict": n % 2, "legacy": 0.0} for n in range(6)]
@@ -445,8 +448,8 @@ def test_the_cells_of_a_whole_study_reach_every_claim(tmp_path, monkeypatch):
 def claims_command(study: Planted, margin: float = 5) -> list:
     index = study.folder / "tables.json"
     write_json(index, {"cells": study.cells})
-    recipe = {"level": 0.95, "margin": margin, "extractor": "strict", "titles": {"a": "Boxes | far"}}
-    command = ["python", "scripts/claims.py", "--recipe", json.dumps(recipe), "--index", index]
+    settings = {"level": 0.95, "margin": margin, "extractor": "strict", "titles": {"a": "Boxes | far"}}
+    command = ["python", "scripts/claims.py", "--settings", json.dumps(settings), "--index", index]
     return [*command, "--record", study.folder / "out/record.json"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import REPOSITORY
 from selfrefine.errors import UserError
-from selfrefine.versions import adopt, read_versions, version_of
+from selfrefine.store.versions import adopt, read_versions, version_of
 
 SCRIPTS = REPOSITORY / "scripts"
 RULES = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
@@ -44,8 +44,8 @@ def test_every_stage_of_the_rules_has_a_version():
 def test_the_code_that_is_committed_is_listed(stage):
     found, version = version_of(stage, SCRIPTS), read_versions(SCRIPTS)[stage].version
     assert found == f"version {version}", (
-        f"the code of stage {stage} has fingerprint {found}, which scripts/versions.json does not list. If its results are the "
-        f'same: python scripts/study.py adopt {stage} --because "…"; if they are not, with --new'
+        f"the code of stage {stage} has fingerprint {found}, which scripts/versions.json does not list. If its results "
+        f'are the same: python scripts/study.py adopt {stage} --because "…"; if they are not, with --new'
     )
 
 

@@ -8,8 +8,10 @@ import pytest
 
 import show
 from conftest import run
-from selfrefine.files import sha256_of, sha256_of_bytes, write_json
-from selfrefine.provenance import Record, record_of, state_of
+from selfrefine.schema.record import Record
+from selfrefine.store.files import write_json
+from selfrefine.store.hashing import sha256_of, sha256_of_bytes
+from selfrefine.store.provenance import record_of, state_of
 
 METADATA = "ro-crate-metadata.json"
 CODE = "0123456789abcdef"
@@ -26,7 +28,7 @@ def write(root, path: str, content: str):
     (root / path).write_text(content)
 
 
-def job(root, stage: str, inputs: list[str], outputs: list[str], recipe: dict, hour: int) -> None:
+def job(root, stage: str, inputs: list[str], outputs: list[str], settings: dict, hour: int) -> None:
     """Plants the outputs of a job and its record."""
     for path in outputs:
         write(root, path, f"{path} by {stage}\n")
@@ -34,8 +36,8 @@ def job(root, stage: str, inputs: list[str], outputs: list[str], recipe: dict, h
         stage=stage,
         inputs={path: state_of(root / path) for path in inputs},
         outputs={path: state_of(root / path) for path in outputs},
-        recipe=recipe,
-        seed=recipe.get("seed"),
+        settings=settings,
+        seed=settings.get("seed"),
         code=CODE,
         version="version 1",
         command="",
@@ -78,8 +80,8 @@ def study(tmp_path):
     for seed in (0, 1):
         folder = f"results/store/refine/tiny/{seed}/{KEY}"
         outputs = [f"{folder}/training.jsonl", f"{folder}/adapter_model.safetensors"]
-        recipe = {"seed": seed, "share": 50.5, "system": None, "quiet": True, "training": {"epochs": 2}}
-        job(root, "refine", [questions], outputs, recipe, 2 + seed)
+        settings = {"seed": seed, "share": 50.5, "system": None, "quiet": True, "training": {"epochs": 2}}
+        job(root, "refine", [questions], outputs, settings, 2 + seed)
     job(root, "tables", [index, LATEST], [tables], {}, 4)
     job(root, "claims", [index], [claims], {}, 3)
     named = {"configuration.yaml": configuration, "tables/arms.csv": tables, "claims.md": claims}
@@ -88,7 +90,7 @@ def study(tmp_path):
 
 
 def crate(root, *options, check=True):
-    command = ["python", "scripts/crate.py", "--results", root / "results", "--license", "CC-BY-4.0"]
+    command = ["python", "scripts/study.py", "crate", "--results", root / "results", "--license", "CC-BY-4.0"]
     return run(*command, *options, check=check)
 
 

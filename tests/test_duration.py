@@ -8,9 +8,9 @@ import yaml
 from snakemake.utils import update_config
 
 from conftest import REPOSITORY
-from selfrefine import duration
-from selfrefine.planning import Assumptions
-from selfrefine.study import Study
+from selfrefine.schema.assumptions import Assumptions
+from selfrefine.study import duration
+from selfrefine.study.design import Study
 
 ASSUMED = Assumptions.read(yaml.safe_load((REPOSITORY / "config/assumptions.yaml").read_text()))
 
@@ -47,7 +47,7 @@ def test_the_time_follows_the_measured_rate(rate):
     said = []
     for gflops in (100, 200):
         rate(gflops)
-        said.append(duration.foretell(study("config"), ASSUMED, QUICKSTART, cores=2))
+        said.append(duration.expected_duration(study("config"), ASSUMED, QUICKSTART, cores=2))
     # 200 items of 110 tokens read and 96 written with 0.1345 billion parameters, and the start of nine jobs.
     seconds = [9 * (22000 * 269e6 / 1e11 / n + 19200 * 269e6 / 0.7e11 / n + 0.27 + 5 + 0.8) for n in (1, 2)]
     for text, wanted in zip(said, seconds, strict=True):
@@ -55,20 +55,20 @@ def test_the_time_follows_the_measured_rate(rate):
     assert said[0].endswith("weights of bfloat16 are multiplied in float32 (100 GFLOP/s measured).")
 
 
-def test_a_model_that_no_card_holds_is_reckoned_too(rate):
+def test_a_model_that_no_gpu_holds_is_estimated_too(rate):
     rate(100)
     teach = [("teach", {"teacher": "llama-2-70b", "task": "csqa-hub", "split": "test", "style": "cot"})]
-    assert duration.foretell(study("paper"), ASSUMED, teach, cores=2).startswith("About ")
+    assert duration.expected_duration(study("paper"), ASSUMED, teach, cores=2).startswith("About ")
 
 
 def test_items_that_are_made_already_are_counted(rate, tmp_path):
     rate(100)
     unknown = study("config", benchmarks={"asdiv": {"splits": {"test": {"size": None}}}})
     made = tmp_path / "items.jsonl"
-    assert duration.foretell(unknown, ASSUMED, QUICKSTART, 2, lambda task, split: made) == ""
+    assert duration.expected_duration(unknown, ASSUMED, QUICKSTART, 2, lambda task, split: made) == ""
     made.write_text("{}\n" * 200)
-    expected = duration.foretell(study("config"), ASSUMED, QUICKSTART, 2)
-    assert duration.foretell(unknown, ASSUMED, QUICKSTART, 2, lambda task, split: made) == expected
+    expected = duration.expected_duration(study("config"), ASSUMED, QUICKSTART, 2)
+    assert duration.expected_duration(unknown, ASSUMED, QUICKSTART, 2, lambda task, split: made) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_items_that_are_made_already_are_counted(rate, tmp_path):
 )
 def test_nothing_is_said_of(name, jobs, changes, gflops, rate):
     asked = rate(gflops)
-    assert duration.foretell(study(name, **changes), ASSUMED, jobs, cores=2) == ""
+    assert duration.expected_duration(study(name, **changes), ASSUMED, jobs, cores=2) == ""
     assert len(asked) == (gflops is None)

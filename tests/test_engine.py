@@ -1,4 +1,4 @@
-"""The transformers engine on tiny random models: architectures, seeds, batching, resumption, stop tokens."""
+"""The transformers engine on tiny random models: architectures, seeds, batching, resumption."""
 
 import copy
 import dataclasses
@@ -9,14 +9,19 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from selfrefine.engines import Completion, Generation, Request, complete, decoding, local, seed_for
-from selfrefine.engines.drawing import Drawing, invert, largest
-from selfrefine.engines.local import TransformersEngine
+from selfrefine.engines import decoding
+from selfrefine.engines import transformers as local
+from selfrefine.engines.checkpoint_engines import open_checkpoint_engine
+from selfrefine.engines.interface import Completion, Request, complete, seed_for
+from selfrefine.engines.kv_cache import SlotCache, refusal
 from selfrefine.engines.recorded import RecordedEngine
-from selfrefine.engines.slots import Slots, refusal
+from selfrefine.engines.token_choice import TokenChoice, invert, largest
+from selfrefine.engines.transformers import TransformersEngine
 from selfrefine.errors import UserError
-from selfrefine.files import Journal, write_jsonl
-from selfrefine.models import load_model, load_tokenizer
+from selfrefine.models.checkpoints import load_model, load_tokenizer
+from selfrefine.schema.generation import Answering, Generation
+from selfrefine.store.files import write_jsonl
+from selfrefine.store.journal import Journal
 
 QUESTIONS = [
     "Box 010 is red today.",
@@ -74,10 +79,10 @@ def test_keys_as_a_gpu_keeps_them_give_the_same(parts, tiny_model, monkeypatch):
     made = []
 
     def untransposed(slots, length, transposed):
-        made.append(Slots(slots, length, transposed=False))
+        made.append(SlotCache(slots, length, transposed=False))
         return made[-1]
 
-    monkeypatch.setattr(decoding, "Slots", untransposed)
+    monkeypatch.setattr(decoding, "SlotCache", untransposed)
     wanted = requests(temperature=0.0, samples=1, max_tokens=24)
     compare_with_generate(load_model(tiny_model, "float32"), make(parts, 3), wanted)
     assert made and not any(slots.transposed for slots in made)
@@ -129,6 +134,11 @@ def test_architectures_answer_as_they_do_alone_or_are_left_to_transformers(name,
     assert ("transformers' own loop" in capsys.readouterr().err) == (reason is not None)
 
 
+def test_a_batch_size_that_is_missing_is_asked_for(base_checkpoint):
+    with pytest.raises(UserError, match="engine transformers: give the settings a `batch_size`"):
+        open_checkpoint_engine(base_checkpoint, Answering(dtype="float32", batch_size=None), 0.9)
+
+
 @pytest.mark.parametrize("batch_size", [2, 3, 8], ids="batch size {}".format)
 def test_a_seed_says_what_is_drawn_whatever_the_batch(parts, batch_size):
     wanted = requests(samples=6, max_tokens=40)
@@ -138,7 +148,7 @@ def test_a_seed_says_what_is_drawn_whatever_the_batch(parts, batch_size):
     together = answer_all(several, wanted)
     assert together == {r.id: answer_all(single, [r])[r.id] for r in wanted}
     assert len({c.text for c in together.values()}) > len(wanted) / 2
-    # Slots were given on: some ended early, some were cut.
+    # Slots were reused: some ended early, some were cut.
     assert {c.finish_reason for c in together.values()} == {"stop", "length"}
 
 
@@ -192,7 +202,7 @@ def test_inverting_finds_the_entry_that_the_sum_passes_at(entries):
 
 def test_samples_follow_the_models_distribution():
     scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
-    drawn = Drawing(list(range(4000)), 1.0, 1.0)(scores, list(range(4000)))
+    drawn = TokenChoice(list(range(4000)), 1.0, 1.0)(scores, list(range(4000)))
     shares = torch.bincount(drawn, minlength=4) / 4000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.03)
 
@@ -200,18 +210,18 @@ def test_samples_follow_the_models_distribution():
 def test_top_p_leaves_the_tail_out_and_temperature_sharpens():
     rows = list(range(2000))
     scores = torch.log(torch.tensor([[0.1, 0.3, 0.6]])).repeat(2000, 1)
-    drawn = Drawing(rows, 1.0, 0.85)(scores.clone(), rows)
+    drawn = TokenChoice(rows, 1.0, 0.85)(scores.clone(), rows)
     assert set(drawn.tolist()) == {1, 2}
-    sharp = Drawing(rows, 0.2, 1.0)(scores.clone(), rows)
+    sharp = TokenChoice(rows, 0.2, 1.0)(scores.clone(), rows)
     assert (sharp == 2).float().mean() > 0.95
 
 
 def test_top_p_is_the_same_among_few_and_among_all(monkeypatch):
     scores = torch.randn(300, 500, generator=torch.Generator().manual_seed(0))
     rows = list(range(300))
-    few = Drawing(rows, 1.0, 0.9)(scores.clone(), rows)
-    monkeypatch.setattr("selfrefine.engines.drawing.LIKELIEST", 2)
-    assert torch.equal(few, Drawing(rows, 1.0, 0.9)(scores.clone(), rows))
+    few = TokenChoice(rows, 1.0, 0.9)(scores.clone(), rows)
+    monkeypatch.setattr("selfrefine.engines.token_choice.LIKELIEST", 2)
+    assert torch.equal(few, TokenChoice(rows, 1.0, 0.9)(scores.clone(), rows))
 
 
 def test_seeds_of_neighbouring_samples_are_unrelated():

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from conftest import assert_same_results, loads, planned_jobs, planned_rules, run, snakemake
-from selfrefine.files import canonical_json, held
-from selfrefine.finals import Finals
-from selfrefine.keys import Artifact
-from selfrefine.opening import open_study
+from selfrefine.store.hashing import canonical_json
+from selfrefine.store.locks import held
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.open_study import open_study
 
 INSTRUCTED = "tiny/oracle-boxes-100-seed0"
 ONE_CORE = ("snakemake", "--configfile", "config/tiny.yaml", "--cores", "1")
@@ -29,7 +30,7 @@ def copy(finished, tmp_path) -> Path:
     return folder
 
 
-def change(folder: Path, edit) -> Finals:
+def change(folder: Path, edit) -> FinalArtifacts:
     """Edits the tiny study's configuration; the study that comes of it."""
     path = folder / "config/tiny.yaml"
     config = yaml.safe_load(path.read_text())
@@ -78,7 +79,8 @@ def test_a_further_benchmark_is_evaluated_alone(copy):
     assert made == {
         "evaluate": 3,
         **dict.fromkeys(("fetch", "prepare", "export_task", "ask"), 1),
-        **dict.fromkeys(("listing", "configuration", "sources", "tables", "claims", "summarise", "show"), 1),
+        "listing": 2,
+        **dict.fromkeys(("configuration", "sources", "tables", "claims", "summarise", "page", "show"), 1),
     }
     run(*ONE_CORE, cwd=copy)
     assert loads(copy) == {f"evaluate/{checkpoint}/near": 1 for checkpoint in CHECKPOINTS}
@@ -93,7 +95,7 @@ def test_a_further_benchmark_is_evaluated_alone(copy):
         ({"gpu_memory": 80}, {"evaluate"}),
         ({"gpu_memory": 80, "evaluate_together": False}, set()),
     ],
-    ids=["here", "a cluster", "a cluster with cards to spare"],
+    ids=["here", "a cluster", "a cluster with GPUs to spare"],
 )
 def test_what_a_job_takes_along_follows_from_where_it_runs(fresh, cluster, shared):
     folder, _, _ = fresh
@@ -113,7 +115,7 @@ def test_what_a_job_takes_along_follows_from_where_it_runs(fresh, cluster, share
             )
 
 
-def test_where_cards_are_to_spare_each_evaluation_is_a_job_that_loads(finished, fresh):
+def test_where_gpus_are_to_spare_each_evaluation_is_a_job_that_loads(finished, fresh):
     folder, _, _ = fresh
     change(folder, lambda config: config.update(cluster={"evaluate_together": False}))
     run(*ONE_CORE, cwd=folder)
@@ -127,9 +129,9 @@ KILLED = """
 import os, runpy, signal, sys
 last, *sys.argv = sys.argv[1:]
 sys.path[0] = os.path.dirname(sys.argv[0])
-from selfrefine.engines import local
-from selfrefine.engines.local import TransformersEngine
-local.GROUP = 1  # what is drawn, and kept, together is no more than a batch
+from selfrefine.engines import transformers as engine
+from selfrefine.engines.transformers import TransformersEngine
+engine.GROUP = 1  # a group is no more than a batch
 made, generate = 0, TransformersEngine.generate
 def counted(self, batch):
     global made
@@ -156,13 +158,13 @@ def evaluate(folder: Path, own: Artifact, *others: Artifact, last: int = 99, che
         {
             "record": str(one.record),
             "task": str(one.inputs["task"][0].record),
-            "recipe": one.settings,
+            "settings": one.settings,
             "code": one.code,
         }
         for one in others
     ]
     inputs = [part for flag in ("checkpoint", "task") for part in (f"--{flag}", own.inputs[flag][0].record)]
-    command = ["scripts/evaluate.py", "--recipe", canonical_json(own.settings), *inputs]
+    command = ["scripts/evaluate.py", "--settings", canonical_json(own.settings), *inputs]
     command += ["--also", json.dumps(also), "--code", own.code, "--record", own.record]
     return run(sys.executable, "-c", KILLED, str(last), *command, cwd=folder, check=check)
 

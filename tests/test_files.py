@@ -4,19 +4,10 @@ import json
 import pytest
 
 from selfrefine.errors import UserError
-from selfrefine.files import (
-    Busy,
-    Journal,
-    canonical_json,
-    digest,
-    held,
-    read_json,
-    read_jsonl,
-    sha256_of,
-    whole_file,
-    write_json,
-    write_jsonl,
-)
+from selfrefine.store.files import read_json, read_jsonl, whole_file, write_json, write_jsonl
+from selfrefine.store.hashing import canonical_json, digest, sha256_of
+from selfrefine.store.journal import Journal
+from selfrefine.store.locks import Busy, held
 
 
 def names_in(folder) -> list[str]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from selfrefine import fingerprint as module
+from selfrefine.store import fingerprint as module
 
 FILES = {
     "x.py": '''
@@ -206,21 +206,30 @@ def test_every_script_of_this_repository_has_a_fingerprint_of_its_own():
     assert len(set(found.values())) == len(found)
 
 
-def test_what_keeps_the_records_does_not_count(tmp_path):
-    """No artifact's content depends on it. A part that is listed and not there may be a misspelled one."""
+@pytest.fixture
+def ours(tmp_path) -> Path:
+    """A copy of this repository's scripts, to be edited."""
     theirs = Path(__file__).parent.parent / "scripts"
-    scripts = Path(shutil.copytree(theirs, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__")))
-    before = {name: fingerprint(scripts, name) for name in ("pair.py", "refine.py", "evaluate.py", "tables.py")}
-    code = module.read_code(scripts)
-    for path, parts in module.UNCOUNTED.items():
-        assert parts is None or parts <= code.module(path).parts.keys()
-        text = (scripts / path).read_text()
-        if parts is None:
-            (scripts / path).write_text(f"{text}\n\nprint('loaded')\n")
-    edit(scripts, "selfrefine/provenance.py", "        self.leads = leads\n", "        self.leads = not leads\n")
-    assert {name: fingerprint(scripts, name) for name in before} == before
-    edit(scripts, "selfrefine/files.py", "sort_keys=True", "sort_keys=False")
-    assert {name: fingerprint(scripts, name) for name in before} != before
+    return Path(shutil.copytree(theirs, tmp_path / "ours", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_what_keeps_the_records_does_not_count(ours):
+    """No artifact's content depends on it. A module that is listed and not there may be a misspelled one."""
+    before = {name: fingerprint(ours, name) for name in ("pair.py", "refine.py", "evaluate.py", "tables.py")}
+    for path in module.UNCOUNTED:
+        (ours / path).write_text(f"{(ours / path).read_text()}\n\nprint('loaded')\n")
+    edit(ours, "selfrefine/store/run.py", "        self.leads = leads\n", "        self.leads = not leads\n")
+    edit(ours, "selfrefine/store/environment.py", 'machine["gpus"]', 'machine["cards"]')
+    assert {name: fingerprint(ours, name) for name in before} == before
+    edit(ours, "selfrefine/store/hashing.py", "sort_keys=True", "sort_keys=False")
+    assert {name: fingerprint(ours, name) for name in before} != before
+
+
+def test_differences_between_environments_that_a_table_shows_count(ours):
+    before = {name: fingerprint(ours, name) for name in ("tables.py", "pair.py")}
+    edit(ours, "selfrefine/store/environment.py", "(here)} against {", "(here)} and {")
+    after = {name: fingerprint(ours, name) for name in before}
+    assert after["tables.py"] != before["tables.py"] and after["pair.py"] == before["pair.py"]
 
 
 def test_data_files_that_a_reached_part_names_count(scripts):

@@ -8,10 +8,13 @@ import yaml
 from snakemake.utils import update_config
 
 from conftest import REPOSITORY
-from selfrefine.commands import commands_of
 from selfrefine.errors import UserError
-from selfrefine.keys import STORE, Artifact, Artifacts
-from selfrefine.study import Study
+from selfrefine.store.commands import commands_of
+from selfrefine.store.locations import place_of
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.design import Study
+from selfrefine.study.lookup import artifact_at
 
 COMMANDS = commands_of(REPOSITORY / "rules")
 STUDENT, TEACHER = "smollm2-135m", "qwen2.5-coder-1.5b"
@@ -50,7 +53,7 @@ def all_of(artifacts: Artifacts) -> dict[Path, Artifact]:
 BEFORE = {name: all_of(artifacts_of(configuration(name))) for name in ("config", "paper")}
 
 EVERYTHING_OF_STUDENTS = {"instruct", "sample", "pair", "refine", "evaluate"}
-# What changes, and the stages of which at least one artifact then has another key.
+# What changes, and the stages that then have at least one artifact with another key.
 CHANGES = {
     "nothing": ({}, set()),
     "a learning rate": ({"instruct": {"learning_rate": 1e-3}}, EVERYTHING_OF_STUDENTS),
@@ -72,7 +75,7 @@ CHANGES = {
         {"teach", "demonstrate", *EVERYTHING_OF_STUDENTS},
     ),
     "a licence": ({"models": {STUDENT: {"licence": "another"}}}, set()),
-    "the size that a plan reckons with": ({"models": {STUDENT: {"parameters": 1.0}}}, set()),
+    "the size that a plan estimates with": ({"models": {STUDENT: {"parameters": 1.0}}}, set()),
     "threads": ({"threads": {"train": 7}}, set()),
     "what is computed in": ({"compute": "float32"}, set()),
     "a level of confidence": ({"statistics": {"level": 0.9}}, set()),
@@ -91,7 +94,7 @@ CHANGES = {
 
 
 def moved(before: dict[Path, Artifact], after: dict[Path, Artifact]) -> set[str]:
-    """The stages of which an artifact has another key, or is there on one side alone."""
+    """The stages that have an artifact with another key, or one that is there on one side alone."""
     return {
         (before.get(place) or after[place]).stage
         for place in {*before, *after}
@@ -148,8 +151,14 @@ def test_a_path_leads_back_to_its_artifact(name):
     found = artifacts_of(configuration(name))
     chosen = itertools.islice(BEFORE[name].values(), 0, None, 7 if name == "paper" else 1)
     for artifact in chosen:
-        stage, *names, key = artifact.folder.relative_to(STORE).parts
-        assert found.at(stage, "/".join(names), key).folder == artifact.folder
+        place = place_of(artifact.folder)
+        assert place == place_of(artifact.record) == (artifact.stage, artifact.names, artifact.key)
+        assert artifact_at(found, *place).folder == artifact.folder
+
+
+@pytest.mark.parametrize("path", ["results/tiny/summary.md", "results/store", "results/store/code", "raw.jsonl"])
+def test_other_paths_are_none_of_an_artifact(path):
+    assert place_of(path) is None
 
 
 def test_no_two_artifacts_share_a_folder():
@@ -161,9 +170,9 @@ def test_a_stale_path_is_refused_with_the_key_of_today():
     artifacts = artifacts_of(configuration())
     artifact = artifacts.evaluation(f"{STUDENT}/base", "asdiv")
     with pytest.raises(UserError, match=f"in this configuration its key is {artifact.key}"):
-        artifacts.at("evaluate", f"{STUDENT}/base/asdiv", "0" * 12)
+        artifact_at(artifacts, "evaluate", (STUDENT, "base", "asdiv"), "0" * 12)
     with pytest.raises(UserError, match="this configuration has no such artifact"):
-        artifacts.at("evaluate", f"{STUDENT}/base/nothing", artifact.key)
+        artifact_at(artifacts, "evaluate", (STUDENT, "base", "nothing"), artifact.key)
 
 
 def test_twenty_rounds_have_short_paths_of_their_own():
@@ -184,5 +193,5 @@ def test_commands_are_read_without_what_belongs_to_the_machine():
         assert not any(word in command for word in words), rule
     assert COMMANDS["ask"] == COMMANDS["teach"]
     assert COMMANDS["demonstrate"].startswith(
-        'python "$SELFREFINE/demonstrate.py" --recipe {params.recipe:q} --answers'
+        'python "$SELFREFINE/demonstrate.py" --settings {params.settings:q} --answers'
     )

@@ -1,4 +1,4 @@
-"""Planted results, small enough to follow by hand: two seeds of one arm, its baseline and its teacher on four items."""
+"""Traces of planted results: two seeds of one arm, its baseline and its teacher on four items."""
 
 import contextlib
 import csv
@@ -12,13 +12,16 @@ import pytest
 
 import show
 from conftest import REPOSITORY, run
-from selfrefine import lineage, links
+from selfrefine.audit import recorded_results
+from selfrefine.audit.integrity import SET_ASIDE, AuditedResults
+from selfrefine.audit.table_checks import check_all
+from selfrefine.audit.trace import trace
 from selfrefine.errors import UserError
-from selfrefine.files import digest, read_json, read_jsonl, sha256_of, write_json, write_jsonl
-from selfrefine.lineage import check_all, trace
-from selfrefine.links import SET_ASIDE, Results
-from selfrefine.provenance import Record, state_of
-from selfrefine.store import named
+from selfrefine.schema.record import Record
+from selfrefine.store.files import read_json, read_jsonl, write_json, write_jsonl
+from selfrefine.store.hashing import digest, sha256_of
+from selfrefine.store.locations import result_name
+from selfrefine.store.provenance import state_of
 
 
 def at(stage: str, *names: str) -> str:
@@ -56,7 +59,6 @@ SIDES = ("samples", "against_samples")
 # The planted figures, each with whose it is, and the tables that it is drawn from.
 FIGURES = {
     ("accuracy", ""): ("arms",),
-    ("matrix", ""): ("arms",),
     ("out-family", ""): ("arms",),
     ("in-family", ""): ("arms",),
     ("low-resource", "tiny"): ("arms",),
@@ -99,7 +101,7 @@ def write(name: str, content) -> str:
 
 def record(stage: str, inputs: list[str], outputs: list[str], **known) -> None:
     """The record of files as they are."""
-    facts = {"recipe": {}, "seed": None, "figures": {}, "version": "version 1"} | known
+    facts = {"settings": {}, "seed": None, "figures": {}, "version": "version 1"} | known
     made = Record(
         stage=stage,
         inputs={path: state_of(Path(path)) for path in inputs},
@@ -118,7 +120,7 @@ def record(stage: str, inputs: list[str], outputs: list[str], **known) -> None:
 
 
 def judged(key: str, right: str, tokens: int = 10) -> list[dict]:
-    """Answers of which those marked + are right; their tokens are so many, and 1 more for each item before."""
+    """Judged answers, those marked + correct; the first has so many tokens, each further one has 1 more."""
     rows = zip(ITEMS, right, strict=True)
     return [
         {key: item, "strict": float(mark == "+"), "legacy": 0.0, "tokens": tokens + place}
@@ -156,10 +158,10 @@ def planted(tmp_path_factory) -> Path:
 
 
 def plant() -> None:
-    """The study's sources, artifacts, tables and figures, their records, and their names, below the working directory."""
+    """Plants the study in the working directory: sources, artifacts, tables and figures, with records and names."""
     source = {"source": {"source": "file:boxes.jsonl", "sha256": None}}
     write(RAW, Path(write("boxes.jsonl", "raw\n")).read_text())
-    record("fetch", ["boxes.jsonl"], [RAW], recipe={"suffix": ".jsonl", "sha256": None}, figures=source)
+    record("fetch", ["boxes.jsonl"], [RAW], settings={"suffix": ".jsonl", "sha256": None}, figures=source)
     write(TEST, [{"id": item} for item in ITEMS])
     record("prepare", [RAW], [TEST], figures={"items": 4})
     write(TRAIN, [{"id": "t"}])
@@ -175,7 +177,7 @@ def plant() -> None:
 
     source = {"source": {"source": "file:published", "sha256": None}}
     given = [write(f"published/{name}", name) for name in ("model.safetensors", "notes.txt")]
-    record("fetch_model", given, [write(WEIGHTS, "weights")], recipe={"sha256": None}, figures=source)
+    record("fetch_model", given, [write(WEIGHTS, "weights")], settings={"sha256": None}, figures=source)
     checkpoints = {"base": [WEIGHTS]}
     for (seed, folder), log in zip(INSTRUCTED.items(), LOGS, strict=True):
         outputs = [write(log, [{"step": 1, "loss": 1.0}])]
@@ -288,18 +290,18 @@ def plant_tables() -> None:
     }
     made = {name: write(table(name), content) for name, content in tables.items()}
     inputs = [INDEX, *against, TEACHER, PATHS, *records]
-    record("tables", inputs, list(made.values()), recipe={"extractor": "strict"})
+    record("tables", inputs, list(made.values()), settings={"extractor": "strict"})
     for (kind, student), of in FIGURES.items():
         name = "-".join(part for part in (kind, student) if part)
         drawn = [write(str(Path(figure(name)).with_suffix(suffix)), suffix) for suffix in (".svg", ".png")]
         reads = [made[table] for table in of] or [TRAININGS, *LOGS]
-        record("plot", reads, drawn, recipe={"figure": kind, "student": student})
+        record("plot", reads, drawn, settings={"figure": kind, "student": student})
     plant_layouts(made)
     plant_claims(against)
     record("listing", [], [write(SOURCES, "role,name,source,licence,sha256\nstudent,tiny,file:published,,\n")])
     finals = [path for path in Path("results/store").rglob("record.json") if path.parts[2] in FINAL]
     shown = {(path.parts[2], Path(name)) for path in finals for name in read_json(path)["outputs"]}
-    show.lay_out(Path("results/tiny"), {named(stage, path.name): path for stage, path in shown})
+    show.lay_out(Path("results/tiny"), {result_name(stage, path.name): path for stage, path in shown})
 
 
 FINAL = ("tables", "claims", "plot", "layout", "listing")
@@ -338,9 +340,9 @@ def plant_layouts(made: dict[str, str]) -> None:
             list(answers.values()),
         ),
     }
-    for name, (recipe, content, inputs) in laid_out.items():
+    for name, (settings, content, inputs) in laid_out.items():
         place = f"{at('layout', name)}/{name}"
-        record("layout", inputs, [write(f"{place}.csv", content), write(f"{place}.md", "| |\n")], recipe=recipe)
+        record("layout", inputs, [write(f"{place}.csv", content), write(f"{place}.md", "| |\n")], settings=settings)
 
 
 def plant_claims(samples: list[str]) -> None:
@@ -360,9 +362,9 @@ def plant_claims(samples: list[str]) -> None:
         | {"against_samples": [TEACHER], "mcnemar": lost},
     ]
     claim = {"claim": 1, "recipe": "", "parts": [{"title": "", "comparisons": comparisons}]}
-    write_json(Path(CLAIMS), {"recipe": {}, "claims": [claim]})
+    write_json(Path(CLAIMS), {"settings": {}, "claims": [claim]})
     outputs = [write(CLAIMS.replace(".json", ".md"), "# The paper's claims\n"), CLAIMS]
-    record("claims", [INDEX, *samples, TEACHER], outputs, recipe={"extractor": "strict"})
+    record("claims", [INDEX, *samples, TEACHER], outputs, settings={"extractor": "strict"})
 
 
 def reseal(name: str) -> None:
@@ -377,14 +379,14 @@ def reseal(name: str) -> None:
 
 def faults(folder: str = "results") -> list[str]:
     """What is broken in the whole results."""
-    results = Results(Path(folder))
+    results = AuditedResults(Path(folder))
     check_all(results)
     return list(results.faults)
 
 
 def traced(path: str, folder: str = "results", **wanted: str) -> tuple[list[str], list[str]]:
     """A trace's lines, and the faults on its way."""
-    results = Results(Path(folder))
+    results = AuditedResults(Path(folder))
     lines = trace(results, path, wanted)
     return lines, list(results.faults)
 
@@ -402,12 +404,12 @@ PROGRAM = [sys.executable, "-c", BARE, REPOSITORY / "scripts/study.py"]
 
 def test_whole_results_have_no_fault_and_every_file_is_hashed_once(study, monkeypatch):
     hashed = []
-    monkeypatch.setattr(links, "state_of", lambda path: hashed.append(path) or state_of(path))
-    results = Results(Path("results"))
+    monkeypatch.setattr(recorded_results, "state_of", lambda path: hashed.append(path) or state_of(path))
+    results = AuditedResults(Path("results"))
     check_all(results)
     assert list(results.faults) == []
     records = len(list(study.rglob("record.json")))
-    assert results.checked().startswith(f"records: {records}, files: {len(hashed)}, ")
+    assert results.amount_checked().startswith(f"records: {records}, files: {len(hashed)}, ")
     assert len(hashed) == len(set(hashed))
     files = {path for path in study.rglob("*") if path.is_file() and not path.is_symlink()}
     # All but the records that no table reads.
@@ -421,7 +423,7 @@ def test_the_chain_behind_a_row(study):
     short = {path: sha256_of(Path(path))[:12] for path in (TRAIN, SAMPLES["instruct/1"])}
     assert f"      prepare 2026-03-01  {short[TRAIN]} {TRAIN} (items 1)" in [line[2:] for line in lines]
     assert lines[1] == "  row  arm=instruct share=100 seed=1 evaluation=boxes n=4 correct=2 accuracy=0.5"
-    assert lines[2] == f"    2 of 4 right in {SAMPLES['instruct/1']}"
+    assert lines[2] == f"    2 of 4 correct in {SAMPLES['instruct/1']}"
     assert lines[3] == f"    evaluate 2026-03-01  {short[SAMPLES['instruct/1']]} {SAMPLES['instruct/1']}"
     shape = [(len(line) - len(line.lstrip())) // 2 for line in lines]
     stages = [line.split()[0] + (" above" if line.endswith("(above)") else "") for line in lines]
@@ -463,9 +465,9 @@ def test_the_chain_behind_an_artifact_names_each_once(study):
 def test_a_row_of_an_arm_counts_every_seed(study):
     lines, broken = traced("results/tiny/tables/arms.csv", arm="instruct")
     assert broken == []
-    assert [line.strip() for line in lines if "right in" in line] == [
-        f"3 of 4 right in {SAMPLES['instruct/0']}",
-        f"2 of 4 right in {SAMPLES['instruct/1']}",
+    assert [line.strip() for line in lines if "correct in" in line] == [
+        f"3 of 4 correct in {SAMPLES['instruct/0']}",
+        f"2 of 4 correct in {SAMPLES['instruct/1']}",
     ]
     assert sum(line.lstrip().startswith("instruct 2026") for line in lines) == 2
 
@@ -473,7 +475,7 @@ def test_a_row_of_an_arm_counts_every_seed(study):
 def test_a_teachers_answers_are_counted_by_item(study):
     lines, broken = traced("results/tiny/tables/accuracy.csv", arm="teacher", evaluation="boxes")
     assert broken == []
-    assert f"    4 of 4 right in {TEACHER}" in lines
+    assert f"    4 of 4 correct in {TEACHER}" in lines
 
 
 def test_a_bar_of_a_figure_leads_through_the_table_it_was_drawn_from(study):
@@ -502,15 +504,15 @@ def test_figures_show_the_largest_share_but_for_the_one_over_shares(study):
     text = Path(table("arms")).read_text()
     row = next(line for line in text.splitlines(keepends=True) if "instruct,100" in line)
     write(table("arms"), text + row.replace("instruct,100", "instruct,50"))
-    for name in ("accuracy", "matrix", "out-family"):
+    for name in ("accuracy", "out-family"):
         with pytest.raises(UserError, match=rf"{name}\.svg: no share=50; there is '', '100'$"):
             traced(f"results/tiny/figures/{name}.svg", share="50")
     assert "share=50" in traced("results/tiny/figures/low-resource-tiny.svg", share="50")[0][2]
 
 
 BARS = {
-    "out-family": ({"arm": "instruct"}, f"3 of 4 right in {SAMPLES['instruct/0']}"),
-    "low-resource-tiny": ({"arm": "baseline"}, f"1 of 4 right in {SAMPLES['base']}"),
+    "out-family": ({"arm": "instruct"}, f"3 of 4 correct in {SAMPLES['instruct/0']}"),
+    "low-resource-tiny": ({"arm": "baseline"}, f"1 of 4 correct in {SAMPLES['base']}"),
     "lengths": ({"arm": "instruct"}, f"21.5 tokens per answer in {SAMPLES['instruct/0']}"),
     "solving-tiny": ({"measure": "maj", "k": "1"}, f"75 % of 2 items solved in {PATHS}"),
     "cost": ({"arm": "instruct", "stage": "evaluate"}, "2 jobs"),
@@ -560,11 +562,11 @@ def test_a_laid_out_table_leads_through_the_rows_that_it_shows(study):
         lines, broken = traced(f"results/tiny/tables/paper/transfer-tiny.{suffix}", arm="instruct")
         assert broken == []
         assert [line.split()[0] for line in lines[:5]] == ["layout", "row", "tables", "row", "accuracy=0.625"]
-        assert "Boxes=62.5" in lines[1] and lines[5].strip() == f"3 of 4 right in {SAMPLES['instruct/0']}"
+        assert "Boxes=62.5" in lines[1] and lines[5].strip() == f"3 of 4 correct in {SAMPLES['instruct/0']}"
     lines, _ = traced("results/tiny/tables/paper/transfer-tiny.csv", arm="teacher", cell="Boxes")
-    assert f"4 of 4 right in {TEACHER}" in [line.strip() for line in lines]
+    assert f"4 of 4 correct in {TEACHER}" in [line.strip() for line in lines]
     assert not any(
-        "right in" in line
+        "correct in" in line
         for line in traced("results/tiny/tables/paper/transfer-tiny.csv", arm="teacher", cell="Far")[0]
     )
     lines, _ = traced("results/tiny/tables/paper/solving.csv", student="tiny", cell="maj@1")
@@ -580,7 +582,7 @@ def test_a_laid_out_table_of_answers_leads_to_them(study):
     lines, broken = traced("results/tiny/tables/paper/teachers.csv", teacher="oracle", cell="test, with CoT")
     assert broken == []
     assert [line.split()[0] for line in lines[:4]] == ["layout", "row", "4", "teach"]
-    assert lines[2].strip() == f"4 of 4 right in {TEACHER}"
+    assert lines[2].strip() == f"4 of 4 correct in {TEACHER}"
     edit(TEACHER, '"item": "b", "strict": 1.0', '"item": "b", "strict": 0.0')
     assert traced("results/tiny/tables/paper/teachers.csv", teacher="oracle")[1]
 
@@ -590,10 +592,10 @@ def test_a_comparison_of_a_claim_leads_to_both_arms(study):
         lines, broken = traced(f"results/tiny/claims.{suffix}", claim="1", against="teacher")
         assert broken == []
         assert [line.split()[0] for line in lines[:2]] == ["claims", "row"]
-        assert [line.strip() for line in lines if " right in " in line] == [
-            f"3 of 4 right in {SAMPLES['instruct/0']}",
-            f"2 of 4 right in {SAMPLES['instruct/1']}",
-            f"4 of 4 right in {TEACHER}",
+        assert [line.strip() for line in lines if " correct in " in line] == [
+            f"3 of 4 correct in {SAMPLES['instruct/0']}",
+            f"2 of 4 correct in {SAMPLES['instruct/1']}",
+            f"4 of 4 correct in {TEACHER}",
         ]
     with pytest.raises(UserError, match="no verdict=supported; there is 'undecided'"):
         traced("results/tiny/claims.md", verdict="supported")
@@ -704,7 +706,7 @@ FAULTS = {
     "made anew, but not what was made from it": (
         lambda: (edit(f"{TASK}/docs.jsonl", "docs", "DOCS"), seal(f"{TASK}/record.json")),
         f"{TASK}/docs.jsonl: expected ",
-        f"{SAMPLES['base']} was made from another one: {SET_ASIDE}, and `snakemake {record_of(SAMPLES['base'])}` makes it",
+        f"{SAMPLES['base']} was made from another one: {SET_ASIDE}, and `snakemake {record_of(SAMPLES['base'])}` makes",
     ),
     "index edited": (
         lambda: edit(TRAININGS, "tiny/instruct/1", "tiny/instruct/2"),
@@ -736,8 +738,8 @@ FAULTS = {
     "another model named": (
         lambda: edit(f"{INSTRUCTED['0']}/record.json", f'"model": "{MODEL}/', f'"model": "{TASK}/'),
         f"{INSTRUCTED['0']}/record.json: expected ",
-        f"the record of a model whose weights it was trained from, found {TASK}/record.json, which it did not read; delete "
-        f"{INSTRUCTED['0']}, and `snakemake {INSTRUCTED['0']}/record.json` makes it again",
+        f"the record of a model whose weights it was trained from, found {TASK}/record.json, which it did not read; "
+        f"delete {INSTRUCTED['0']}, and `snakemake {INSTRUCTED['0']}/record.json` makes it again",
     ),
     "source edited": (
         lambda: write("oracle.jsonl", "RECORDING\n"),
@@ -799,10 +801,10 @@ def test_changed_weights_are_found_though_their_own_record_agrees_with_them(stud
 
 def test_a_fetched_file_must_be_the_pinned_one(study):
     content = read_json(Path(record_of(RAW)))
-    content["recipe"]["sha256"] = "1" * 64
+    content["settings"]["sha256"] = "1" * 64
     write_json(Path(record_of(RAW)), content)
     (fault,) = faults()
-    assert fault.startswith(f"{RAW}: expected sha256 111111111111, which the recipe in {record_of(RAW)} pins, found ")
+    assert fault.startswith(f"{RAW}: expected sha256 111111111111, which the settings in {record_of(RAW)} pin, found ")
     assert fault.endswith(f"delete {Path(RAW).parent}, and `snakemake {record_of(RAW)}` makes it again")
 
 
@@ -811,15 +813,17 @@ def test_a_source_that_was_edited_is_no_fault_of_what_was_made_of_the_older_one(
     write("oracle.jsonl", "RECORDING\n")
     again = f"{at('teach', 'oracle', 'boxes-test-cot')[:-12]}{'1' * 12}/answers.jsonl"
     record("teach", [TEST, "oracle.jsonl"], [write(again, Path(TEACHER).read_text())])
-    results = Results(Path("results"))
+    results = AuditedResults(Path("results"))
     check_all(results)
-    assert (list(results.faults), results.others) == ([], {"oracle.jsonl"})
+    assert (list(results.faults), results.changed_outside) == ([], {"oracle.jsonl"})
     for name, now in ((TEACHER, "outside the results, another one now"), (again, "outside the results")):
         lines, broken = traced(name)
         assert broken == []
         assert lines[-1].endswith(f" oracle.jsonl ({now})")
     said = run(*PROGRAM, "trace", "--all", cwd=study).stdout
-    assert said.startswith("1 files outside the results, others now than older artifacts were made of: not checked\n")
+    assert said.startswith(
+        "1 files outside the results, changed since some artifacts were made from them: not checked\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -839,7 +843,7 @@ def test_a_source_that_was_edited_is_no_fault_of_what_was_made_of_the_older_one(
 )
 def test_a_chain_says_why_code_counts_as_its_version(study, tmp_path, monkeypatch, listed, version, said):
     write_json(tmp_path / "scripts/versions.json", {"tables": listed})
-    monkeypatch.setattr(lineage, "SCRIPTS", tmp_path / "scripts")
+    monkeypatch.setattr("selfrefine.audit.chain.SCRIPTS", tmp_path / "scripts")
     edit(TABLES, '"version": "version 1"', f'"version": "{version}"')
     lines, broken = traced("results/tiny/tables/accuracy.csv", arm="teacher")
     assert broken == []
@@ -888,8 +892,8 @@ def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, o
     (fault,) = faults()
     assert fault.startswith(f"{name}:") and f"expected {expected} (counted in results/" in fault
     assert fault.endswith(
-        f", found {found}; the table was changed after it was made: delete {at('tables')}, and `snakemake {TABLES}` makes "
-        "it again"
+        f", found {found}; the table was changed after it was made: delete {at('tables')}, and `snakemake {TABLES}` "
+        "makes it again"
     )
     assert traced(name)[1] == [fault]
 
@@ -1023,7 +1027,7 @@ def test_names_whose_links_have_become_files_are_traced(study):
     for name in ("tables/arms.csv", "figures/accuracy.svg"):
         lines, broken = traced(f"results/tiny/{name}", arm="teacher")
         assert broken == []
-        assert "4 of 4 right in" in "\n".join(lines)
+        assert "4 of 4 correct in" in "\n".join(lines)
     write("results/tiny/tables/arms.csv", "edited\n")
     lines, (fault,) = traced("results/tiny/tables/arms.csv")
     assert fault.startswith("results/tiny/tables/arms.csv: expected a record of how it was made, found none")
@@ -1042,7 +1046,7 @@ def test_results_on_another_disk_are_traced_through_their_link(study):
 
 def test_sources_beside_moved_results_are_checked(study):
     shutil.copytree("results", "far/archived", symlinks=True)
-    results = Results(Path("far/archived"))
+    results = AuditedResults(Path("far/archived"))
     check_all(results)
     assert results.outside == {"boxes.jsonl", "oracle.jsonl", "published/model.safetensors", "published/notes.txt"}
     write("far/published/notes.txt", "notes.txt")
@@ -1098,7 +1102,7 @@ def test_what_cannot_be_traced_is_said(study, path, wanted, message):
 
 def test_a_folder_that_is_no_results_is_refused(study):
     with pytest.raises(UserError, match="nowhere: no such folder"):
-        Results(Path("nowhere"))
+        AuditedResults(Path("nowhere"))
     Path("empty").mkdir()
     with pytest.raises(UserError, match="no record below it"):
         faults("empty")
@@ -1142,7 +1146,7 @@ def test_the_program_needs_nothing_but_pydantic_and_says_by_its_status_whether_a
     assert whole.stdout.startswith("records: ") and whole.stdout.endswith(": every link holds\n")
     assert whole.stdout.count("\n") == 1 and whole.stderr == ""
     row = run(*program, "results/tiny/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study)
-    assert f"3 of 4 right in {SAMPLES['instruct/0']}\n" in row.stdout
+    assert f"3 of 4 correct in {SAMPLES['instruct/0']}\n" in row.stdout
     Path(TRAIN).unlink()
     broken = run(*program, "results/tiny/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study, check=False)
     assert broken.returncode == 1

@@ -1,4 +1,4 @@
-"""Weights: what is refused, and that a checkpoint's files are looked at before they are used."""
+"""Weights: what is refused, and that a checkpoint's files are checked before they are used."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import pytest
 
 from conftest import REPOSITORY, record_model, run
 from selfrefine.errors import UserError
-from selfrefine.files import write_json
-from selfrefine.models import convert_gguf, load_checkpoint, load_model, load_tokenizer, open_checkpoint
-from selfrefine.provenance import read_record, state_of, weights_of
+from selfrefine.models.checkpoints import convert_gguf, load_checkpoint, load_model, load_tokenizer, open_checkpoint
+from selfrefine.store.files import write_json
+from selfrefine.store.provenance import read_record, state_of, weights_of
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00\xff\x00\x00\x00", b"not a model at all"])
@@ -32,7 +32,7 @@ def test_threads_that_wait_sleep_soon_before_torch_is_there(stage, told, looks):
     """OpenMP reads the setting when torch loads it: no stage may have loaded torch by then."""
     program = (
         "import os, sys; sys.path.insert(0, 'scripts'); import " + stage + "; assert 'torch' not in sys.modules; "
-        "from selfrefine.computing import bound_threads; bound_threads(2); import torch; "
+        "from selfrefine.models.compute import bound_threads; bound_threads(2); import torch; "
         "print(os.environ['GOMP_SPINCOUNT'], torch.get_num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | told
@@ -42,9 +42,9 @@ def test_threads_that_wait_sleep_soon_before_torch_is_there(stage, told, looks):
 
 
 def fetch_model(source, folder, **settings):
-    recipe = json.dumps({"suffix": "", "sha256": None} | settings)
+    made_with = json.dumps({"suffix": "", "sha256": None} | settings)
     arguments = ["--source", json.dumps({"source": source, "licence": "none"}), "--record", folder / "record.json"]
-    return run("python", "scripts/fetch_model.py", "--recipe", recipe, *arguments, check=False)
+    return run("python", "scripts/fetch_model.py", "--settings", made_with, *arguments, check=False)
 
 
 def test_pickled_weights_are_refused(tmp_path):
@@ -158,7 +158,9 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model):
 @pytest.mark.parametrize(
     ("gpus", "training", "placed"), [(0, False, "cpu"), (1, False, 0), (2, False, "auto"), (2, True, 1)]
 )
-def test_what_writes_is_divided_among_the_gpus_and_what_trains_is_not(tiny_model, monkeypatch, gpus, training, placed):
+def test_a_model_that_generates_is_divided_among_the_gpus_and_one_that_trains_is_not(
+    tiny_model, monkeypatch, gpus, training, placed
+):
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -171,7 +173,7 @@ def test_what_writes_is_divided_among_the_gpus_and_what_trains_is_not(tiny_model
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr("selfrefine.models.state", lambda: SimpleNamespace(local_process_index=1))
+    monkeypatch.setattr("selfrefine.models.checkpoints.state", lambda: SimpleNamespace(local_process_index=1))
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     load_model(tiny_model, "float32", training=training)
     assert asked["device_map"] == (placed if placed == "auto" else {"": placed})

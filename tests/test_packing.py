@@ -1,4 +1,4 @@
-"""Packed rows against padded texts, and frozen layers against PEFT's and transformers' own, on tiny models."""
+"""Packed rows against padded sequences, and frozen layers against PEFT's and transformers' own, on tiny models."""
 
 import functools
 import re
@@ -21,9 +21,12 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from selfrefine import packing
-from selfrefine.frozen import Product, speed_up
-from selfrefine.packing import FrozenHead, PackedAttention, Row, pack, trial
+from selfrefine.training import frozen_kernels, packing
+from selfrefine.training.frozen_kernels import FrozenHead, Product
+from selfrefine.training.frozen_layers import speed_up
+from selfrefine.training.packed_attention import PackedAttention, attend_by_piece
+from selfrefine.training.packed_rows import SHORTEST_SHARED, Row
+from selfrefine.training.packing import pack, trial
 
 SMALL = {
     "vocab_size": 300,
@@ -54,12 +57,12 @@ def example(question: int, seed: int, length: int) -> tuple[list[int], list[int]
 
 
 CASES = {
-    "one text": [example(0, 1, 9)],
+    "one sequence": [example(0, 1, 9)],
     "one pair": [example(0, 1, 9), example(0, 2, 14)],
     "pairs of one question": [example(0, seed, 5 + seed) for seed in range(1, 7)],
     "pairs of several questions": [example(q, 10 * q + side, 3 + 7 * side + q) for side in (1, 2) for q in range(4)],
-    "the same text twice": [example(0, 1, 9), example(0, 1, 9), example(1, 3, 4)],
-    "a text that another goes on from": [example(0, 1, 30), (prompt(0), words(1, 30) + words(2, 5))],
+    "the same sequence twice": [example(0, 1, 9), example(0, 1, 9), example(1, 3, 4)],
+    "a sequence that another goes on from": [example(0, 1, 30), (prompt(0), words(1, 30) + words(2, 5))],
     "answers that begin alike": [(prompt(0), words(1, 20) + words(2, 5)), (prompt(0), words(1, 20) + words(3, 8))],
     "nothing in common": [(words(1, 18), words(2, 5)), (words(3, 40), words(4, 1)), (words(5, 1), words(6, 3))],
     "longer than a block": [example(0, 1, 150), example(1, 2, 140), example(1, 3, 2)],
@@ -68,14 +71,14 @@ CASES = {
 
 def batch(examples, left: bool = False) -> dict:
     """Prompts and answers as TRL pads them."""
-    texts = [begun + answer for begun, answer in examples]
-    width = max(map(len, texts))
-    ids, labels = torch.zeros(len(texts), width, dtype=torch.long), torch.full((len(texts), width), -100)
+    sequences = [begun + answer for begun, answer in examples]
+    width = max(map(len, sequences))
+    ids, labels = torch.zeros(len(sequences), width, dtype=torch.long), torch.full((len(sequences), width), -100)
     mask = torch.zeros_like(ids)
-    for i, ((begun, _), text) in enumerate(zip(examples, texts, strict=True)):
-        first = width - len(text) if left else 0
-        ids[i, first : first + len(text)], mask[i, first : first + len(text)] = torch.tensor(text), 1
-        labels[i, first + len(begun) : first + len(text)] = torch.tensor(text[len(begun) :])
+    for i, ((begun, _), sequence) in enumerate(zip(examples, sequences, strict=True)):
+        first = width - len(sequence) if left else 0
+        ids[i, first : first + len(sequence)], mask[i, first : first + len(sequence)] = torch.tensor(sequence), 1
+        labels[i, first + len(begun) : first + len(sequence)] = torch.tensor(sequence[len(begun) :])
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -109,14 +112,14 @@ def assert_alike(ours, theirs, rel: float = 1e-4):
 
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_a_row_holds_every_text_at_its_own_positions(case, share):
-    texts = [begun + answer for begun, answer in CASES[case]]
-    row = Row(texts, share)
-    for text, places in zip(texts, row.places, strict=True):
-        assert [row.tokens[place] for place in places] == text
-        assert [row.positions[place] for place in places] == list(range(len(text)))
+def test_a_row_holds_every_sequence_at_its_own_positions(case, share):
+    sequences = [begun + answer for begun, answer in CASES[case]]
+    row = Row(sequences, share)
+    for sequence, places in zip(sequences, row.places, strict=True):
+        assert [row.tokens[place] for place in places] == sequence
+        assert [row.positions[place] for place in places] == list(range(len(sequence)))
     if not share:
-        assert len(row.tokens) == sum(map(len, texts))
+        assert len(row.tokens) == sum(map(len, sequences))
 
 
 @pytest.mark.parametrize(
@@ -128,23 +131,23 @@ def test_a_row_holds_every_text_at_its_own_positions(case, share):
             "pairs of several questions",
             20 + 4 * 25 + sum(len(answer) for _, answer in CASES["pairs of several questions"]),
         ),
-        ("the same text twice", 20 + 25 + 9 + 25 + 4),
-        ("a text that another goes on from", 45 + 30 + 5),
+        ("the same sequence twice", 20 + 25 + 9 + 25 + 4),
+        ("a sequence that another goes on from", 45 + 30 + 5),
         ("answers that begin alike", 45 + 20 + 5 + 8),
     ],
 )
-def test_what_texts_begin_with_in_common_is_there_once(case, tokens):
+def test_a_prefix_that_sequences_share_is_there_once(case, tokens):
     assert len(Row([begun + answer for begun, answer in CASES[case]]).tokens) == tokens
 
 
-def test_a_short_common_beginning_is_not_worth_a_piece():
-    texts = [words(1, packing.SHORTEST_SHARED - 1) + words(seed, 9) for seed in (2, 3)]
-    assert len(Row(texts).tokens) == sum(map(len, texts))
+def test_a_short_shared_prefix_is_not_worth_a_piece():
+    sequences = [words(1, SHORTEST_SHARED - 1) + words(seed, 9) for seed in (2, 3)]
+    assert len(Row(sequences).tokens) == sum(map(len, sequences))
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["padded right", "padded left"])
 @pytest.mark.parametrize("case", CASES)
-def test_packed_texts_have_the_log_probabilities_and_gradients_of_padded_ones(case, left):
+def test_packed_sequences_have_the_log_probabilities_and_gradients_of_padded_ones(case, left):
     padded, packed = build(), build()
     assert pack(packed.get_base_model(), 500) is None
     inputs = batch(CASES[case], left)
@@ -152,8 +155,8 @@ def test_packed_texts_have_the_log_probabilities_and_gradients_of_padded_ones(ca
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_packed_attention_is_that_of_each_text_by_itself(heads):
-    """Block by block on a CPU, and piece by piece as on a GPU, for one, some and all query heads with a key of their own."""
+def test_packed_attention_is_that_of_each_sequence_by_itself(heads):
+    """Block by block on a CPU, and piece by piece as on a GPU, with one, two and four key heads."""
     row = Row([begun + answer for begun, answer in CASES["pairs of several questions"]])
     torch.manual_seed(0)
     tokens = len(row.tokens)
@@ -162,7 +165,7 @@ def test_packed_attention_is_that_of_each_text_by_itself(heads):
     found = []
     for attend in (
         functools.partial(PackedAttention.apply, *tensors, row, 0.3),
-        functools.partial(packing._attend_by_piece, *tensors, row, 0.3),
+        functools.partial(attend_by_piece, *tensors, row, 0.3),
         functools.partial(one_by_one, *tensors, row, 0.3),
     ):
         made = attend()
@@ -173,7 +176,7 @@ def test_packed_attention_is_that_of_each_text_by_itself(heads):
 
 
 def one_by_one(query, key, value, row, scaling):
-    """Attention over a row, text by text."""
+    """Attention over a row, sequence by sequence."""
     made = torch.zeros(1, query.size(2), query.size(1), value.size(-1))
     for places in row.places:
         own = [tensor[:, :, places] for tensor in (query, key, value)]
@@ -182,7 +185,7 @@ def one_by_one(query, key, value, row, scaling):
     return made
 
 
-def test_dropout_is_not_shared_between_texts():
+def test_dropout_is_not_shared_between_sequences():
     model = build()
     dropping = get_peft_model(
         AutoModelForCausalLM.from_config(LlamaConfig(**SMALL)), LoraConfig(lora_dropout=0.5, task_type="CAUSAL_LM")
@@ -194,7 +197,7 @@ def test_dropout_is_not_shared_between_texts():
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 256])
 def test_the_frozen_heads_log_probabilities_and_gradients(monkeypatch, rows):
-    monkeypatch.setattr(packing, "LOGIT_ROWS", rows)
+    monkeypatch.setattr(frozen_kernels, "LOGIT_ROWS", rows)
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(7, 12, requires_grad=True), torch.randn(50, 12), torch.randint(50, (7,))
     outer = torch.randn(7)
@@ -210,7 +213,7 @@ def test_the_frozen_heads_log_probabilities_and_gradients(monkeypatch, rows):
 @pytest.mark.parametrize(
     ("config", "changes", "reason"),
     [
-        (MistralConfig, {"sliding_window": 40}, "its attention reaches 40 tokens back, and a text has 70"),
+        (MistralConfig, {"sliding_window": 40}, "its attention reaches 40 tokens back, and a sequence has 70"),
         (Gemma2Config, {}, "terms of its own .softcap"),
         (
             GptOssConfig,
@@ -222,7 +225,7 @@ def test_the_frozen_heads_log_probabilities_and_gradients(monkeypatch, rows):
         (FalconMambaConfig, {}, "do not all take their attention from"),
     ],
 )
-def test_a_model_that_packed_rows_cannot_serve_is_asked_as_before(config, changes, reason):
+def test_a_model_that_cannot_compute_from_packed_rows_computes_as_before(config, changes, reason):
     targets = ["q_proj"] if config is not FalconMambaConfig else ["in_proj"]
     model, plain = (build(config, targets=targets, **changes).eval() for _ in range(2))
     assert re.search(reason, pack(model.get_base_model(), 70))
@@ -232,16 +235,16 @@ def test_a_model_that_packed_rows_cannot_serve_is_asked_as_before(config, change
     assert torch.equal(ours, theirs)
 
 
-def test_a_model_that_takes_its_own_view_of_positions_is_asked_as_before():
+def test_a_model_with_its_own_view_of_positions_computes_as_before():
     model = build()
     rotate = model.get_base_model().model.rotary_emb
     turn = rotate.forward
     rotate.forward = lambda x, position_ids: turn(x, torch.arange(x.size(1))[None])
-    assert "depends on more than the text's tokens" in pack(model.get_base_model(), 70)
+    assert "depend on more than a sequence's tokens" in pack(model.get_base_model(), 70)
     assert model.config._attn_implementation == "sdpa" and model.training
 
 
-def test_a_sliding_window_that_holds_every_text_changes_nothing():
+def test_a_sliding_window_that_holds_every_sequence_changes_nothing():
     padded, packed = (build(MistralConfig, sliding_window=70) for _ in range(2))
     assert pack(packed.get_base_model(), 70) is None
     inputs = batch(CASES["pairs of one question"])

@@ -1,4 +1,4 @@
-"""The paper's study in miniature: config/paper.yaml with random weights, real records and few of them, from raw to verdicts."""
+"""The paper's study in miniature: config/paper.yaml with random weights and few real items, from raw to verdicts."""
 
 import contextlib
 import json
@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, artifact, make_workflow, run
-from selfrefine.benchmarks import read_items
-from selfrefine.engines import Generation
-from selfrefine.files import read_json, write_jsonl
-from selfrefine.opening import open_study
-from selfrefine.paths import requests_for
-from selfrefine.prompts import Prompt
+from selfrefine.data.items import read_items
+from selfrefine.engines.item_requests import requests_for
+from selfrefine.schema.generation import Generation
+from selfrefine.schema.prompt import Prompt
+from selfrefine.store.files import read_json, write_jsonl
+from selfrefine.study.open_study import open_study
 
 RECORDS = REPOSITORY / "tests/fixtures/paper"
 ALL = ("csqa-hub", "obqa-hub", "piqa-hub", "siqa-hub", "gsm8k", "multiarith", "math-500", "mmlu")
@@ -25,7 +25,7 @@ SHORT = {"max_tokens": 12}
 def miniature(model, folder) -> dict:
     """config/paper.yaml with less of everything: the same keys, the same arms.
 
-    Evaluated on one benchmark, on which half of the students were trained: most of the time goes into starting its jobs.
+    Evaluated on one benchmark, on which half of the students were trained: most of the time starts its jobs.
     """
     config = yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text())
     config["study"] |= {
@@ -71,7 +71,7 @@ def records_of(task: str, split: str):
 
 
 def record_teachers(folder) -> None:
-    """What teachers that are right three times in four would answer, from the prepared items."""
+    """What teachers that are correct three times in four would answer, from the prepared items."""
     study = open_study([folder / "config/mini.yaml"]).study
     for name in study.study.teachers:
         chance, rows = random.Random(name), {}
@@ -99,7 +99,7 @@ def paper(tmp_path_factory, tiny_model):
     with contextlib.chdir(folder):
         artifacts = open_study([Path("config/mini.yaml")]).artifacts
         items = [artifacts.items(task, split).record for task in ALL for split in config["benchmarks"][task]["splits"]]
-    # Students answer through the stand-in for vLLM, which compiles nothing: torch's compiler, slow to import, is left out.
+    # Students answer through the stand-in for vLLM, which compiles nothing: torch's slow compiler is left out.
     settings = ("env", f"PYTHONPATH={REPOSITORY / 'tests/stand_in'}", "TORCHDYNAMO_DISABLE=1")
     command = (*settings, "snakemake", "--configfile", "config/mini.yaml", "--cores", "2")
     run(*command, *items, cwd=folder)
@@ -112,7 +112,7 @@ def test_every_figure_and_table_of_the_paper_is_made(paper):
     folder, _ = paper
     figures = {path.stem for path in folder.glob("results/paper/figures/*.svg")}
     assert figures == {
-        *("accuracy", "matrix", "in-family", "out-family", "low-resource-llama-2-7b", "lengths", "solving-llama-2-7b"),
+        *("accuracy", "in-family", "out-family", "low-resource-llama-2-7b", "lengths", "solving-llama-2-7b"),
         *("yields-llama-2-7b", "cost", "training"),
     }
     layouts = {path.stem for path in folder.glob("results/paper/tables/paper/*.tex")}
@@ -156,5 +156,5 @@ def test_a_student_that_solves_nothing_is_left_as_it_was_and_named(paper):
     folder, _ = paper
     records = [json.loads(path.read_text()) for path in folder.glob("results/store/refine/**/record.json")]
     idle = [record for record in records if record["figures"]["updates"] == 0]
-    summary = (folder / "results/paper/summary.md").read_text()
-    assert idle and f"In {len(idle)} of " in summary
+    assert idle and f"In {len(idle)} of " in (folder / "results/paper/details.md").read_text()
+    assert f"{len(idle)} of " in (folder / "results/paper/summary.md").read_text()

@@ -1,4 +1,4 @@
-"""bench/peers.py on a tiny model: what it counts, and that its commands run and end with the promised line."""
+"""bench/peers.py on a tiny model: its counts, and that its commands end with the promised line."""
 
 import contextlib
 import json
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, record_model, run
-from selfrefine.files import read_json, sha256_of, write_jsonl
-from selfrefine.opening import finals_of, read_configuration
-from selfrefine.study import Study
+from selfrefine.store.files import read_json, write_jsonl
+from selfrefine.store.hashing import sha256_of
+from selfrefine.study.design import Study
+from selfrefine.study.open_study import finals_of, read_configuration
 
 sys.path.append(str(REPOSITORY / "bench/comparison"))
 
@@ -69,7 +70,7 @@ def last_line(results, *arguments) -> dict:
 
 
 def test_a_layers_products_hold_all_weights_of_the_linear_layers(tiny_model):
-    from selfrefine.models import load_model
+    from selfrefine.models.checkpoints import load_model
 
     model = load_model(tiny_model, "float32")
     shape = products.Shape.read(read_json(tiny_model / "config.json"))

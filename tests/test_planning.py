@@ -6,8 +6,9 @@ from snakemake.utils import update_config
 
 from conftest import REPOSITORY, run
 from selfrefine.errors import UserError
-from selfrefine.planning import Assumptions, Planner
-from selfrefine.study import Study
+from selfrefine.schema.assumptions import Assumptions
+from selfrefine.study.design import Study
+from selfrefine.study.planning import Planner
 
 SHIPPED = yaml.safe_load((REPOSITORY / "config/assumptions.yaml").read_text())
 
@@ -38,7 +39,7 @@ def planner(study: dict | None = None, **assumed) -> Planner:
 START = "llama-2-7b/instruct/gpt-3.5/gsm8k/100/0"
 
 
-def test_evaluation_reads_prompts_and_writes_chains():
+def test_evaluation_reads_prompts_and_generates_chains_of_thought():
     cost = planner().cost("evaluate", checkpoint=START, task="gsm8k")
     # 1,000 x 100 tokens at 100e12 x 0.5 / 20e9 a second, and 1,000 x 200 at 100e12 x 0.1 / 20e9.
     assert cost.gpu_hours == pytest.approx((100_000 / 2500 + 200_000 / 500) / 3600)
@@ -55,7 +56,7 @@ def test_instruct_counts_epochs_kept_demonstrations_and_recomputed_activations()
     cost = planner().cost("instruct", student="llama-2-7b", teacher="gpt-3.5", task="gsm8k", share="50", seed="0")
     assert cost.trained_tokens == 4000 * 0.5 * 4 * 300
     assert cost.gpu_hours == pytest.approx(cost.trained_tokens * 3 * 20e9 / 50e12 / 3600)
-    # 10e9 = 12 x layers x (128 x layers)^2 gives 37.05 layers, 4743 wide; LoRA has 19 parameters per layer, width and rank.
+    # 10e9 = 12 x layers x (128 x layers)^2 gives 37.05 layers, 4743 wide; LoRA has 19 parameters per layer, width, rank.
     assert cost.bytes == pytest.approx(19 * 37.05 * 4743 * 8 * 4, rel=1e-3)
 
 
@@ -76,7 +77,7 @@ def test_a_served_teacher_takes_tokens_and_no_gpu():
     assert served.written_tokens == own.written_tokens == 8000 * 200
 
 
-def test_what_was_measured_takes_the_place_of_what_is_reckoned():
+def test_what_was_measured_takes_the_place_of_what_is_estimated():
     measured = {"generate_tokens_per_second": {"llama-2-7b": 1000}, "train_tokens_per_second": {"llama-2-7b": 100}}
     mine = planner(**measured)
     cost = mine.cost("evaluate", checkpoint=START, task="gsm8k")
@@ -88,7 +89,7 @@ def test_what_was_measured_takes_the_place_of_what_is_reckoned():
 def test_a_model_takes_as_many_gpus_as_hold_it_and_waits_for_its_weights():
     large = {"models": {"llama-2-7b": {"parameters": 80}}, "engine": "transformers"}
     mine = planner(large, start_seconds=36, load_gb_per_second=1)
-    assert mine.cards("evaluate", checkpoint=START, task="gsm8k") == 3  # 160 GB of weights, 68 of keys and values
+    assert mine.gpus("evaluate", checkpoint=START, task="gsm8k") == 3  # 160 GB of weights, 68 of KV cache
     waited = [p.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours for p in (mine, planner(large))]
     assert waited[0] - waited[1] == pytest.approx(3 * (36 + 160) / 3600, rel=1e-3)
 
@@ -98,12 +99,12 @@ def test_items_that_are_made_are_counted_whatever_the_configuration_says(tmp_pat
     made.write_text("{}\n" * 3)
     assumed = planner()
     mine = Planner(assumed.study, assumed.assumed, lambda task, split: tmp_path / f"{task}-{split}.jsonl")
-    assert (mine.items("gsm8k", "test"), mine.items("gsm8k", "train")) == (3, 8000)
+    assert (mine.work.items("gsm8k", "test"), mine.work.items("gsm8k", "train")) == (3, 8000)
 
 
 def test_what_is_not_known_is_named():
     with pytest.raises(UserError, match="configuration: models.llama-2-7b.parameters: is missing"):
-        planner({"models": {"llama-2-7b": {"parameters": None}}}).size("llama-2-7b")
+        planner({"models": {"llama-2-7b": {"parameters": None}}}).work.size("llama-2-7b")
     with pytest.raises(UserError, match=r"assumptions: gpu.peak_tflops: Input should be greater than 0"):
         Assumptions.read(SHIPPED | {"gpu": SHIPPED["gpu"] | {"peak_tflops": 0}})
     with pytest.raises(UserError, match="assumptions: gpus: unknown key"):
@@ -111,12 +112,12 @@ def test_what_is_not_known_is_named():
     lacking = planner()
     object.__setattr__(lacking.assumed, "items", {})
     with pytest.raises(UserError, match="assumptions: items.gsm8k.test is missing"):
-        lacking.items("gsm8k", "test")
+        lacking.work.items("gsm8k", "test")
 
 
 def test_the_command_counts_what_snakemake_would_run(finished, fresh):
     folder, path, config = fresh
-    command = ("python", "scripts/plan.py", "--configfile", "config/tiny.yaml")
+    command = ("python", "scripts/study.py", "plan", "--configfile", "config/tiny.yaml")
     del config["models"]["tiny"]["parameters"]
     path.write_text(yaml.safe_dump(config))
     assert "configuration: models.tiny.parameters: is missing" in run(*command, cwd=folder, check=False).stderr

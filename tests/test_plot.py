@@ -1,50 +1,56 @@
-"""The figures: the same bytes at every drawing, intervals on every number, nothing on top of a legend or beyond the page."""
+"""The figures: the same bytes at every drawing, every number with its interval, nothing overlaps."""
 
 import csv
 import itertools
 import json
+import re
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from conftest import run
-from selfrefine import curves, figures, overview, shown
-from selfrefine.arms import in_domain, read_table, whole
-from selfrefine.files import write_jsonl
+from selfrefine.report.figures import style
+from selfrefine.report.figures.accuracy_points import draw_accuracy
+from selfrefine.report.figures.cost_bars import draw_cost
+from selfrefine.report.figures.family_bars import draw_families
+from selfrefine.report.figures.sampling_yields import draw_solving, draw_yields
+from selfrefine.report.figures.share_curves import draw_low_resource
+from selfrefine.report.figures.training_curves import Run, draw_training
+from selfrefine.report.labels import checkpoint_label
+from selfrefine.report.selection import in_domain, in_figure, whole
+from selfrefine.report.study_tables import StudyTables
+from selfrefine.store.files import write_jsonl
 
 BENCHMARKS = {"csqa": "CommonsenseQA", "piqa": "PIQA", "gsm8k": "GSM8K", "multi": "MultiArith"}
 FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
 STUDENTS = {"llama-2-7b": "llama", "mistral-7b": "mistral"}
 TEACHERS = {"llama-2-70b": "llama", "mixtral-8x7b": "mistral", "gpt-3.5": "gpt"}
+LONG = {"a-student-whose-name-is-long-1.7b-instruct": "llama", "another-student-of-some-length-3b": "gpt"}
+FIVE = {f"a-teacher-of-many-words-{number}": ("llama", "gpt")[number % 2] for number in range(5)}
 
 
 def plant(
-    students=STUDENTS, teachers=TEACHERS, tasks=tuple(BENCHMARKS), shares=(50, 100), recipes=("cot",)
-) -> pd.DataFrame:
-    """A study's arms on every benchmark, with all arms but `cross`; the accuracies differ."""
+    students=STUDENTS, teachers=TEACHERS, tasks=tuple(BENCHMARKS), shares=(50, 100), recipes=("cot",), arms=None
+) -> list[dict]:
+    """The rows of a study's arms on every benchmark, with all arms but `cross`; the accuracies differ."""
     rows = []
 
     def add(arm: str, **facts) -> None:
         for place, task in enumerate(BENCHMARKS):
             value = 0.2 + 0.05 * (len(rows) % 9) + 0.02 * place
             numbers = {"accuracy": value, "low": value - 0.06, "high": value + 0.04, "tokens": 100 * value}
-            rows.append(
-                dict.fromkeys(FACTS, "")
-                | {"share": np.nan}
-                | facts
-                | {"arm": arm, "evaluation": task, "n": 100}
-                | numbers
-            )
+            blank = dict.fromkeys(FACTS, "")
+            if arms is None or arm in arms:
+                rows.append(blank | facts | {"arm": arm, "evaluation": task, "n": 100, "seeds": 1} | numbers)
 
     for student, family in students.items():
         add("baseline", student=student)
-        for share, task in itertools.product(shares, tasks):
+        for share, task in itertools.product(map(str, shares), tasks):
             for recipe in recipes:
                 add("refine-only", student=student, refine_task=task, recipe=recipe, share=share)
             for teacher, own in teachers.items():
@@ -55,97 +61,125 @@ def plant(
                     add("refine", refine_task=task, recipe=recipe, **facts)
     for teacher in teachers:
         add("teacher", teacher=teacher)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def lengths(arms: pd.DataFrame) -> pd.DataFrame:
-    return arms.assign(low=90 * arms.accuracy, high=110 * arms.accuracy)
+def lengths(arms: list[dict]) -> list[dict]:
+    return [row | {"low": 90 * row["accuracy"], "high": 110 * row["accuracy"]} for row in arms]
 
 
-def solving(students=tuple(STUDENTS), teachers=("", *TEACHERS), tasks=tuple(BENCHMARKS)) -> pd.DataFrame:
+def solving(students=tuple(STUDENTS), teachers=("", *TEACHERS), tasks=tuple(BENCHMARKS)) -> list[dict]:
     rows = []
     for student, teacher, task, measure, k in itertools.product(students, teachers, tasks, ("pass", "maj"), (1, 2, 4)):
-        facts = {
-            "student": student,
-            "teacher": teacher,
-            "task": task if teacher else "",
-            "after": "",
-            "refine_task": task,
-        }
+        facts = {"student": student, "teacher": teacher, "task": task if teacher else "", "after": ""}
+        facts |= {"refine_task": task, "share": "100", "measure": measure, "k": k, "items": 50}
         value = 0.3 + 0.1 * k * (measure == "pass")
-        numbers = {"k": k, "items": 50, "value": value, "low": value - 0.05, "high": value + 0.05, "share": 100}
-        rows += [facts | {"style": style, "measure": measure} | numbers for style in ("cot", "plain")]
-    return pd.DataFrame(rows)
+        numbers = {"value": value, "low": value - 0.05, "high": value + 0.05}
+        rows += [facts | {"style": style} | numbers for style in ("cot", "plain")]
+    return rows
 
 
-def yields() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    rates = solving()
-    starts = rates[(rates.k == 1) & (rates.measure == "pass")]
-    paths = starts.assign(paths=200, correct=60, committed=150)
-    pairs = starts[starts["style"] == "cot"].assign(
-        recipe="cot", items=50, items_with_pairs=30, dropped_no_chosen=15, dropped_same_text=0, dropped_no_rejected=5
-    )
-    return paths, pairs.assign(low=0.5, high=0.7), rates
+def yields(**design) -> tuple[list[dict], list[dict], list[dict]]:
+    rates = solving(**design)
+    starts = [row for row in rates if (row["k"], row["measure"]) == (1, "pass")]
+    paths = [row | {"paths": 200, "correct": 60, "committed": 150} for row in starts]
+    gave = {"recipe": "cot", "items": 50, "items_with_pairs": 30, "low": 0.5, "high": 0.7}
+    gave["dropped"] = {"no_chosen": 15, "same_text": 0, "no_rejected": 5}
+    return paths, [row | gave for row in starts if row["style"] == "cot"], rates
 
 
-def costs() -> pd.DataFrame:
+def costs(students=tuple(STUDENTS)) -> list[dict]:
     stages = ("teach", "instruct", "sample", "pair", "refine", "evaluate", "another")
-    rows = [
-        (s, arm, share, stage, 90 * share, 50 * share)
-        for s in STUDENTS
-        for arm in ("instruct", "refine")
-        for share in (50, 100)
-        for stage in stages
+    of = itertools.product(students, ("instruct", "refine"), (50, 100), stages)
+    columns = ("student", "arm", "share", "stage", "wall_seconds", "tokens")
+    return [
+        dict(zip(columns, (student, arm, str(share), stage, 90.0 * share, 50.0 * share), strict=True))
+        for student, arm, share, stage in of
     ]
-    return pd.DataFrame(rows, columns=["student", "arm", "share", "stage", "wall_seconds", "tokens"])
 
 
-def logs(folder: Path) -> dict[str, str]:
-    """Logs, by checkpoint, of an instruction, a refinement on pairs, and one on chosen texts alone."""
-    step = {"step": 1, "loss": 0.5}
-    pair = {"split": "validation", "margin": 0.1, "accuracy": 1.0}
-    rows = {
-        "a": [step],
-        "b": [step | pair, step | pair | {"split": "train"}],
-        "c": [step | {"split": "train", "margin": None, "accuracy": None}],
+def runs(folder: Path, student: str = "s", updates: int = 1) -> list[Run]:
+    """An instruction, a refinement on pairs, and one on chosen responses alone, with their logs."""
+    steps = [{"step": number + 1, "loss": 0.5 / (number + 1)} for number in range(updates)]
+    pair = {"margin": 0.1, "accuracy": 1.0}
+    kinds = {
+        "instruct": steps,
+        "refine": [step | pair | {"split": split} for step in steps for split in ("validation", "train")],
+        "chosen": [step | {"split": "train", "margin": None, "accuracy": None} for step in steps],
     }
-    for name, lines in rows.items():
-        write_jsonl(folder / name / "training.jsonl", lines)
-    return {f"s/{name}": str(folder / name / "training.jsonl") for name in rows}
+    found = []
+    for name, lines in kinds.items():
+        log = folder / name / "training.jsonl"
+        write_jsonl(log, lines)
+        facts = {"student": student, "teacher": "t", "task": "piqa", "share": "100", "seed": "0"}
+        found.append(Run(facts | ({} if name == "instruct" else {"refine_task": "piqa", "recipe": name}), log))
+    return found
 
 
+def families(figure: str, arms: list[dict], value: str = "accuracy") -> plt.Figure:
+    return draw_families(in_figure(figure, "", arms, "arms"), BENCHMARKS, value)
+
+
+def shares(arms: list[dict], student: str) -> plt.Figure:
+    return draw_low_resource(in_figure("low-resource", student, arms, "arms"), BENCHMARKS)
+
+
+def accuracy(arms: list[dict]) -> plt.Figure:
+    return draw_accuracy(in_figure("accuracy", "", arms, "arms"), BENCHMARKS)
+
+
+def sampling(student: str, *tables: list[dict]) -> plt.Figure:
+    names = ("paths", "pairs", "solving")
+    rows = (in_figure("yields", student, rows, name) for rows, name in zip(tables, names, strict=True))
+    return draw_yields(*rows, BENCHMARKS)
+
+
+def solved(student: str, rows: list[dict]) -> plt.Figure:
+    return draw_solving(in_figure("solving", student, rows, "solving"), BENCHMARKS)
+
+
+ONE = plant({"s": "x"}, {"t": "y"}, ("piqa",))
 DRAWINGS = {
-    "accuracy": lambda folder: overview.draw_accuracy(plant(), BENCHMARKS),
-    "matrix": lambda folder: overview.draw_matrix(plant(), BENCHMARKS),
-    "in-family": lambda folder: figures.draw_families(plant(), BENCHMARKS, ("in",), "accuracy"),
-    "out-family": lambda folder: figures.draw_families(plant(), BENCHMARKS, ("in", "out"), "accuracy"),
-    "several recipes": lambda folder: figures.draw_families(
-        plant(recipes=("cot", "answer")), BENCHMARKS, ("in", "out"), "accuracy"
+    "accuracy": lambda folder: accuracy(plant()),
+    "accuracy, one teacher": lambda folder: accuracy(ONE),
+    "accuracy, five teachers with long names": lambda folder: accuracy(plant(LONG, FIVE, ("csqa", "gsm8k"))),
+    "in-family": lambda folder: families("in-family", plant()),
+    "out-family": lambda folder: families("out-family", plant()),
+    "nine students": lambda folder: families(
+        "out-family", plant({f"student-{n}-of-a-long-name": "x" for n in range(9)}, {"t": "y"}, ("piqa",))
     ),
-    "one benchmark": lambda folder: figures.draw_families(
-        plant({"s": "x"}, {"t": "y"}, ("piqa",)), BENCHMARKS, ("in", "out"), "accuracy"
+    "several recipes": lambda folder: families("out-family", plant(recipes=("cot", "answer"))),
+    "one benchmark": lambda folder: families("out-family", ONE),
+    "five teachers with long names": lambda folder: families("out-family", plant(LONG, FIVE)),
+    "one benchmark, five teachers": lambda folder: families("out-family", plant(LONG, FIVE, ("piqa",))),
+    "lengths": lambda folder: families("lengths", lengths(plant()), "tokens"),
+    "low-resource": lambda folder: shares(plant(shares=(25, 50, 75, 100)), "llama-2-7b"),
+    "low-resource, one teacher": lambda folder: shares(
+        plant({"s": "x"}, {"t": "y"}, ("piqa",), recipes=("cot", "answer")), "s"
     ),
-    "lengths": lambda folder: figures.draw_families(lengths(plant()), BENCHMARKS, ("in", "out"), "tokens"),
-    "low-resource": lambda folder: figures.draw_low_resource(plant(shares=(25, 50, 75, 100)), BENCHMARKS, "llama-2-7b"),
-    "low-resource, one teacher": lambda folder: figures.draw_low_resource(
-        plant({"s": "x"}, {"t": "y"}, ("piqa",), recipes=("cot", "answer")), BENCHMARKS, "s"
-    ),
-    "solving": lambda folder: curves.draw_solving(solving(), BENCHMARKS, "llama-2-7b"),
-    "yields": lambda folder: curves.draw_yields(*yields(), BENCHMARKS, "llama-2-7b"),
-    "cost": lambda folder: curves.draw_cost(costs()),
-    "training": lambda folder: curves.draw_training(logs(folder)),
+    "low-resource, five teachers": lambda folder: shares(plant(LONG, FIVE), [*LONG][0]),
+    "solving": lambda folder: solved("llama-2-7b", solving()),
+    "solving, five teachers": lambda folder: solved("s", solving(("s",), ("", *FIVE), ("csqa",))),
+    "yields": lambda folder: sampling("llama-2-7b", *yields()),
+    "yields, one start": lambda folder: sampling("s", *yields(students=("s",), teachers=("t",), tasks=("csqa",))),
+    "yields, five teachers": lambda folder: sampling("s", *yields(students=("s",), teachers=("", *FIVE))),
+    "cost": lambda folder: draw_cost(in_figure("cost", "", costs(), "costs")),
+    "cost, long names": lambda folder: draw_cost(in_figure("cost", "", costs(tuple(LONG)), "costs")),
+    "training": lambda folder: draw_training(runs(folder), BENCHMARKS),
+    "training, long names": lambda folder: draw_training(runs(folder, [*LONG][0], 7), BENCHMARKS),
 }
 
 
 @pytest.fixture
-def style():
-    with plt.rc_context(figures.STYLE):
+def drawn():
+    with plt.rc_context(style.STYLE):
         yield
     plt.close("all")
 
 
+@pytest.mark.filterwarnings("error:constrained_layout")
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_nothing_overlaps_or_leaves_the_page(name, tmp_path, style):
+def test_nothing_overlaps_or_leaves_the_page(name, tmp_path, drawn):
     figure = DRAWINGS[name](tmp_path)
     figure.canvas.draw()
     renderer, page = figure.canvas.get_renderer(), figure.bbox
@@ -157,20 +191,21 @@ def test_nothing_overlaps_or_leaves_the_page(name, tmp_path, style):
         width = min(one.x1, other.x1) - max(one.x0, other.x0)
         height = min(one.y1, other.y1) - max(one.y0, other.y0)
         assert width < 3 or height < 3, (name, one, other)
-    assert round(figure.get_size_inches()[0], 2) in (figures.COLUMN, figures.PAGE)
+    assert round(figure.get_size_inches()[0], 2) in (style.COLUMN, style.PAGE)
 
 
-def test_bars_have_their_values_and_intervals_and_lines_are_the_teachers(style):
-    arms = plant({"s": "x"}, {"t": "y"}, ("piqa",))
-    figure = figures.draw_families(arms, BENCHMARKS, ("in", "out"), "accuracy")
+def test_bars_have_their_values_and_intervals_and_lines_are_the_teachers(drawn):
+    figure = families("out-family", ONE)
     panel = figure.axes[0]
-    shown = whole(arms)
-    expected = in_domain(shown)[lambda rows: (rows.evaluation == "piqa") & (rows.arm != "refine-only")].set_index("arm")
-    bars = ["baseline", "instruct", "refine"]
-    assert [bar.get_height() for bar in panel.patches] == pytest.approx(list(100 * expected.accuracy[bars]))
+    expected = {row["arm"]: row for row in in_domain(whole(ONE)) if row["evaluation"] == "piqa"}
+    arms = ["baseline", "instruct", "refine"]
+    assert [bar.get_height() for bar in panel.patches] == pytest.approx(
+        [100 * expected[arm]["accuracy"] for arm in arms]
+    )
     lines = [tuple(line.get_ydata()) for line in panel.lines if line.get_color() == "black"]
-    assert lines[:3] == [pytest.approx((100 * expected.low[arm], 100 * expected.high[arm])) for arm in bars]
-    assert lines[3] == pytest.approx((100 * expected.accuracy["teacher"],) * 2)
+    ends = [(100 * expected[arm]["low"], 100 * expected[arm]["high"]) for arm in arms]
+    assert lines[:3] == [pytest.approx(of_arm) for of_arm in ends]
+    assert lines[3] == pytest.approx((100 * expected["teacher"]["accuracy"],) * 2)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "baseline",
         "instruct",
@@ -179,69 +214,126 @@ def test_bars_have_their_values_and_intervals_and_lines_are_the_teachers(style):
     ]
 
 
-def test_in_family_bars_leave_out_the_other_teachers(style):
-    figure = figures.draw_families(plant(), BENCHMARKS, ("in",), "accuracy")
+def test_in_family_bars_leave_out_the_other_teachers(drawn):
+    figure = families("in-family", plant())
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "llama-2-70b (in-family)" in texts and not any("gpt" in text for text in texts)
     assert all(len(panel.patches) == 2 * 3 for panel in figure.axes if panel.axison)
 
 
-def test_arms_that_are_missing_leave_no_trace(style):
-    arms = plant()
-    arms = arms[~arms.arm.isin(("baseline", "refine", "refine-only"))]
-    figure = figures.draw_families(arms, BENCHMARKS, ("in",), "accuracy")
+def test_arms_that_are_missing_leave_no_trace(drawn):
+    arms = plant(arms=("instruct", "teacher"))
+    figure = families("in-family", arms)
     assert all(len(panel.patches) == 2 for panel in figure.axes if panel.axison)
-    figures.draw_low_resource(arms, BENCHMARKS, "llama-2-7b")
-    overview.draw_accuracy(arms, BENCHMARKS)
-    overview.draw_matrix(arms, BENCHMARKS)
+    shares(arms, "llama-2-7b")
+    accuracy(arms)
 
 
-def test_a_cell_that_the_study_leaves_out_is_a_dash(style):
-    arms = plant({"s": "x"}, {"t": "y"}, ("piqa",))
-    arms = arms[~arms.arm.isin(("baseline", "refine-only")) & ((arms.evaluation == "piqa") | (arms.arm == "teacher"))]
-    texts = [text.get_text() for text in overview.draw_matrix(arms, BENCHMARKS).axes[0].texts]
-    assert texts.count("–") == 2 * (len(BENCHMARKS) - 1)
-    assert sum("[" in text for text in texts) == 2 + len(BENCHMARKS)
-    panels = overview.draw_accuracy(arms, BENCHMARKS).axes
+def test_a_cell_that_the_study_leaves_out_has_no_point(drawn):
+    arms = [
+        row
+        for row in ONE
+        if row["arm"] in ("instruct", "refine") and row["evaluation"] == "piqa" or row["arm"] == "teacher"
+    ]
+    panels = accuracy(arms).axes
+    points = [[line for line in panel.lines if line.get_marker() in ("o", "s")] for panel in panels]
+    assert [len(of_panel) for of_panel in points] == [2, 0, 0, 0]
     assert [panel.get_xlabel() for panel in panels] == ["n = 100"] * len(BENCHMARKS)
 
 
-@pytest.mark.parametrize(("figure", "families"), [("in-family", ("in",)), ("out-family", ("in", "out"))])
-def test_a_trace_finds_the_bars_that_are_drawn(style, tmp_path, figure, families):
+def test_points_are_filled_where_the_benchmark_was_trained_on(drawn):
+    panels = accuracy(ONE).axes
+    for panel, task in zip(panels, BENCHMARKS, strict=True):
+        filled = {line.get_marker(): line.get_markerfacecolor() != "white" for line in panel.lines if line.get_marker()}
+        assert filled["D"] is False and filled["s"] is filled["o"] is (task == "piqa")
+
+
+@pytest.mark.parametrize("figure", ["in-family", "out-family"])
+def test_a_trace_finds_the_bars_that_are_drawn(drawn, tmp_path, figure):
     arms = plant(teachers={"llama-2-70b": "llama", "gpt-3.5": "gpt"})
-    arms.to_csv(tmp_path / "arms.csv", index=False)
-    with open(tmp_path / "arms.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = [row for row in shown.in_figure(figure, "", rows, "arms") if row["arm"] != "teacher"]
-    panels = figures.draw_families(arms, BENCHMARKS, families, "accuracy").axes
-    bars = [bar.get_height() for panel in panels for bar in panel.patches]
-    assert sorted(100 * float(row["accuracy"]) for row in found) == pytest.approx(sorted(bars))
-    assert len(shown.in_domain(rows)) == len(in_domain(arms))
-    assert len(shown.whole(rows)) == len(whole(arms))
+    rows = written(tmp_path / "arms.csv", arms)
+    found = [row for row in in_figure(figure, "", rows, "arms") if row["arm"] != "teacher"]
+    heights = [bar.get_height() for panel in families(figure, arms).axes for bar in panel.patches]
+    assert sorted(100 * float(row["accuracy"]) for row in found) == pytest.approx(sorted(heights))
+
+
+def written(path: Path, rows: list[dict]) -> list[dict[str, str]]:
+    """Rows written as a table, as the text that stands there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_chosen_alike_as_text_and_as_numbers(tmp_path):
+    arms = plant(shares=(25, 50, 100))
+    rows = written(tmp_path / "arms.csv", arms)
+    for figure in ("accuracy", "in-family", "out-family", "low-resource"):
+        student = "llama-2-7b" if figure == "low-resource" else ""
+        chosen = [[row["accuracy"] for row in in_figure(figure, student, of, "arms")] for of in (arms, rows)]
+        assert chosen[0] == [float(text) for text in chosen[1]] and 0 < len(chosen[0]) < len(arms)
 
 
 def test_the_largest_share_counts_where_shares_are_not_compared():
-    assert set(whole(plant(shares=(25, 50))).share.dropna()) == {50}
+    assert {row["share"] for row in whole(plant(shares=(25, 50)))} == {"", "50"}
 
 
-@pytest.mark.parametrize("draw", [overview.draw_accuracy, overview.draw_matrix])
-def test_rows_name_what_they_were_trained_on_by_title(draw):
-    names = [label.get_text() for label in draw(plant(), BENCHMARKS).axes[0].get_yticklabels()]
-    trained = [name for name in names if " on " in name]
-    assert trained and all(any(title in name for title in BENCHMARKS.values()) for name in trained)
+def test_a_share_is_compared_as_a_number():
+    assert {row["share"] for row in whole(plant(shares=(25, 100)))} == {"", "100"}
+
+
+def test_low_resource_curves_have_the_baseline_of_their_benchmarks_alone():
+    rows = in_figure("low-resource", "s", ONE, "arms")
+    assert {row["evaluation"] for row in rows} == {"piqa"}
+    assert {row["arm"] for row in rows} == {"baseline", "refine-only", "instruct", "refine"}
+
+
+def test_rows_name_what_they_were_trained_on_by_title(drawn):
+    names = [label.get_text().replace("\n", " ") for label in accuracy(plant()).axes[0].get_yticklabels()]
+    assert "instructed by gpt-3.5 on CommonsenseQA, then refined" in names
     assert not any(f"on {task}" in name for name in names for task in BENCHMARKS)
+    assert "instructed on PIQA" in [label.get_text() for label in accuracy(ONE).axes[0].get_yticklabels()]
+
+
+LABELS = [
+    ({}, "baseline"),
+    ({"task": "piqa"}, "instructed by t on PIQA, 50 %, seed 1"),
+    (
+        {"task": "piqa", "refine_task": "piqa", "recipe": "cot"},
+        "instructed by t on PIQA, then refined (cot), 50 %, seed 1",
+    ),
+    (
+        {"task": "piqa", "refine_task": "csqa", "recipe": "cot", "after": "answer"},
+        "instructed by t on PIQA, then refined on CommonsenseQA (answer, then cot), 50 %, seed 1",
+    ),
+    (
+        {"teacher": "", "refine_task": "piqa", "recipe": "cot"},
+        "refined on PIQA without instruction (cot), 50 %, seed 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "label"), LABELS)
+def test_a_checkpoint_is_named_in_words(facts, label):
+    trained = {"teacher": "t", "share": "50", "seed": "1"} | facts
+    assert checkpoint_label(trained, BENCHMARKS, {"teacher", "recipe", "share", "seed"}) == label
+    short = re.sub(r" by t| \(.*\)|, 50 %|, seed 1", "", label)
+    assert checkpoint_label(trained, BENCHMARKS, set()) == short
 
 
 @pytest.mark.parametrize("figure", ["out-family", "low-resource"])
 def test_a_figure_is_the_same_bytes_every_time(figure, tmp_path):
     tables = tmp_path / "tables"
-    tables.mkdir()
-    plant({"llama-2.5": "llama"}, tasks=("piqa", "csqa")).to_csv(tables / "arms.csv", index=False)
+    arms = plant({"llama-2.5": "llama"}, tasks=("piqa", "csqa"))
+    written(tables / "arms.csv", [row | {"level": 0.95, "interval": "wilson", "samples": ""} for row in arms])
     student = "llama-2.5" if figure == "low-resource" else ""
-    recipe = {"figure": figure, "student": student, "titles": BENCHMARKS}
+    settings = {"figure": figure, "student": student, "titles": BENCHMARKS}
     made = []
     for place in ("one", "two"):
-        command = ["python", "scripts/plot.py", "--recipe", json.dumps(recipe), "--tables", tables / "record.json"]
+        command = ["python", "scripts/plot.py", "--settings", json.dumps(settings), "--tables", tables / "record.json"]
         run(*command, "--record", tmp_path / place / "record.json")
         made.append({path.name: path.read_bytes() for path in (tmp_path / place).iterdir()})
     records = [json.loads(files.pop("record.json")) for files in made]
@@ -251,12 +343,29 @@ def test_a_figure_is_the_same_bytes_every_time(figure, tmp_path):
     assert [list(record["inputs"]) for record in records] == [[str(tables / "arms.csv")]] * 2
 
 
-def test_a_table_is_read_back_as_it_was_written(tmp_path):
-    arms = plant()
-    arms.to_csv(tmp_path / "arms.csv", index=False)
-    pd.testing.assert_frame_equal(read_table(tmp_path, "arms"), arms, check_dtype=False)
+def test_a_table_is_read_as_typed_rows(tmp_path):
+    arms = [row | {"level": 0.95, "interval": "wilson", "samples": "a b"} for row in plant()]
+    written(tmp_path / "arms.csv", [row | {"another": 1} for row in arms])
+    assert StudyTables(tmp_path).arms() == [{name: row[name] for name in row if name != "tokens"} for row in arms]
 
 
-def test_the_curves_are_labelled_with_the_checkpoints_that_a_listing_names(tmp_path, style):
-    figure = curves.draw_training(logs(tmp_path))
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["s/a", "s/b", "s/c", "validation"]
+def test_the_curves_are_labelled_in_words_with_whole_numbers_of_updates(tmp_path, drawn):
+    figure = draw_training(runs(tmp_path, updates=3), BENCHMARKS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "s, instructed by t on PIQA",
+        "s, instructed by t on PIQA, then refined (refine)",
+        "s, instructed by t on PIQA, then refined (chosen)",
+        "held-out pairs",
+    ]
+    figure.canvas.draw()
+    assert all(float(tick).is_integer() for panel in figure.axes for tick in panel.get_xticks())
+
+
+def test_the_colours_are_those_that_colour_blind_readers_tell_apart(tmp_path, drawn):
+    okabe_ito = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"}
+    for name in ("accuracy", "out-family", "solving", "yields", "cost", "training"):
+        figure = DRAWINGS[name](tmp_path)
+        patches = {to_hex(patch.get_facecolor()) for panel in figure.axes for patch in panel.patches}
+        lines = {to_hex(line.get_color()) for panel in figure.axes for line in panel.lines}
+        greys = {colour for colour in patches | lines if colour[1:3] == colour[3:5] == colour[5:7]}
+        assert (patches | lines) - greys <= okabe_ito, name

@@ -1,11 +1,15 @@
+"""Preference recipes and pairs: which responses are chosen and rejected, and which items yield none."""
+
 import random
 from pathlib import Path
 
 import pytest
 import yaml
 
-from selfrefine.preferences import PairRecipe, Recipe, Schedule, Selection, make_pairs, validation_items
-from selfrefine.teaching import Keeping, demonstrations
+from selfrefine.data.demonstrations import demonstrations
+from selfrefine.schema.preference import Recipe, Schedule, Selection
+from selfrefine.schema.stages import DemonstrateSettings, PairSettings
+from selfrefine.training.pairs import make_pairs, validation_items
 
 REPOSITORY = Path(__file__).parent.parent
 CATALOGUE = yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())
@@ -34,7 +38,7 @@ def demonstration(item: str, text: str) -> dict:
     }
 
 
-# One of each sort of text: by style, verdict and end.
+# One of each sort of response: by style, verdict and end.
 PATHS = [
     path("item", "cot", 0, "cot right", True),
     path("item", "cot", 1, "cot wrong", False),
@@ -51,7 +55,7 @@ TAUGHT = [demonstration("item", "taught")]
 def made(paths: list[dict], taught=(), preference=None, **settings) -> tuple[list[dict], dict]:
     whole = preference or RECIPES["cot"]
     selection = {name: value for name, value in whole.items() if name in Selection.model_fields}
-    return make_pairs(paths, list(taught), PairRecipe(preference=selection, **settings))
+    return make_pairs(paths, list(taught), PairSettings(preference=selection, **settings))
 
 
 def texts(pairs: list[dict]) -> list[tuple[str, str]]:
@@ -79,7 +83,7 @@ WRONG = {"cot wrong", "cot wrong cut"}
         ("spin-round", {"taught"}, WRONG | {"cot right", "cot right cut"}),
     ],
 )
-def test_shipped_recipes_draw_on_these_texts_and_no_others(name, chosen, rejected):
+def test_shipped_recipes_draw_on_these_responses_and_no_others(name, chosen, rejected):
     seen_chosen, seen_rejected = set(), set()
     for i in range(40):
         rows = [row | {"id": f"{i}-{row['id']}"} for row in PATHS]
@@ -91,14 +95,14 @@ def test_shipped_recipes_draw_on_these_texts_and_no_others(name, chosen, rejecte
 
 
 def test_every_shipped_recipe_is_tested_and_names_its_source():
-    tested = next(mark for mark in test_shipped_recipes_draw_on_these_texts_and_no_others.pytestmark).args[1]
+    tested = next(mark for mark in test_shipped_recipes_draw_on_these_responses_and_no_others.pytestmark).args[1]
     assert {name for name, _, _ in tested} == set(RECIPES)
     assert all(Recipe(**recipe).cited for recipe in RECIPES.values())
     for schedule in CATALOGUE["schedules"].values():
         assert set(Schedule(**schedule).steps) <= set(RECIPES) and schedule["cited"]
 
 
-def test_star_takes_a_rationale_only_where_no_chain_is_right():
+def test_star_takes_a_rationale_only_where_no_chain_is_correct():
     given = [
         path("item", "rationale", i, text, right)
         for i, (text, right) in enumerate([("made up", False), ("told", True)])
@@ -108,7 +112,7 @@ def test_star_takes_a_rationale_only_where_no_chain_is_right():
     assert made(given, [], RECIPES["star-round"] | {"chosen": {}, "fallback": None})[1]["dropped"]["no_chosen"] == 1
 
 
-def test_unpaired_texts_count_on_their_own():
+def test_unpaired_responses_count_on_their_own():
     right = [path("item", "cot", i, f"right {i}", True) for i in range(3)]
     wrong = [path("item", "cot", 3 + i, f"wrong {i}", False) for i in range(5)]
     recipe = RECIPES["kto"]
@@ -123,7 +127,7 @@ def test_unpaired_texts_count_on_their_own():
     assert texts(made([right[0]], [], same)[0]) == [("right 0", None)]
 
 
-def test_supervised_recipes_take_each_distinct_right_chain_once():
+def test_supervised_recipes_take_each_distinct_correct_chain_once():
     rows = [path("item", "cot", i, f"chain {i % 3}", i != 2) for i in range(8)] + [path("item", "plain", 0, "A", True)]
     pairs, counts = made(rows, [], RECIPES["rft"])
     assert sorted(texts(pairs)) == [("chain 0", None), ("chain 1", None), ("chain 2", None)]
@@ -157,7 +161,7 @@ def test_shipped_recipes_say_whether_they_need_a_teacher(name):
     assert Recipe(**RECIPES[name] | {"fallback": {"source": "teacher"}}).needs_teacher
 
 
-def test_pair_says_where_its_texts_come_from():
+def test_pair_says_where_its_responses_come_from():
     pairs, _ = made([PATHS[0], PATHS[5]], TAUGHT, RECIPES["cot"])
     assert pairs == [
         {
@@ -192,7 +196,7 @@ def test_pair_says_where_its_texts_come_from():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_cut_texts_are_never_chosen(name):
+def test_cut_responses_are_never_chosen(name):
     rows = [row | {"finish_reason": "length"} for row in PATHS]
     pairs, counts = made(rows, [], RECIPES[name])
     assert [pair for pair in pairs if pair["chosen"]] == []
@@ -201,7 +205,7 @@ def test_cut_texts_are_never_chosen(name):
         assert counts["dropped"] == {"no_chosen": 1, "no_rejected": 0, "same_text": 0}
 
 
-def test_cut_texts_are_not_chosen_as_a_fallback_either():
+def test_cut_responses_are_not_chosen_as_a_fallback_either():
     preference = RECIPES["correctness"] | {"fallback": {"source": "student", "style": "plain"}}
     pairs, counts = made([PATHS[1], PATHS[6], PATHS[7]], [], preference)
     assert pairs == []
@@ -210,14 +214,14 @@ def test_cut_texts_are_not_chosen_as_a_fallback_either():
 
 def test_cut_demonstrations_are_not_chosen_even_where_they_are_kept():
     cut = TAUGHT[0] | {"finish_reason": "length"}
-    kept, _ = demonstrations([cut | {"extracted": "1"}], Keeping(keep_cut=True))
+    kept, _ = demonstrations([cut | {"extracted": "1"}], DemonstrateSettings(keep_cut=True))
     assert kept == [cut]
     assert made([PATHS[5]], kept, RECIPES["answer"])[0] == []
 
 
-def test_wrong_demonstrations_stay_wrong_where_they_are_kept():
+def test_incorrect_demonstrations_stay_incorrect_where_they_are_kept():
     wrong = TAUGHT[0] | {"correct": False}
-    kept, _ = demonstrations([wrong | {"extracted": "1"}], Keeping(keep_wrong=True))
+    kept, _ = demonstrations([wrong | {"extracted": "1"}], DemonstrateSettings(keep_wrong=True))
     assert kept == [wrong]
     preference = RECIPES["answer"] | {"chosen": {"source": "teacher", "verdict": "correct"}}
     assert made([PATHS[5]], kept, preference)[0] == []
@@ -249,14 +253,14 @@ def test_reasons_are_counted_once_per_item():
     }
 
 
-def test_right_texts_on_the_rejected_side_are_counted():
+def test_correct_responses_on_the_rejected_side_are_counted():
     rows = [path(f"i{i}", style, 0, f"{style}{i}", True) for i in range(5) for style in ("cot", "plain")]
     rows.append(path("i9", "cot", 0, "right", True))
     rows.append(path("i9", "plain", 0, "wrong", False))
     assert made(rows)[1]["rejected_correct"] == 5
 
 
-def test_same_text_never_stands_on_both_sides():
+def test_one_text_never_stands_on_both_sides():
     rows = [
         path("i", "cot", 0, "same", True),
         path("i", "plain", 0, "same", True),
@@ -268,7 +272,7 @@ def test_same_text_never_stands_on_both_sides():
 
 
 @pytest.mark.parametrize(("per_item", "pairs_made"), [(1, 1), (2, 2), (3, 3), (9, 3)])
-def test_per_item_is_a_limit_and_no_text_is_used_twice_on_a_side(per_item, pairs_made):
+def test_per_item_is_a_limit_and_no_response_is_used_twice_on_a_side(per_item, pairs_made):
     rows = [path("i", "cot", n, f"chain {n}", True) for n in range(3)]
     rows += [path("i", "plain", n, f"plain {n}", False) for n in range(5)]
     pairs, counts = made(rows, [], RECIPES["cot"] | {"per_item": per_item})
@@ -279,7 +283,7 @@ def test_per_item_is_a_limit_and_no_text_is_used_twice_on_a_side(per_item, pairs
     assert len({pair["rejected"]["text"] for pair in pairs}) == pairs_made
 
 
-def test_texts_sampled_twice_count_once():
+def test_responses_sampled_twice_count_once():
     rows = [path("i", "cot", n, "same chain", True) for n in range(4)]
     rows += [path("i", "plain", n, "same answer", False) for n in range(4)]
     pairs, _ = made(rows, [], RECIPES["cot"] | {"per_item": 4})
@@ -382,6 +386,6 @@ def test_counts_add_up():
         ({"choosen": {}}, "choosen"),
     ],
 )
-def test_recipe_with_a_wrong_key_or_value_is_refused(change, key):
+def test_recipe_with_an_unknown_key_or_value_is_refused(change, key):
     with pytest.raises(ValueError, match=key):
         Recipe(**RECIPES["cot"] | change)

@@ -1,4 +1,4 @@
-"""The record of an artifact, and one run of a stage: what it reads is checked, what was made from equal contents is linked."""
+"""One run of a stage: its inputs are checked, its record is written, equal artifacts are reused."""
 
 import contextlib
 import datetime
@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, record_model
-from selfrefine import provenance
 from selfrefine.errors import UserError
-from selfrefine.files import Busy, sha256_of
-from selfrefine.provenance import Run, differences, environment_differences, read_record, state_of
-from selfrefine.store import NO_LINKS
+from selfrefine.schema.record import Record
+from selfrefine.store import provenance
+from selfrefine.store.environment import differences, environment_differences
+from selfrefine.store.hashing import sha256_of
+from selfrefine.store.locks import Busy
+from selfrefine.store.provenance import read_record, state_of
+from selfrefine.store.reuse import NO_LINKS
+from selfrefine.store.run import Run
 
 RECORD = {"packages": {"torch": "2.13.0", "trl": "1.16.0"}, "machine": {"cpu": "A", "cores": 2}}
 SCRIPTS = REPOSITORY / "scripts"
@@ -33,8 +37,8 @@ def made(tmp_path):
     output = path.with_name("pairs.jsonl")
     data.write_text("1\n")
 
-    def make(recipe: dict) -> bool:
-        with Run(PAIR, recipe, [data], path, seed=3) as run:
+    def make(settings: dict) -> bool:
+        with Run(PAIR, settings, [data], path, seed=3) as run:
             if run.made:
                 return False
             output.write_text(data.read_text() * 2)
@@ -44,12 +48,12 @@ def made(tmp_path):
     return make, path, data, output
 
 
-def test_a_record_names_inputs_outputs_recipe_seed_code_and_cost(made):
+def test_a_record_names_inputs_outputs_settings_seed_code_and_cost(made):
     make, path, data, output = made
     assert make({"rate": 1e-5})
     record = read_record(path)
     assert record.inputs[str(data)].bytes == 2 and record.outputs[str(output)].bytes == 4
-    assert (record.stage, record.recipe, record.seed) == ("pair", {"rate": 1e-5}, 3)
+    assert (record.stage, record.settings, record.seed) == ("pair", {"rate": 1e-5}, 3)
     assert (record.model, record.reused) == (None, None)
     assert record.version in (record.code, *(f"version {number}" for number in range(1, 100)))
     # The rule's command, without where the record goes.
@@ -171,12 +175,12 @@ def written(name: str, **texts: str) -> dict:
 
 
 class Stage:
-    """A stage that trains, run in this process, with the code and the command that a test gives it; counts what it computes."""
+    """A stage that trains, run in this process with code and command as a test sets them; counts what it computes."""
 
     def __init__(self):
         self.version, self.command, self.computed = "version 1", "python pair.py", 0
 
-    def __call__(self, record: Path, settings: dict | None = None, **options) -> provenance.Record:
+    def __call__(self, record: Path, settings: dict | None = None, **options) -> Record:
         """The record, once the stage has run."""
         options.setdefault("inputs", [])
         with Run(PAIR, settings or {"rate": 1}, record=record, seed=3, **options) as run:
@@ -195,8 +199,8 @@ def stage(tmp_path, monkeypatch):
     """A stage in an empty folder."""
     one = Stage()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(provenance, "version_of", lambda stage, folder: one.version)
-    monkeypatch.setattr(provenance, "commands_of", lambda folder: {"pair": one.command})
+    monkeypatch.setattr("selfrefine.store.run.version_of", lambda stage, folder: one.version)
+    monkeypatch.setattr("selfrefine.store.run.commands_of", lambda folder: {"pair": one.command})
     return one
 
 
@@ -458,7 +462,7 @@ def test_a_run_that_shall_not_wait_says_that_another_is_at_it(stage):
 PROGRAM = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from selfrefine.provenance import Run
+from selfrefine.store.run import Run
 with Run(sys.argv[1] + "/pair.py", {"rate": 1}, [], sys.argv[2]) as run:
     if not run.made:
         print("computing", flush=True)
@@ -528,7 +532,7 @@ def test_what_is_kept_to_go_on_from_goes_once_the_record_is_there(stage, how, mo
 def test_the_record_is_there_before_what_is_kept_goes(stage, monkeypatch):
     """So that a kill between the two costs nothing that was computed."""
     artifact(FIRST.parent, dict.fromkeys(KEPT, "x")).unlink()
-    monkeypatch.setattr(provenance, "write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("selfrefine.store.run.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stage(FIRST, **written("first"))
     assert contents(FIRST).keys() > set(KEPT)

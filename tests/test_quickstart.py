@@ -1,36 +1,17 @@
-"""The real quickstart, cut down to a few items: real weights, real data, the shipped recording."""
+"""The study in .test, the quickstart with a few items: real weights, real data, the shipped recording."""
 
 import pandas as pd
 import pytest
-import yaml
 
-from conftest import REPOSITORY, artifact, run
-from selfrefine.files import read_jsonl
-
-CUT = {
-    "study": {"recipes": ["answer"]},
-    "benchmarks": {
-        "asdiv": {"splits": {"train": {"size": 16}, "test": {"size": 6}}},
-        "csqa": {"splits": {"train": {"size": 5}, "test": {"size": 5}}},
-        "gsm_symbolic": {"splits": {"test": {"size": 3}}},
-    },
-    "sampling": {"cot": 1, "plain": 2, "generation": {"max_tokens": 32}},
-    "validation": 0.3,
-    "instruct": {"epochs": 1, "batch_size": 4, "micro_batch_size": 4},
-    "refine": {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "evaluate_every": 1},
-    "evaluation": {"max_tokens": 32},
-}
+from conftest import artifact, run
+from selfrefine.store.files import read_jsonl
 
 
 @pytest.mark.quickstart
 @pytest.mark.model
-def test_the_quickstart_runs_on_real_weights_and_data(tmp_path):
-    for name in ("Snakefile", "rules", "scripts", "report", "envs", "profiles", "config"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    cut = tmp_path / "cut.yaml"
-    cut.write_text(yaml.safe_dump(CUT))
-    run("snakemake", "--configfile", "config/config.yaml", "cut.yaml", cwd=tmp_path)
-    accuracy = pd.read_csv(tmp_path / "results/quickstart/tables/accuracy.csv", keep_default_na=False)
+def test_the_test_study_runs_on_real_weights_and_data(tmp_path):
+    run("snakemake", "--directory", tmp_path, "--configfile", ".test/config/config.yaml")
+    accuracy = pd.read_csv(tmp_path / "results/test/tables/accuracy.csv", keep_default_na=False)
     assert {(row.arm, row.evaluation): row.n for row in accuracy.itertuples()} == {
         (arm, task): n
         for arm in ("baseline", "instruct", "refine", "teacher")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, run, tiny_records
-from selfrefine.files import read_jsonl
+from selfrefine.store.files import read_jsonl
 
 
 def pins(name: str) -> list[str]:
@@ -22,7 +22,7 @@ def test_a_conda_environment_and_its_requirements_hold_the_same_pins(conda, plai
     environment = yaml.safe_load((REPOSITORY / "envs" / conda).read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip == pins(plain)
-    assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", pin) for pin in pip)
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", pin) for pin in pip)
 
 
 def test_the_environments_with_vllm_hold_all_of_the_pipelines_but_its_numpy():
@@ -49,14 +49,26 @@ def test_the_shipped_recording_holds_answers_and_no_questions():
 
 
 def test_every_configuration_key_is_explained():
-    from selfrefine.preferences import Objective, Recipe, Schedule
-    from selfrefine.sampling import Sampling
-    from selfrefine.serving import Budget, Prices, Server
-    from selfrefine.study import Cluster, Design, Student, Study, Teacher, Vllm, Weights
-    from selfrefine.training import InstructSettings, RefineSettings
+    from selfrefine.schema.config import Cluster, Student, StudyDesign, Teacher, Vllm, Weights
+    from selfrefine.schema.optimisation import InstructTraining, RefineTraining
+    from selfrefine.schema.preference import Objective, Recipe, Schedule
+    from selfrefine.schema.sampling import Sampling
+    from selfrefine.schema.server import Budget, Prices, Server
+    from selfrefine.study.design import Study
 
     text = (REPOSITORY / "config/README.md").read_text()
-    models = (Study, Design, Student, Teacher, InstructSettings, RefineSettings, Sampling, Recipe, Objective, Schedule)
+    models = (
+        Study,
+        StudyDesign,
+        Student,
+        Teacher,
+        InstructTraining,
+        RefineTraining,
+        Sampling,
+        Recipe,
+        Objective,
+        Schedule,
+    )
     models += (Server, Budget, Prices, Vllm, Weights, Cluster)
     for model in models:
         for name in model.model_fields:
@@ -70,7 +82,7 @@ def prepare(tmp_path):
     fields = {"question": "question", "choices": ["one", "two"], "answer": "label", "answer_is": "index0"}
     recipe = {"kind": "choice", "fields": fields, "name": "test", "split": {"file": "all", "size": 20}}
     record = tmp_path / "out/record.json"
-    command = ["python", "scripts/prepare.py", "--recipe", json.dumps(recipe), "--raw", raw, "--record", record]
+    command = ["python", "scripts/prepare.py", "--settings", json.dumps(recipe), "--raw", raw, "--record", record]
     return command, record.with_name("items.jsonl")
 
 

@@ -1,15 +1,16 @@
-"""What jobs ask a cluster for: sums done by hand, and the worked examples of config/README.md."""
+"""What jobs ask a cluster for: sums done by hand, and the worked examples of docs/cluster.md."""
 
 import pytest
 import yaml
 from snakemake.utils import update_config
 
 from conftest import REPOSITORY
-from selfrefine import resources
 from selfrefine.errors import UserError
-from selfrefine.planning import Assumptions, Needs, Planner
-from selfrefine.resources import Memory, Size
-from selfrefine.study import Study
+from selfrefine.schema.assumptions import Assumptions
+from selfrefine.study import resources
+from selfrefine.study.design import Study
+from selfrefine.study.planning import Needs, Planner
+from selfrefine.study.resources import Memory, Size
 
 ASSUMPTIONS = Assumptions.read(yaml.safe_load((REPOSITORY / "config/assumptions.yaml").read_text()))
 # 12 x 32 layers x (32 heads of 128)^2.
@@ -19,7 +20,7 @@ MODELS = {"7B": "llama-2-7b", "13B": "llama-2-13b", "70B": "llama-2-70b"}
 
 
 def planner(cluster: dict | None, **changes) -> Planner:
-    """The paper's study on a cluster, with its largest model among the students, and engine transformers unless changed."""
+    """The paper's study on a cluster, its largest model among the students, engine transformers unless changed."""
     config: dict = {}
     for name in ("benchmarks", "recipes", "paper"):
         update_config(config, yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text()))
@@ -67,18 +68,18 @@ def test_training_holds_weights_moments_activations_and_logits():
     assert light.each == pytest.approx(8192 * (32 * 2 * 4096 + 34 * 4096 + logits) / 1e9)
 
 
-def test_cards_divide_what_can_be_divided():
-    assert [resources.cards(Memory(10, 4), card, 1, 8) for card in (14, 13.9, 9, 5.3)] == [1, 2, 2, 8]
+def test_gpus_divide_what_can_be_divided():
+    assert [resources.gpus(Memory(10, 4), gpu, 1, 8) for gpu in (14, 13.9, 9, 5.3)] == [1, 2, 2, 8]
     with pytest.raises(
-        UserError, match=r"it takes 10.0 GB, and 4.0 GB on each card: 10 cards of 5 GB, and there are 8 \(cluster"
+        UserError, match=r"it takes 10.0 GB, and 4.0 GB on each GPU: 10 GPUs of 5 GB, and there are 8 \(cluster"
     ):
-        resources.cards(Memory(10, 4), 5, 1, 8)
-    assert [resources.cards(Memory(10, 4), card, 1, 8, evenly=True) for card in (14, 9, 8, 7, 5.3)] == [1, 2, 4, 4, 8]
-    assert resources.cards(Memory(10, 4).whole, 14.1, 1, 8) == 1
-    with pytest.raises(UserError, match=r"each card must hold 14.0"):
-        resources.cards(Memory(10, 4).whole, 13, 1, 8)
-    with pytest.raises(UserError, match=r"each card must hold 4.0 GB, and one of 4 GB has 3.8 free"):
-        resources.cards(Memory(10, 4), 4, 0.95, 8)
+        resources.gpus(Memory(10, 4), 5, 1, 8)
+    assert [resources.gpus(Memory(10, 4), gpu, 1, 8, evenly=True) for gpu in (14, 9, 8, 7, 5.3)] == [1, 2, 4, 4, 8]
+    assert resources.gpus(Memory(10, 4).whole, 14.1, 1, 8) == 1
+    with pytest.raises(UserError, match=r"each GPU must hold 14.0"):
+        resources.gpus(Memory(10, 4).whole, 13, 1, 8)
+    with pytest.raises(UserError, match=r"each GPU must hold 4.0 GB, and one of 4 GB has 3.8 free"):
+        resources.gpus(Memory(10, 4), 4, 0.95, 8)
 
 
 def test_time_is_a_multiple_in_tens_of_minutes_up_to_the_longest():
@@ -86,15 +87,15 @@ def test_time_is_a_multiple_in_tens_of_minutes_up_to_the_longest():
     assert [resources.minutes(hours, 3, 1, 24) for hours in (0.001, 7.9, 8.1)] == [10, 1430, 1440]
 
 
-def test_a_job_asks_for_more_at_each_attempt_and_for_as_many_cards():
-    reckoned = planner({"gpu_memory": 40, "gpus_per_node": 4})
-    first, second = (reckoned.needs("sample", attempt, **jobs("llama-2-13b")["sample"]) for attempt in (1, 2))
+def test_a_job_asks_for_more_at_each_attempt_and_for_as_many_gpus():
+    estimated = planner({"gpu_memory": 40, "gpus_per_node": 4})
+    first, second = (estimated.needs("sample", attempt, **jobs("llama-2-13b")["sample"]) for attempt in (1, 2))
     assert first.gpu == second.gpu == 2
     assert second.mem_mb == pytest.approx(2 * first.mem_mb, abs=100)
     assert second.runtime == pytest.approx(2 * first.runtime, abs=10)
 
 
-def test_without_cards_a_job_holds_everything_in_the_host():
+def test_without_gpus_a_job_holds_everything_in_the_host():
     needs = planner({"longest_hours": 10}).needs("evaluate", 1, **jobs("llama-2-7b")["evaluate"])
     # Processors that multiply bfloat16 slowly compute in float32.
     assert needs == Needs(0, pytest.approx(1000 * (4 + 2 * (26.8 + 1.4)), abs=200), 600)
@@ -103,62 +104,62 @@ def test_without_cards_a_job_holds_everything_in_the_host():
     assert planner(None).needs("evaluate", 1, **jobs("llama-2-7b")["evaluate"]) == Needs(0, 4000, None)
 
 
-def test_cards_without_bfloat16_hold_twice_as_much():
+def test_gpus_without_bfloat16_hold_twice_as_much():
     job = jobs("llama-2-7b")["evaluate"]
-    cards = {"gpu_memory": 80, "gpus_per_node": 8}
-    narrow, wide = (planner(cards | {"gpu_bfloat16": able}).memory("evaluate", **job).total for able in (True, False))
+    gpus = {"gpu_memory": 80, "gpus_per_node": 8}
+    narrow, wide = (planner(gpus | {"gpu_bfloat16": able}).memory("evaluate", **job).total for able in (True, False))
     assert wide == pytest.approx(2 * narrow)
 
 
-def test_training_takes_the_cards_that_share_out_its_examples_and_fits_on_each():
+def test_training_takes_the_gpus_that_share_out_its_examples_and_fits_on_each():
     job = jobs("llama-2-7b")["instruct"]
     one, two = (planner({"gpu_memory": 80, "gpus_per_node": 4, "gpus_to_train": n}) for n in (1, 2))
     assert (one.needs("instruct", 1, **job).gpu, two.needs("instruct", 1, **job).gpu) == (1, 2)
     plain = planner({"gpu_memory": 80, "gpus_per_node": 4}, students={"llama-2-7b": {"quantisation": "none"}})
-    held = [reckoned.memory("instruct", **job).total for reckoned in (plain, one)]
+    held = [estimated.memory("instruct", **job).total for estimated in (plain, one)]
     assert held[0] - held[1] == pytest.approx(6.74 * (2 - 0.515875))
     with pytest.raises(UserError, match="cluster: gpus_to_train 3 is more than gpus_per_node 2"):
         planner({"gpu_memory": 80, "gpus_per_node": 2, "gpus_to_train": 3})
-    with pytest.raises(UserError, match=r"instruct.micro_batch_size: 8 examples on each of 3 cards"):
+    with pytest.raises(UserError, match=r"instruct.micro_batch_size: 8 examples on each of 3 GPUs"):
         planner({"gpu_memory": 80, "gpus_per_node": 4, "gpus_to_train": 3})
 
 
-def test_training_in_full_is_shared_out_among_its_cards():
+def test_training_in_full_is_shared_out_among_its_gpus():
     job, full = jobs("llama-2-7b")["instruct"], {"quantisation": "none", "instruct": {"method": "full"}}
     alone = planner(None, students={"llama-2-7b": full})
     assert alone.memory("instruct", **job).each > 6.74 * 16
-    with pytest.raises(UserError, match="each card must hold .* more cards"):
-        alone.cards("instruct", **job)
+    with pytest.raises(UserError, match="each GPU must hold .* more GPUs"):
+        alone.gpus("instruct", **job)
     node = {"gpu_memory": 80, "gpus_per_node": 8}
     two = planner(node | {"gpus_to_train": 2}, students={"llama-2-7b": full})
     assert two.memory("instruct", **job).divided == pytest.approx(6.74 * 16)
-    # Besides, the host gathers weights and moments for a checkpoint.
+    # Besides, the host gathers weights and optimizer state for a checkpoint.
     assert two.needs("instruct", 1, **job)[:2] == (2, pytest.approx(1000 * (4 + 6.74 * 12), abs=100))
     refused = r"students.llama-2-13b: rule instruct does not fit on a node: it takes 208.* 2 \(cluster.gpus_to_train\)"
     with pytest.raises(UserError, match=refused):
         planner(node | {"gpus_to_train": 2}, students={"llama-2-13b": full})
-    # Four cards of 40 GB would hold their shares; until training begins, each holds 52.1 GB of weights.
-    with pytest.raises(UserError, match=r"each card must hold 52.1 GB"):
+    # Four GPUs of 40 GB would hold their shares; until training begins, each holds 52.1 GB of weights.
+    with pytest.raises(UserError, match=r"each GPU must hold 52.1 GB"):
         planner(node | {"gpu_memory": 40, "gpus_to_train": 8}, students={"llama-2-13b": full})
 
 
 def test_vllm_divides_attention_heads_evenly():
     job = jobs("llama-2-70b")["evaluate"]
-    cards = [
+    asked = [
         planner({"gpu_memory": 80, "gpus_per_node": 8}, engine=e).needs("evaluate", 1, **job).gpu
         for e in ("transformers", "vllm")
     ]
-    assert cards == [2, 2]
+    assert asked == [2, 2]
     narrow = {"gpu_memory": 40, "gpus_per_node": 8}
     assert [planner(narrow, engine=e).needs("evaluate", 1, **job).gpu for e in ("transformers", "vllm")] == [5, 4]
 
 
 def test_a_server_or_a_split_of_unknown_size_stops_no_plan():
-    reckoned = planner({"gpu_memory": 80, "gpus_per_node": 4, "longest_hours": 7})
+    estimated = planner({"gpu_memory": 80, "gpus_per_node": 4, "longest_hours": 7})
     asked = {"task": "gsm8k", "split": "train", "style": "cot"}
-    assert reckoned.needs("teach", 1, teacher="gpt-3.5", **asked).gpu == 0
-    object.__setattr__(reckoned.assumed, "items", {})
-    assert reckoned.needs("teach", 1, teacher="llama-2-70b", **asked).runtime == 7 * 60
+    assert estimated.needs("teach", 1, teacher="gpt-3.5", **asked).gpu == 0
+    object.__setattr__(estimated.assumed, "items", {})
+    assert estimated.needs("teach", 1, teacher="llama-2-70b", **asked).runtime == 7 * 60
 
 
 @pytest.mark.parametrize(
@@ -166,12 +167,12 @@ def test_a_server_or_a_split_of_unknown_size_stops_no_plan():
     [
         (
             {"gpu_memory": 80, "gpus_per_node": 1},
-            "teachers.llama-2-70b: rule teach does not fit on a node: it takes 141.9 GB, and 1.5 GB on each card: 2 cards",
+            "teachers.llama-2-70b: rule teach does not fit on a node: it takes 141.9 GB, and 1.5 GB on each GPU: 2 GPUs",
         ),
         (
             # Seven would hold it, but vLLM divides evenly.
             {"gpu_memory": 24, "gpus_per_node": 7},
-            "teachers.llama-2-70b: rule teach does not fit on a node: it takes 141.9 GB, and 1.5 GB on each card: 8 cards",
+            "teachers.llama-2-70b: rule teach does not fit on a node: it takes 141.9 GB, and 1.5 GB on each GPU: 8 GPUs",
         ),
         (
             {"gpu_memory": 40, "gpus_per_node": 4},
@@ -179,7 +180,7 @@ def test_a_server_or_a_split_of_unknown_size_stops_no_plan():
         ),
         (
             {"gpu_memory": 16, "gpus_per_node": 99},
-            "students.llama-2-70b: rule instruct does not fit on a node: each card must hold 52.7 GB, and one of 16 GB",
+            "students.llama-2-70b: rule instruct does not fit on a node: each GPU must hold 52.7 GB, and one of 16 GB",
         ),
     ],
 )
@@ -202,7 +203,7 @@ def test_only_the_studys_own_stages_must_fit(arms, fits):
 
 
 def rows() -> list[str]:
-    """The table of config/README.md: models on cards of three sizes, eight in a node."""
+    """The table of docs/cluster.md: models on GPUs of three sizes, eight in a node."""
     lines = []
     for name, model in MODELS.items():
         for title, stage, changes in (
@@ -212,11 +213,11 @@ def rows() -> list[str]:
             ("`refine`", "refine", {}),
         ):
             cells = []
-            for card in (24, 40, 80):
-                reckoned = planner({"gpu_memory": card, "gpus_per_node": 8}, **changes)
-                held = reckoned.memory(stage, **jobs(model)[stage])
+            for memory in (24, 40, 80):
+                estimated = planner({"gpu_memory": memory, "gpus_per_node": 8}, **changes)
+                held = estimated.memory(stage, **jobs(model)[stage])
                 try:
-                    needs = reckoned.needs(stage, 1, **jobs(model)[stage])
+                    needs = estimated.needs(stage, 1, **jobs(model)[stage])
                     cells.append(str(needs.gpu) if needs.gpu <= 8 else "–")
                 except UserError:
                     cells.append("–")
@@ -225,9 +226,9 @@ def rows() -> list[str]:
     return lines
 
 
-def test_the_worked_examples_are_what_is_reckoned():
+def test_the_worked_examples_are_what_is_estimated():
     """`pytest tests/test_resources.py -s -k worked` prints them."""
-    text = (REPOSITORY / "config/README.md").read_text()
+    text = (REPOSITORY / "docs/cluster.md").read_text()
     table = rows()
     print("\n" + "\n".join(table))
     assert [row for row in table if row not in text] == []

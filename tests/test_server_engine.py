@@ -1,4 +1,4 @@
-"""The openai engine against a server that fails in every way: nothing lost, nothing asked twice, limits held, no key shown."""
+"""The openai engine with a failing server: nothing is lost or asked twice, limits hold, no key shows."""
 
 import contextlib
 import json
@@ -16,27 +16,34 @@ import yaml
 
 from conftest import REPOSITORY, make_study, run, snakemake
 from faulty_server import FaultyServer, answer_to, mixed
-from selfrefine.asking import estimate, read_asked
-from selfrefine.engines import Generation, Request, complete
-from selfrefine.engines import server as server_module
-from selfrefine.engines.chat import Malformed, answer_of, completion_of
-from selfrefine.engines.server import ServerEngine
-from selfrefine.engines.store import Store
+from selfrefine.engines.interface import Completion, Request, complete
+from selfrefine.engines.openai import retries
+from selfrefine.engines.openai.answer_store import AnswerStore
+from selfrefine.engines.openai.bodies import Malformed, answer_of
+from selfrefine.engines.openai.cost_estimate import estimate, read_asked
+from selfrefine.engines.openai.server_engine import ServerEngine
+from selfrefine.engines.openai.token_counts import most
 from selfrefine.errors import UserError
-from selfrefine.files import read_json, read_jsonl, write_json
-from selfrefine.opening import open_study
-from selfrefine.serving import Budget, Prices, Server, most
-from selfrefine.study import Study
+from selfrefine.schema.generation import Generation
+from selfrefine.schema.server import Budget, Prices, Server
+from selfrefine.store.files import read_json, read_jsonl, write_json
+from selfrefine.study.design import Study
+from selfrefine.study.open_study import open_study
 
 KEY = "sk-planted-0123456789abcdefghijklmnopqrstuv"
-RECIPE = {"engine": "openai", "served": "owl-1", "prompt": {"instruction": "Choose."}, "generation": {"max_tokens": 20}}
+ASKING = {
+    "engine": "openai",
+    "served": "owl-1",
+    "prompt": {"instruction": "Choose."},
+    "generation": {"max_tokens": 20},
+}
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Delays of a test, not of a night."""
-    monkeypatch.setattr(server_module, "FIRST_DELAY", 0.02)
-    monkeypatch.setattr(server_module, "LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(retries, "FIRST_DELAY", 0.02)
+    monkeypatch.setattr(retries, "LONGEST_DELAY", 0.1)
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def engine_for(server, folder, key=KEY, **settings):
 
 def kept(engine):
     """The engine's store as it lies on the disk."""
-    store = Store(engine.store.folder.parent, engine.identity)
+    store = AnswerStore(engine.store.folder.parent, engine.identity)
     store.read()
     return store
 
@@ -134,12 +141,13 @@ def test_tokens_per_minute_count_what_was_used(tmp_path):
     with FaultyServer() as server:
         engine_for(server, tmp_path, concurrency=1, tokens_per_minute=600 * need).generate(requests(30))
         used = server.tokens / 30
-        # Reckoned by what each can take it would be 2.9 s; what was not used is given back.
+        # By what each can take at most it would be 2.9 s; what was not used is given back.
         assert 29 * used / (10 * need) * 0.9 < max(server.times) - min(server.times) < 2.5
 
 
 def test_every_request_waits_for_what_retry_after_says(tmp_path, quick):
-    plan = lambda question, attempt: "429 seconds" if (attempt, question) == (1, "Question 0: which box?") else ""  # noqa: E731
+    first = (1, "Question 0: which box?")
+    plan = lambda question, attempt: "429 seconds" if (attempt, question) == first else ""  # noqa: E731
     with FaultyServer(plan, delay=0.02) as server:
         engine_for(server, tmp_path, concurrency=2).generate(requests(40))
         times = sorted(server.times)
@@ -222,6 +230,13 @@ def test_a_request_that_never_succeeds_does_not_keep_the_others_from_it(tmp_path
         assert set(server.answered.values()) == {1}
 
 
+def test_patience_counts_from_the_first_failure_not_from_the_wait_for_a_slot(tmp_path, quick):
+    with FaultyServer(lambda question, attempt: "500" if attempt == 1 else "") as server:
+        engine = engine_for(server, tmp_path, concurrency=4, requests_per_minute=300, patience=0.3)
+        assert right(requests(4), engine.generate(requests(4)))
+        assert max(server.times) - min(server.times) > 4 * 0.2
+
+
 def test_a_newer_server_is_asked_with_the_newer_name_of_the_limit(tmp_path):
     with FaultyServer() as server:
         server.newer_field = True
@@ -267,7 +282,7 @@ def test_reasons_to_end_are_read_as_servers_write_them():
         ("stop", 5),
     ]
     expected = ["stop", "stop", "length", "length", "stop", "length", "length", "stop"]
-    assert [completion_of(read(*one)).finish_reason for one in reasons] == expected
+    assert [Completion.of(read(*one)).finish_reason for one in reasons] == expected
     assert read("stop", content=None, refusal="I will not")["unusable"] == "refusal"
     for body in ({}, {"choices": None}, {"choices": [{}]}, {"choices": [{"message": None}]}, [], "text"):
         with pytest.raises(Malformed):
@@ -318,7 +333,7 @@ def teach(folder, server, count, name="out"):
     """Starts scripts/teach.py over `count` items; the artifact's folder has the name."""
     items = write_items(folder / "items.jsonl", count)
     settings = {"endpoint": server.endpoint, "concurrency": 8, "store": str(folder / "store")}
-    command = [sys.executable, "scripts/teach.py", "--recipe", json.dumps(RECIPE), "--server", json.dumps(settings)]
+    command = [sys.executable, "scripts/teach.py", "--settings", json.dumps(ASKING), "--server", json.dumps(settings)]
     command += ["--items", items, "--record", folder / name / "record.json"]
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([str(part) for part in command], cwd=REPOSITORY, stderr=log, stdout=log)
@@ -345,7 +360,7 @@ def test_after_kills_only_what_was_in_flight_is_asked_again(tmp_path, planted):
         repeated = sum(server.answered.values()) - 300
         assert len(server.answered) == 300 and repeated <= 3 * 8
     record = read_json(tmp_path / "out/record.json")
-    store = Store(tmp_path / "store", record["figures"]["engine"])
+    store = AnswerStore(tmp_path / "store", record["figures"]["engine"])
     store.read()
     assert len(store.answers) == 300 and repeated <= store.lost <= 3 * 8
     assert record["figures"]["tokens_replayed"] > 0
@@ -441,7 +456,7 @@ def test_a_study_asks_a_server_and_a_second_one_finds_the_answers(tiny_model, tm
         assert sorted(server.answered.values()) == [1] * asked
         assert "teacher,oracle,served:owl-1,," in (first / "results/tiny/tables/sources.csv").read_text()
         batch = ("--teacher", "oracle", "--configfile", "config/tiny.yaml", "--output", "batch.jsonl")
-        told = run("python", "scripts/batch.py", "export", *batch, cwd=first).stdout
+        told = run("python", "scripts/study.py", "batch", "export", *batch, cwd=first).stdout
         assert "every request is answered" in told and not (first / "batch.jsonl").exists()
 
         # What does not shape an answer reruns nothing; what does is asked again.
@@ -477,12 +492,12 @@ def test_a_study_asks_a_server_and_a_second_one_finds_the_answers(tiny_model, tm
     # The answers can be recorded, and replayed where there is no store.
     recording = tmp_path / "recording.jsonl"
     live = sorted(first.glob("results/store/teach/oracle/*-cot/*/record.json"))
-    run("python", "scripts/record.py", "--teacher", "oracle", "--answers", *live, "--output", recording)
+    run("python", "scripts/study.py", "record", "--teacher", "oracle", "--answers", *live, "--output", recording)
     header, *rows = read_jsonl(recording)
     assert header["recording"]["source"] == "served:owl-1" and len(rows) == asked
-    recipe = read_json(first / answers.record)["recipe"] | {"engine": "recorded"}
+    replayed = read_json(first / answers.record)["settings"] | {"engine": "recorded"}
     run(
-        *("python", "scripts/teach.py", "--recipe", json.dumps(recipe), "--recording", recording),
+        *("python", "scripts/teach.py", "--settings", json.dumps(replayed), "--recording", recording),
         *("--items", first / items, "--record", tmp_path / "replayed/record.json"),
     )
     assert (tmp_path / "replayed/answers.jsonl").read_bytes() == (first / answers.file).read_bytes()
@@ -527,7 +542,7 @@ def asked_file(folder, endpoint="http://127.0.0.1:9/v1"):
         "store": str(folder / "store"),
         "budget": {"prices": {"input": 2.0, "output": 8.0}},
     }
-    write_json(folder / "asked.json", [{"teacher": "owl", "items": str(items), "recipe": RECIPE, "server": settings}])
+    write_json(folder / "asked.json", [{"teacher": "owl", "items": str(items), "settings": ASKING, "server": settings}])
     return folder / "asked.json"
 
 
@@ -540,7 +555,7 @@ def test_an_estimate_counts_what_is_missing_and_learns_from_the_store(tmp_path):
         asked.engine.generate(asked.requests[:8])
         after = estimate(*read_asked(path))
         assert (after["missing"], after["measured"]) == (4, 8)
-        told = run("python", "scripts/estimate.py", "--asked", path).stdout
+        told = run("python", "scripts/study.py", "estimate", "--asked", path).stdout
         assert "4 of 12 requests are not answered yet" in told and "in money" in told
         assert len(server.times) == 8
         asked.engine.generate(asked.requests)
@@ -552,7 +567,7 @@ def test_an_estimate_counts_what_is_missing_and_learns_from_the_store(tmp_path):
 def test_a_batch_goes_out_and_its_answers_come_back_into_the_store(tmp_path):
     path = asked_file(tmp_path)
     common = ("--teacher", "owl", "--asked", path)
-    run("python", "scripts/batch.py", "export", *common, "--output", tmp_path / "batch.jsonl")
+    run("python", "scripts/study.py", "batch", "export", *common, "--output", tmp_path / "batch.jsonl")
     rows = read_jsonl(tmp_path / "batch.jsonl")
     assert len(rows) == 12 and {row["method"] for row in rows} == {"POST"}
     assert rows[0]["body"]["max_completion_tokens"] == 20 and rows[0]["body"]["model"] == "owl-1"
@@ -570,12 +585,12 @@ def test_a_batch_goes_out_and_its_answers_come_back_into_the_store(tmp_path):
     bad = answered(rows[2], status_code=500, body={"error": {"message": "broken"}})
     lines = [answered(row) for row in rows[3:]] + [late, bad, {"custom_id": "stranger"}, answered(rows[5])]
     (tmp_path / "output.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    taken = run("python", "scripts/batch.py", "import", *common, tmp_path / "output.jsonl", check=False)
+    taken = run("python", "scripts/study.py", "batch", "import", *common, tmp_path / "output.jsonl", check=False)
     assert taken.returncode == 1
     assert "9 taken, 1 not of this study, 1 known already; 3 requests are not answered yet" in taken.stdout
     assert "output.jsonl:10: 00000001-cot-0: no response: batch_expired too late" in taken.stderr
     assert "output.jsonl:11: 00000002-cot-0: status 500: broken" in taken.stderr
-    run("python", "scripts/batch.py", "export", *common, "--output", tmp_path / "rest.jsonl")
+    run("python", "scripts/study.py", "batch", "export", *common, "--output", tmp_path / "rest.jsonl")
     assert [row["custom_id"] for row in read_jsonl(tmp_path / "rest.jsonl")] == [row["custom_id"] for row in rows[:3]]
     (asked,) = read_asked(path)
     assert asked.engine.store.spent.total == 9 * 36
@@ -587,8 +602,8 @@ def test_a_batch_goes_out_and_its_answers_come_back_into_the_store(tmp_path):
 def test_transformers_serve_answers_as_the_model_does(tiny_model, tmp_path):
     for package in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(package, reason="transformers serve needs the packages fastapi, uvicorn and openai")
-    from selfrefine.engines.local import TransformersEngine
-    from selfrefine.models import load_model, load_tokenizer
+    from selfrefine.engines.transformers import TransformersEngine
+    from selfrefine.models.checkpoints import load_model, load_tokenizer
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -37,7 +37,7 @@ def cluster():
     started.stop()
 
 
-def test_jobs_on_nodes_have_their_cores_and_cards_and_no_hub(fresh):
+def test_jobs_on_nodes_have_their_cores_and_gpus_and_no_hub(fresh):
     folder, path, config = fresh
     config["threads"] = {"train": 64, "generate": 65, "evaluate": 66}
     path.write_text(yaml.safe_dump(config))
@@ -55,7 +55,7 @@ def test_jobs_on_nodes_have_their_cores_and_cards_and_no_hub(fresh):
 @pytest.mark.parametrize("together", [True, False])
 def test_evaluations_of_one_job_ask_together_for_no_more_time_than_there_is(fresh, together):
     folder, _, _ = fresh
-    # Of cards without a known memory no time can be estimated, so that each job asks for all there is.
+    # For GPUs without a known memory no time can be estimated, so that each job asks for all there is.
     cluster = f'cluster={{"longest_hours": 2, "evaluate_together": {str(together).lower()}}}'
     minutes: dict[str, list[int]] = {}
     for block in planned_jobs(snakemake(folder, "-n", "-p", "--profile", "slurm", "--config", cluster)):
@@ -116,13 +116,13 @@ def test_the_study_runs_on_a_cluster_with_the_same_bytes(cluster, tmp_path, tiny
     snakemake(here)
     snakemake(folder, "--profile", "slurm", *QUICK)
     assert_same_results(here, folder)
-    # What loads a model was a job with a card, and nothing else was a job; the evaluations of a checkpoint are one.
+    # What loads a model was a job with a GPU, and nothing else was a job; the evaluations of a checkpoint are one.
     jobs = started(cluster, already)
     assert sorted(job["rule"] for job in jobs.values()) == [EVALUATIONS, "instruct", "refine", "sample"]
     assert {job["state"] for job in jobs.values()} == {"COMPLETED"}
     shown = cluster.ask("scontrol", "--oneliner", "show", "jobs").stdout.splitlines()
-    cards = ["TresPerJob=gres:gpu:1" in line for line in shown if re.match(r"JobId=(\d+)", line)[1] in jobs]
-    assert cards == [True] * len(jobs)
+    gpus = ["TresPerJob=gres:gpu:1" in line for line in shown if re.match(r"JobId=(\d+)", line)[1] in jobs]
+    assert gpus == [True] * len(jobs)
     # Stages write to the same logs as elsewhere; of a job that ended well, no other log stays.
     assert list(folder.glob("logs/instruct/tiny/oracle-boxes-100-seed0/*.log"))
     assert not list(folder.glob("logs/slurm/**/*.log"))
@@ -131,7 +131,7 @@ def test_the_study_runs_on_a_cluster_with_the_same_bytes(cluster, tmp_path, tiny
     assert nothing_to_do(snakemake(folder, "-n"))
 
 
-def test_a_cluster_with_cards_to_spare_has_a_job_for_each_evaluation(cluster, tmp_path, tiny_model):
+def test_a_cluster_with_gpus_to_spare_has_a_job_for_each_evaluation(cluster, tmp_path, tiny_model):
     here, folder = (make_small(tmp_path / name, tiny_model) for name in ("here", "there"))
     already = set(started(cluster, set()))
     spread = 'cluster={"gpu_memory": 80, "evaluate_together": false}'
@@ -151,5 +151,5 @@ def test_a_cluster_with_cards_to_spare_has_a_job_for_each_evaluation(cluster, tm
 def test_a_run_without_the_clusters_facts_is_refused(cluster, fresh):
     outcome = snakemake(fresh[0], "--profile", "slurm", *QUICK, "--config", "validation=0.2", check=False)
     assert outcome.returncode == 1
-    assert "configuration: cluster: is missing, so jobs would ask for no cards" in outcome.stdout + outcome.stderr
+    assert "configuration: cluster: is missing, so jobs would ask for no GPUs" in outcome.stdout + outcome.stderr
     assert cluster.jobs("all-but-ended") == []

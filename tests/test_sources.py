@@ -4,8 +4,9 @@ import zipfile
 
 import pytest
 
+from selfrefine.data.fetching import extract_member, fetch, local_files
 from selfrefine.errors import UserError
-from selfrefine.sources import HUB, Source, extract_member, fetch
+from selfrefine.schema.source import HUB, Source
 
 
 def sha256(data: bytes) -> str:
@@ -184,7 +185,7 @@ def test_the_files_of_a_local_source_are_all_but_a_stores_own(tmp_path, monkeypa
         path.write_text(name)
 
     def found(source: str, **more) -> list[str]:
-        return [str(path) for path in Source(source=source, licence="none", **more).local_files()]
+        return [str(path) for path in local_files(Source(source=source, licence="none", **more))]
 
     assert found("file:theirs") == ["theirs/b.txt", "theirs/deep/a.txt"]
     assert found("file:theirs/record.json") == ["theirs/record.json"]

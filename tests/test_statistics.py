@@ -10,8 +10,8 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from conftest import REPOSITORY
-from selfrefine import statistics
-from selfrefine.statistics import accuracy, components, difference, mcnemar, paired, wilson
+from selfrefine.analysis import statistics
+from selfrefine.analysis.statistics import accuracy, components, difference, mcnemar, paired, wilson
 
 sys.path.append(str(REPOSITORY / "bench"))
 import simulate  # noqa: E402
@@ -54,7 +54,8 @@ def test_wilson_interval_covers_the_truth_about_95_times_in_100():
 
 
 def test_components_by_hand():
-    # Rows are seeds. Mean squares: seeds 3 x (1/6)^2 x 2 = 1/6, items 2 x (1/4 + 1/4) / 2 = 1/2, rest (3/2 - 1/6 - 1) / 2 = 1/6.
+    # Rows are seeds. Mean squares: seeds 3 x (1/6)^2 x 2 = 1/6, items 2 x (1/4 + 1/4) / 2 = 1/2,
+    # rest (3/2 - 1/6 - 1) / 2 = 1/6.
     parts = components(np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
     assert (parts.seeds, parts.items, parts.mean, parts.square) == (2, 3, 0.5, 0.5)
     assert parts.between_seeds == pytest.approx(0, abs=1e-12)
@@ -95,23 +96,23 @@ def test_the_reference_is_normal_without_seeds_and_student_s_without_items():
 
 
 def test_accuracy_of_one_seed_is_stated_with_wilson():
-    for right in (0, 1, 15, 50):
-        outcomes = np.array([[True] * right + [False] * (50 - right)])
+    for correct in (0, 1, 15, 50):
+        outcomes = np.array([[True] * correct + [False] * (50 - correct)])
         *numbers, method = accuracy(outcomes, 0.95)
-        assert numbers == pytest.approx([right / 50, *wilson(right, 50, 0.95)], abs=1e-8)
+        assert numbers == pytest.approx([correct / 50, *wilson(correct, 50, 0.95)], abs=1e-8)
         assert method == "wilson"
 
 
 def test_accuracy_of_several_seeds_takes_in_the_spread_between_seeds():
     n = 200
     alike = np.array([[True] * 100 + [False] * 100] * 4)
-    apart = np.array([[True] * right + [False] * (n - right) for right in (60, 80, 120, 140)])
+    apart = np.array([[True] * correct + [False] * (n - correct) for correct in (60, 80, 120, 140)])
     estimate, low, high, method = accuracy(alike, 0.95)
     assert (estimate, method) == (0.5, "wilson over seeds and items")
     assert (low, high) == pytest.approx(wilson(100, 200, 0.95), abs=0.002)
     wide_estimate, wide_low, wide_high, _ = accuracy(apart, 0.95)
     assert wide_estimate == 0.5
-    # Seeds alone: t of 3 degrees of freedom times the standard error of (0.3, 0.4, 0.6, 0.7); Wilson's keeps within 0 and 1.
+    # Seeds alone: t of 3 degrees of freedom times the standard error of (0.3, 0.4, 0.6, 0.7); Wilson's stays in 0 to 1.
     half = stats.t.isf(0.025, 3) * stats.sem([0.3, 0.4, 0.6, 0.7])
     assert 0.8 * half < (wide_high - wide_low) / 2 < half
 
@@ -187,7 +188,9 @@ def test_difference_is_paired_by_item(seeds):
 
 def test_difference_is_paired_by_seed():
     generator = np.random.default_rng(3)
-    control = np.array([generator.permutation([True] * right + [False] * (300 - right)) for right in (90, 150, 210)])
+    control = np.array(
+        [generator.permutation([True] * correct + [False] * (300 - correct)) for correct in (90, 150, 210)]
+    )
     better = control.copy()
     for row in better:
         row[np.flatnonzero(~row)[:30]] = True
@@ -377,12 +380,12 @@ def test_bootstrap_resamples_the_same_items_for_all_seeds():
     row = np.array([1.0] * 5 + [0.0] * 5)
     crossed = simulate.bootstrap_means(np.array([row, 1 - row]), 4000)
     together = simulate.bootstrap_means(np.array([row, row]), 4000)
-    # Where the drawn seeds differ, the rows cancel on every draw of items; they could not if each had a draw of its own.
+    # Where the drawn seeds differ, the rows cancel on every draw of items; they could not if each had its own draw.
     assert np.mean(crossed == 0.5) == pytest.approx(0.5 + 0.5 * comb(10, 5) / 2**10, abs=0.03)
     assert together.std() == pytest.approx(sqrt(0.25 / 10), rel=0.05)
 
 
-# Simulations. A share of n studies is off by more than 4 standard errors once in 16,000 runs; the seeds are fixed besides.
+# Simulations. A share of n studies is off by more than 4 standard errors once in 16,000 runs; the seeds are fixed.
 
 
 def most(promised: float, studies: int) -> float:

@@ -26,7 +26,7 @@ from conftest import (
 INSTRUCTED = "tiny/oracle-boxes-100-seed0"
 CONFIGURED = ("--configfile", "config/tiny.yaml")
 # What follows from judged answers that are others.
-FINALS = {"tables", "claims", "summarise", "plot", "layout", "show"}
+FINALS = {"tables", "claims", "summarise", "page", "plot", "layout", "show"}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def change(folder: Path, edit) -> None:
 
 
 def states(folder: Path) -> dict[str, tuple[int, int]]:
-    """What changes of each file of the artifacts if it is written anew; Snakemake touches the files of jobs that have run."""
+    """What changes of each file of the artifacts if it is written anew; Snakemake touches files of jobs that ran."""
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_size)
         for path in folder.glob("results/store/[a-z]*/**/*")
@@ -83,7 +83,7 @@ def test_from_another_folder_and_with_spaces_in_every_path_the_study_is_the_same
     assert nothing_to_do(run(*command, "-n", cwd=elsewhere))
     assert not (workflow / "results").exists() and not (workflow / "logs").exists()
     # Keys know nothing of places; only what names the model's source differs.
-    named = ("listing/configuration", "listing/sources", "summarise")
+    named = ("listing/configuration", "listing/sources", "summarise", "page")
     expected, found = (
         {
             name
@@ -172,7 +172,7 @@ def test_as_a_module_it_leaves_the_hosts_own_rules_as_they_are(host):
     assert "# Summary of the study" in (host / "results/tiny/summary.md").read_text()
     assert nothing_to_do(run(*command, "-n", cwd=host))
     before = states(host)
-    # Snakemake's own reasons hold for the host's rule: another parameter, another input, a changed rule, an output gone.
+    # Snakemake's own reasons hold for the host's rule: another parameter or input, a changed rule, an output gone.
     assert planned_rules(run(*command, "-n", "--config", "word=second", cwd=host)) == {"mine": 1, "whole": 1}
     (host / "given.txt").write_text("given anew\n")
     assert planned_rules(run(*command, "-n", cwd=host)) == {"mine": 1, "whole": 1}
@@ -204,6 +204,7 @@ def test_as_a_module_it_makes_what_a_changed_setting_asks_for(host):
         "tables",
         "claims",
         "summarise",
+        "page",
         "plot",
         "layout",
         "show",
@@ -384,7 +385,7 @@ def test_the_report_has_every_result(copy, notes):
         shutil.rmtree(copy / ".snakemake")
     snakemake(copy, "--report", "report.html")
     text = (copy / "report.html").read_text()
-    for category in ("Configuration", "Tables", "Figures", "Summary", "Claims", "Paths and pairs"):
+    for category in ("Configuration", "Tables", "Figures", "Summary", "Claims", "Page"):
         assert f'"{category}"' in text, category
     names = (
         "configuration.yaml",
@@ -395,7 +396,7 @@ def test_the_report_has_every_result(copy, notes):
         "teachers.md",
         "claims.md",
     )
-    for name in (*names, "summary.md", "reading.html"):
+    for name in (*names, "summary.md", "index.html"):
         assert name in text, name
     assert "Accuracy of every checkpoint on every benchmark" in text
 

@@ -1,3 +1,5 @@
+"""The configuration: what is refused, the checkpoints and cells of a design, the settings of each stage."""
+
 import copy
 import json
 from pathlib import Path
@@ -7,11 +9,14 @@ import yaml
 from snakemake.utils import update_config
 
 from selfrefine.errors import UserError
-from selfrefine.files import canonical_json
-from selfrefine.finals import Finals
-from selfrefine.keys import STORE, Artifact, Artifacts
-from selfrefine.names import FILES
-from selfrefine.study import Study, origin_of, refinements_of, student_of, teacher_of
+from selfrefine.store.hashing import canonical_json
+from selfrefine.store.locations import FILES, STORE
+from selfrefine.study import stage_settings
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.checkpoint_names import origin_of, refinements_of, student_of, teacher_of
+from selfrefine.study.design import Study
+from selfrefine.study.final_artifacts import FinalArtifacts
 
 CONFIG = Path(__file__).parent.parent / "config"
 
@@ -83,9 +88,9 @@ def changed(config: dict, path: str, value) -> dict:
     return config
 
 
-def finals(config: dict) -> Finals:
+def finals(config: dict) -> FinalArtifacts:
     """What a study comes to, where each local file holds its own name."""
-    return Finals(Artifacts(Study.read(config), lambda stage: "version 1", lambda rule: "", str))
+    return FinalArtifacts(Artifacts(Study.read(config), lambda stage: "version 1", lambda rule: "", str))
 
 
 def place(one: Artifact | str) -> str:
@@ -115,13 +120,13 @@ def test_shipped_configuration_is_valid():
     ]
 
 
-def test_where_cards_are_known_the_sizes_of_loaded_models_must_be():
-    cards = changed(SMALL, "cluster", {"gpu_memory": 24})
+def test_where_gpus_are_known_the_sizes_of_loaded_models_must_be():
+    gpus = changed(SMALL, "cluster", {"gpu_memory": 24})
     message = "models.large.parameters: is missing; cluster.gpu_memory is set"
-    assert refused(changed(cards, "models/tiny/parameters", 1)).startswith(message)
-    assert refused(changed(cards, "models/large/parameters", 1)).startswith(message.replace("large", "tiny"))
+    assert refused(changed(gpus, "models/tiny/parameters", 1)).startswith(message)
+    assert refused(changed(gpus, "models/large/parameters", 1)).startswith(message.replace("large", "tiny"))
     served = {"family": "bird", "engine": "openai", "served": "owl", "model": "large"}
-    Study.read(changed(changed(cards, "models/tiny/parameters", 1), "teachers/owl", served))
+    Study.read(changed(changed(gpus, "models/tiny/parameters", 1), "teachers/owl", served))
     for key, value in (("gpu_memory", 0), ("gpus_per_node", 0), ("longest_hours", -1), ("time_factor", 0.5)):
         assert f"cluster.{key}: Input should be greater than" in refused(changed(SHIPPED, f"cluster/{key}", value))
 
@@ -208,6 +213,13 @@ def test_all_faults_are_told_at_once():
     message = refused(config)
     assert "instruct.epoch: unknown key" in message
     assert "refine.beta: " in message
+
+
+def test_a_check_tells_all_that_it_finds():
+    message = refused(changed(changed(SHIPPED, "study/students", ["smollm2-135"]), "study/tasks", ["asdvi", "asdvi"]))
+    first, second, third = message.split("; study.")
+    assert first.startswith("study.students: 'smollm2-135' is not defined")
+    assert (second.split(":")[0], third) == ("tasks", "tasks: a name stands there twice")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +435,7 @@ def test_paths_say_what_a_checkpoint_is():
 
 
 def test_every_checkpoint_and_teacher_is_judged_on_every_evaluation_task():
-    cells = json.loads(finals(SMALL).text("tables"))["cells"]
+    cells = json.loads(finals(SMALL).listings.text("tables"))["cells"]
     assert len(cells) == 33 * 2 + 2
     assert [{name: cell[name] for name in cell if name != "samples"} for cell in cells] == Study.read(SMALL).cells()
     assert [place(cell["samples"]) for cell in cells if cell["arm"] in ("baseline", "teacher")] == [
@@ -456,11 +468,11 @@ def test_a_share_that_is_not_transferred_is_evaluated_on_what_it_was_trained_on(
 
 
 def test_a_share_that_is_not_transferred_needs_no_cross_artifacts():
-    behind = finals(changed(SMALL, "study/transfer_shares", [100])).behind["pairs"]
+    behind = finals(changed(SMALL, "study/transfer_shares", [100])).inputs.behind["pairs"]
     crossed = [one for one in behind if one.of["start"].split("/")[3:4] not in ([], [one.of["task"]])]
     assert len(crossed) == 2 * 2
     assert all(one.of["share"] == "100" and "/100/" in one.of["start"] for one in crossed)
-    assert {one.of["share"] for one in finals(SMALL).behind["pairs"]} == {"50", "100"}
+    assert {one.of["share"] for one in finals(SMALL).inputs.behind["pairs"]} == {"50", "100"}
 
 
 def test_teachers_are_asked_in_every_style():
@@ -482,7 +494,9 @@ def test_teachers_are_asked_in_every_style():
     assert asked["owl", "choice", "cot"] == "Name a letter."
     assert asked["owl", "math", "plain"] == asked["owl", "choice", "plain"] == asked["ant", "math", "cot"] == ""
     wishes = {
-        style: both.study.settings("teach", teacher="owl", task="add", split="test", style=style)["request"]
+        style: stage_settings.settings(both.study, "teach", teacher="owl", task="add", split="test", style=style)[
+            "request"
+        ]
         for style in ("cot", "plain")
     }
     assert wishes == {"cot": "Be brief.", "plain": ""}
@@ -490,12 +504,13 @@ def test_teachers_are_asked_in_every_style():
 
 def test_plain_answers_of_teachers_reach_the_table_of_teachers_alone():
     both, alone = finals(changed(SMALL, "study/teacher_styles", ["cot", "plain"])), finals(SMALL)
-    assert both.text("tables") == alone.text("tables")
+    assert both.listings.text("tables") == alone.listings.text("tables")
     finals_of_both = {place(one): one.key for one in both.all()}
     assert {place(one) for one in alone.all() if finals_of_both[place(one)] != one.key} == {
         "listing/configuration",
         "layout/teachers",
         "layout/prompts",
+        "page",
     }
     assert both.layout("prompts").inputs["behind"] == tuple(map(both.artifacts.items, ("add", "pick"), ("test",) * 2))
 
@@ -504,7 +519,7 @@ def test_listings_name_the_files_behind_the_cells():
     config = changed(SMALL, "study/shares", [100])
     config["study"] |= {"seeds": [7], "tasks": ["add"], "arms": ["refine", "refine-only"]}
     found = finals(config)
-    index, reading = (json.loads(found.text(part)) for part in ("tables", "reading"))
+    index, page = (json.loads(found.listings.text(part)) for part in ("tables", "page"))
     name, start = "ant/instruct/owl/add/100/7", "ant/owl-add-100-seed7"
     assert [place(path) for path in index["paths"]] == [
         "sample/ant/base/add-100-seed7/paths.jsonl",
@@ -519,7 +534,11 @@ def test_listings_name_the_files_behind_the_cells():
         f"{name}/refine/add/cot/100/7": f"refine/{start}/add-cot-round1/training.jsonl",
     }
     assert [place(path) for path in index["demonstrations"]] == ["demonstrate/owl/add/demonstrations.jsonl"]
-    assert [place(path) for path in reading["items"]] == ["prepare/add-train/items.jsonl"]
+    assert {task: place(path) for task, path in page["items"].items()} == {"add": "prepare/add-train/items.jsonl"}
+    assert {task: place(path) for task, path in page["tasks"].items()} == {
+        "add": "export_task/add/docs.jsonl",
+        "pick": "export_task/pick/docs.jsonl",
+    }
     records = set(map(place, index["records"]))
     assert f"instruct/{start}/record.json" not in records
     assert f"refine/{start}/add-cot-round1/record.json" in records
@@ -535,7 +554,7 @@ def test_listings_name_the_files_behind_the_cells():
     ]
 
 
-def one_of_each(found: Finals, student: str) -> list[Artifact]:
+def one_of_each(found: FinalArtifacts, student: str) -> list[Artifact]:
     """An artifact of each stage."""
     artifacts, start, cell = found.artifacts, f"{student}/instruct/owl/add/50/7", ("50", "7")
     return [
@@ -712,7 +731,7 @@ def test_a_schedule_makes_each_checkpoint_from_the_last_one():
     steps = [f"refine/add/{recipe}/100/7" for recipe in ("cot", "again", "cot", "again")]
     chain = ["/".join([start, *steps[:number]]) for number in range(5)]
     assert (row["checkpoint"], row["recipe"]) == (chain[4], "twice")
-    index = json.loads(finals(SCHEDULED).text("tables"))
+    index = json.loads(finals(SCHEDULED).listings.text("tables"))
     origin = "ant/owl-add-100-seed7"
     rounds = [
         origin,

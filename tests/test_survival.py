@@ -23,8 +23,7 @@ import yaml
 
 from conftest import artifact, assert_same_results, contents, make_study, nothing_to_do, run, snakemake, target
 from selfrefine.errors import UserError
-from selfrefine.files import held
-from selfrefine.store import occupy, stamp_of
+from selfrefine.store.locks import held, occupy, stamp_of
 
 KILLS = int(os.environ.get("KILLS", "100"))
 INSTRUCTED = "instruct/tiny/oracle-boxes-100-seed0"
@@ -165,8 +164,8 @@ def test_a_stage_waits_for_another_that_makes_the_same_and_takes_its_result(fres
     folder, _, _ = fresh
     snakemake(folder, target(folder, "prepare/boxes-test"))
     record, raw = (artifact(folder, f"{place}") / "record.json" for place in ("prepare/boxes-test", "fetch/boxes-all"))
-    recipe = json.dumps(json.loads(record.read_text())["recipe"])
-    command = ["scripts/prepare.py", "--recipe", recipe, "--raw", raw.relative_to(folder)]
+    recipe = json.dumps(json.loads(record.read_text())["settings"])
+    command = ["scripts/prepare.py", "--settings", recipe, "--raw", raw.relative_to(folder)]
     command += ["--record", record.relative_to(folder)]
     said = folder / "said.txt"
     with held(record.with_name(".lock")), open(said, "w") as file:
@@ -182,7 +181,7 @@ def test_a_stage_waits_for_another_that_makes_the_same_and_takes_its_result(fres
 
 def test_a_full_disk_costs_nothing_that_was_made(finished, fresh):
     folder, _, _ = fresh
-    # Less than the weights have, more than the texts of the code that is kept.
+    # Less than the weights have, more than the kept code takes.
     limit = 300_000
     full = subprocess.run(
         [*COMMAND, "--keep-going"],
@@ -299,7 +298,7 @@ def test_what_is_torn_is_found_set_aside_and_made_again(finished, copy):
 
 def test_half_made_artifacts_are_made_whole(finished, copy):
     made = {place: artifact(copy, place) for place in (INSTRUCTED, PATHS, "evaluate/tiny/base/far", "plot/accuracy")}
-    shutil.rmtree(copy / "results/store/read")  # which needs the paths, and these the checkpoint
+    shutil.rmtree(copy / "results/store/page")  # which needs the paths, and these the checkpoint
     for folder in made.values():
         (folder / "record.json").unlink()
     (made[INSTRUCTED] / "adapter_model.safetensors").write_bytes(b"half")
@@ -348,7 +347,7 @@ def test_what_follows_from_the_same_contents_is_linked(finished, copy):
 
 
 def test_a_stage_that_is_killed_says_so(copy):
-    remove(copy, PATHS, "read")
+    remove(copy, PATHS, "page")
     process = start(copy)
     deadline = time.time() + 60
     while time.time() < deadline:

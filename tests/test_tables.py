@@ -12,24 +12,29 @@ import pandas as pd
 import pytest
 import yaml
 
-import summarise
 from conftest import REPOSITORY, tiny_config
-from selfrefine import attempts, formats, layout, outputs, solving
-from selfrefine.arms import read_table
-from selfrefine.costs import costs_table
-from selfrefine.files import write_json, write_jsonl
-from selfrefine.finals import Finals
-from selfrefine.formats import Number, Table
-from selfrefine.keys import Artifacts
-from selfrefine.lengths import lengths_table, mean_and_interval
-from selfrefine.statistics import wilson
-from selfrefine.study import Study
+from selfrefine.analysis import pass_at_k, solving
+from selfrefine.analysis.costs import costs_table
+from selfrefine.analysis.lengths import lengths_table, mean_and_interval
+from selfrefine.analysis.paper_claims import CLAIMS
+from selfrefine.analysis.statistics import wilson
+from selfrefine.report import formats, paper_tables
+from selfrefine.report.details import accuracy
+from selfrefine.report.formats import Number, Table
+from selfrefine.report.selection import in_layout, of_layout
+from selfrefine.report.study_tables import StudyTables
+from selfrefine.report.summary import COLUMNS, LINES, summary
+from selfrefine.store.files import write_json, write_jsonl
+from selfrefine.study import figures_and_layouts
+from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.design import Study
+from selfrefine.study.final_artifacts import FinalArtifacts
 
 TITLES = {"sums": "Sums & more", "words": "Words_2"}
 
 
 @pytest.mark.parametrize(
-    ("samples", "right", "k", "expected"),
+    ("samples", "correct", "k", "expected"),
     [
         (4, 1, 1, 1 / 4),
         (4, 1, 2, 1 / 2),
@@ -40,8 +45,8 @@ TITLES = {"sums": "Sums & more", "words": "Words_2"}
         (10, 2, 2, 17 / 45),
     ],
 )
-def test_pass_at_k_is_one_minus_the_chance_of_drawing_wrong_ones_only(samples, right, k, expected):
-    assert attempts.pass_at_k(samples, right, k) == pytest.approx(expected, abs=1e-12)
+def test_pass_at_k_is_one_minus_the_chance_of_drawing_incorrect_ones_only(samples, correct, k, expected):
+    assert pass_at_k.pass_at_k(samples, correct, k) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -62,28 +67,28 @@ def test_pass_at_k_is_one_minus_the_chance_of_drawing_wrong_ones_only(samples, r
 )
 def test_maj_at_k_splits_ties_and_does_not_count_silence(answers, k, expected):
     given = [None if answer == "-" else answer for answer in answers]
-    assert attempts.majority_at_k(given, [a == "A" for a in given], k) == pytest.approx(expected, abs=1e-12)
+    assert pass_at_k.majority_at_k(given, [a == "A" for a in given], k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_maj_at_k_agrees_with_every_draw_and_maj_at_1_with_pass_at_1():
     generator = random.Random(1)
     for _ in range(100):
         answers = [generator.choice(["A", "B", "C", None]) for _ in range(generator.randint(1, 7))]
-        right = [answer == "A" for answer in answers]
+        correct = [answer == "A" for answer in answers]
         k = generator.randint(1, len(answers))
         shares = []
         for draw in itertools.combinations(answers, k):
             votes = collections.Counter(answer for answer in draw if answer)
             leading = [answer for answer, count in votes.items() if count == max(votes.values())]
             shares.append(leading.count("A") / len(leading) if leading else 0)
-        assert attempts.majority_at_k(answers, right, k) == pytest.approx(np.mean(shares))
-        assert attempts.majority_at_k(answers, right, 1) == pytest.approx(
-            attempts.pass_at_k(len(answers), sum(right), 1)
+        assert pass_at_k.majority_at_k(answers, correct, k) == pytest.approx(np.mean(shares))
+        assert pass_at_k.majority_at_k(answers, correct, 1) == pytest.approx(
+            pass_at_k.pass_at_k(len(answers), sum(correct), 1)
         )
 
 
 def sampled(item: str, verdicts: str, style: str = "cot") -> list[dict]:
-    """Paths of one item: R right, W wrong, - without an answer."""
+    """Paths of one item: R correct, W incorrect, - without an answer."""
     answers = {"R": "A", "W": "B", "-": None}
     return [
         {"item": item, "style": style, "sample": n, "extracted": answers[v], "correct": v == "R"}
@@ -103,8 +108,8 @@ def test_solving_is_averaged_over_seeds_that_may_have_other_items():
 
 
 def test_solving_goes_no_deeper_than_the_fewest_samples():
-    assert attempts.depths(6) == [1, 2, 4, 6]
-    assert {k for _, _, k in attempts.solved(sampled("a", "RRRR") + sampled("b", "WWW"))} == {1, 2, 3}
+    assert pass_at_k.depths(6) == [1, 2, 4, 6]
+    assert {k for _, _, k in pass_at_k.solved(sampled("a", "RRRR") + sampled("b", "WWW"))} == {1, 2, 3}
 
 
 FACTS = ["arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share"]
@@ -185,9 +190,10 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
     cells.append({"student": "s", "arm": "instruct", **part})
     cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": answers})
     costs_table(cells, names).to_csv("costs.csv", index=False)
-    table = read_table(tmp_path, "costs")
-    laid_out = [row[:5] for row in layout.cost(table).rows if row is not None]
+    rows = of_layout("cost", "", StudyTables(tmp_path).costs())
+    laid_out = [row[:5] for row in paper_tables.cost(rows).rows if row is not None]
     assert laid_out[0] == ["s", "instruct", "teach", "2", "1"] and len(laid_out) == 4
+    table = pd.read_csv("costs.csv")
     of_part = table[table.share == 25].set_index("stage")
     assert of_part.wall_seconds.to_dict() == {"teach": 5, "instruct": 4, "evaluate": 1}
     table = table[table.share != 25].set_index(["arm", "stage"])
@@ -204,17 +210,17 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
 
 def a_table() -> Table:
     rows = [["50 %_a & #1", Number(12.34, 5, 20.06)], None, ["x|y\nz <b> ~^\\{$}", Number(3, decimals=0)]]
-    return Table("name", "A caption: 100 %.", ["who_is", "right (%)"], rows, ["l", "r"])
+    return Table("name", "A caption: 100 %.", ["who_is", "correct (%)"], rows, ["l", "r"])
 
 
 def test_latex_escapes_what_means_something_to_it():
     text = a_table().latex()
     assert r"50 \%\_a \& \#1 & $12.3_{5.0}^{20.1}$ \\" in text
     assert (
-        r"x\textbar{}y\newline z \textless{}b\textgreater{} \textasciitilde{}\textasciicircum{}\textbackslash{}\{\$\} & $3$ \\"
-        in text
+        r"x\textbar{}y\newline z \textless{}b\textgreater{} \textasciitilde{}\textasciicircum{}\textbackslash{}\{\$\}"
+        r" & $3$ \\" in text
     )
-    assert r"who\_is & right (\%) \\" in text and r"\caption{A caption: 100 \%.}" in text
+    assert r"who\_is & correct (\%) \\" in text and r"\caption{A caption: 100 \%.}" in text
     assert text.count(r"\midrule") == 2 and r"\begin{tabular}{@{}lr@{}}" in text
     assert text.count("{") == text.count("}")
     # A bracket at the start of a line would be taken for an argument of the line before.
@@ -231,7 +237,7 @@ def test_markdown_keeps_cells_apart_and_shows_intervals():
 
 def test_csv_keeps_numbers_apart_from_their_intervals():
     rows = list(csv.reader(io.StringIO(a_table().csv())))
-    assert rows[0] == ["who_is", "right (%)", "right (%) low", "right (%) high"]
+    assert rows[0] == ["who_is", "correct (%)", "correct (%) low", "correct (%) high"]
     assert rows[1] == ["50 %_a & #1", "12.3", "5.0", "20.1"]
     assert rows[2][1:] == ["3", "", ""]
 
@@ -241,16 +247,16 @@ def test_no_number_is_minus_nothing():
 
 
 def test_a_marked_number_is_set_off():
-    assert formats._in_latex(Number(50, 40, 60, marked=True)) == r"$\underline{50.0}_{40.0}^{60.0}$"
-    assert formats._in_markdown(Number(50, 40, 60, marked=True)) == "*50.0 [40.0, 60.0]*"
+    assert formats.in_latex(Number(50, 40, 60, marked=True)) == r"$\underline{50.0}_{40.0}^{60.0}$"
+    assert formats.in_markdown(Number(50, 40, 60, marked=True)) == "*50.0 [40.0, 60.0]*"
 
 
-def planted_arms(arms=("baseline", "instruct", "refine", "cross"), shares=(50, 100)) -> pd.DataFrame:
-    """Arms whose accuracy tells what they are."""
+def planted_arms(arms=("baseline", "instruct", "refine", "cross"), shares=("50", "100")) -> list[dict]:
+    """The rows of arms whose accuracy tells what they are."""
     rows = []
 
     def add(arm: str, accuracy: float, **facts) -> None:
-        blank = dict.fromkeys(["student", "teacher", "family", "task", "refine_task", "recipe"], "") | {"share": np.nan}
+        blank = dict.fromkeys(["student", "teacher", "family", "task", "refine_task", "recipe", "share"], "")
         for place, name in enumerate(TITLES):
             value = accuracy + place / 100
             numbers = {"seeds": 2, "n": 40, "accuracy": value, "low": value - 0.1, "high": value + 0.1, "level": 0.95}
@@ -261,19 +267,23 @@ def planted_arms(arms=("baseline", "instruct", "refine", "cross"), shares=(50, 1
     for share, task in itertools.product(shares, TITLES):
         at = {"student": "s", "teacher": "t", "family": "out", "task": task, "share": share}
         if "instruct" in arms:
-            add("instruct", 0.3 + share / 1000, **at)
+            add("instruct", 0.3 + int(share) / 1000, **at)
         for refine_task in TITLES:
             arm = "refine" if task == refine_task else "cross"
             if arm in arms:
-                add(arm, 0.5 + share / 1000, refine_task=refine_task, recipe="cot", **at)
+                add(arm, 0.5 + int(share) / 1000, refine_task=refine_task, recipe="cot", **at)
         if "refine-only" in arms:
             add("refine-only", 0.25, student="s", refine_task=task, recipe="cot", share=share)
     add("teacher", 0.8, teacher="t")
-    return pd.DataFrame(rows)
+    return rows
+
+
+def transfer(arms: list[dict]) -> Table:
+    return paper_tables.transfer(of_layout("transfer", "s", arms), TITLES, "s", list(TITLES))
 
 
 def test_the_transfer_table_has_the_papers_rows_and_columns():
-    table = layout.transfer(planted_arms(), TITLES, "s")
+    table = transfer(planted_arms())
     assert table.header == ["arm", "teacher", "instructed on", "refined on", "recipe", "Sums & more", "Words_2"]
     rows = [row for row in table.rows if row is not None]
     assert [row[0] for row in rows] == [
@@ -293,32 +303,44 @@ def test_the_transfer_table_has_the_papers_rows_and_columns():
     assert r"$\underline{40.0}_{30.0}^{50.0}$" in table.latex() and r"Words\_2" in table.latex()
 
 
-def test_a_cell_that_the_study_leaves_out_is_a_dash(tmp_path):
+def test_a_cell_that_the_study_leaves_out_is_a_dash():
     arms = planted_arms()
-    kept = (arms.share != 50) | (arms.evaluation == arms.refine_task.where(arms.refine_task != "", arms.task))
-    arms[kept].to_csv(tmp_path / "arms.csv", index=False)
-    rows = summarise.accuracy_section(tmp_path, TITLES).splitlines()
-    half = [row for row in rows if "50 %" in row]
+    kept = [row for row in arms if row["share"] != "50" or row["evaluation"] == (row["refine_task"] or row["task"])]
+    rows = accuracy(kept, TITLES).rows
+    half = [row for row in rows if "50 %" in row[2]]
     assert len(half) == 2 + 4 and all(row.count("–") == 1 for row in half)
-    assert not any("–" in row for row in rows if row.startswith("| refine") and row not in half)
-    left_out = arms[(arms.arm != "refine") | (arms.evaluation == arms.task)]
-    table = layout.transfer(left_out, TITLES, "s")
-    assert [row.count("–") for row in table.rows if row is not None and row[0] == "refine"] == [1, 1]
+    assert not any("–" in row for row in rows if row[0] == "refine" and row not in half)
+    left_out = [row for row in arms if row["arm"] != "refine" or row["evaluation"] == row["task"]]
+    assert [row.count("–") for row in transfer(left_out).rows if row is not None and row[0] == "refine"] == [1, 1]
 
 
 def test_the_transfer_table_of_a_study_without_refinement_has_no_columns_for_it():
-    table = layout.transfer(planted_arms(("baseline", "instruct"), (100,)), TITLES, "s")
+    table = transfer(planted_arms(("baseline", "instruct"), ("100",)))
     assert table.header == ["arm", "teacher", "instructed on", "Sums & more", "Words_2"]
-    assert layout.transfer(planted_arms(("baseline",), (100,)), TITLES, "s").header[0] == "arm"
+    assert transfer(planted_arms(("baseline",), ("100",))).header[0] == "arm"
+
+
+def test_a_row_of_a_laid_out_table_leads_to_the_rows_that_it_shows():
+    arms = planted_arms()
+    table = transfer(arms)
+    laid = list(csv.DictReader(io.StringIO(table.csv())))
+    behind = [in_layout("transfer", "s", row, arms, TITLES, "") for row in laid]
+    assert [len(rows) for rows in behind] == [len(TITLES)] * len(laid)
+    for row, rows in zip(laid, behind, strict=True):
+        assert [row[TITLES[found["evaluation"]]] for found in rows] == [
+            f"{100 * found['accuracy']:.1f}" for found in rows
+        ]
+    (cell,) = in_layout("transfer", "s", laid[-1], arms, TITLES, "Words_2")
+    assert (cell["arm"], cell["evaluation"]) == ("teacher", "words")
 
 
 def test_the_teachers_table_shows_the_styles_that_were_asked(tmp_path):
     rows = []
-    for split, style, right in (("test", "cot", 3), ("train", "cot", 2), ("test", "plain", 1)):
+    for split, style, correct in (("test", "cot", 3), ("train", "cot", 2), ("test", "plain", 1)):
         path = tmp_path / f"{split}-{style}.jsonl"
-        write_jsonl(path, [{"strict": n < right} for n in range(4)])
+        write_jsonl(path, [{"strict": n < correct} for n in range(4)])
         rows.append({"teacher": "t", "task": "sums", "split": split, "style": style, "answers": str(path)})
-    table = layout.teachers(rows, TITLES, 0.95, "strict")
+    table = paper_tables.teachers(rows, TITLES, 0.95, "strict")
     assert table.header == ["teacher", "benchmark", "train, with CoT", "test, with CoT", "test, without CoT"]
     assert [number.texts() for number in table.rows[0][2:]] == [
         ["50.0", "15.0", "85.0"],
@@ -333,15 +355,15 @@ def test_the_split_table_counts_what_was_dropped_and_quotes_shortly(tmp_path):
     counts = {"read": 9, "dropped": {"repeated": 2, "in_test": 0}, "not_needed": 6, "items": 1, "answers": {"A": 1}}
     write_json(record, {"figures": counts})
     row = {"task": "sums", "split": "test", "items": str(items), "record": str(record)}
-    ((*cells, example, answer),) = layout.splits([row], TITLES).rows
+    ((*cells, example, answer),) = paper_tables.splits([row], TITLES).rows
     assert cells == ["Sums & more", "test", "9", "repeated 2", "6", "1", "A 1"]
-    assert len(example) <= layout.QUOTED + 2 and example.endswith("…") and answer == "A"
+    assert len(example) <= paper_tables.QUOTED + 2 and example.endswith("…") and answer == "A"
 
 
 def test_the_prompts_are_those_that_are_sent(tmp_path):
     items = tmp_path / "test.jsonl"
     write_jsonl(items, [{"id": "1", "question": "1+1?", "choices": [], "answer": "2"}])
-    prompt = {"instruction": "Reckon.", "cot": "Step by step:", "plain": "Answer:"}
+    prompt = {"instruction": "Compute.", "cot": "Step by step:", "plain": "Answer:"}
     row = {"kind": "math", "prompt": prompt, "items": str(items), "request": "", "system": None}
     rows = [
         row | {"name": "s", "style": "cot"},
@@ -349,14 +371,75 @@ def test_the_prompts_are_those_that_are_sent(tmp_path):
         row | {"name": "s", "style": "plain"},
     ]
     rows.append(row | {"name": "t", "style": "cot", "request": "Be brief.", "system": "You teach."})
-    table = layout.prompts(rows)
+    table = paper_tables.prompts(rows)
     assert [cells[:3] for cells in table.rows] == [
         ["math", "cot", "s, u"],
         ["math", "plain", "s"],
         ["math", "cot", "t"],
     ]
-    assert table.rows[0][3] == "[user] Reckon.\nQuestion: 1+1?\nStep by step:"
-    assert table.rows[2][3] == "[system] You teach.\n[user] Reckon.\nQuestion: 1+1?\nStep by step:\nBe brief."
+    assert table.rows[0][3] == "[user] Compute.\nQuestion: 1+1?\nStep by step:"
+    assert table.rows[2][3] == "[system] You teach.\n[user] Compute.\nQuestion: 1+1?\nStep by step:\nBe brief."
+
+
+def study_tables(folder: Path, arms: list[dict], refinements: int = 1, barren: int = 0) -> StudyTables:
+    """The tables that a summary reads."""
+    start = {"student": "s", "teacher": "t", "task": "sums", "after": "", "refine_task": "sums", "share": "100"}
+    of_pairs = start | {"sampled": "x", "recipe": "cot", "seed": "0", "dropped_no_chosen": 1, "items": 9, "pairs": 5}
+    of_pairs |= {"items_with_pairs": 5, "validation": 1, "yield": 0.5, "low": 0.4, "high": 0.6}
+    stage = {"artifact": "x", "tokens": 600, "tokens_per_second": 1.5, "peak_memory_mib": 2048}
+    samples = {"interval": "wilson", "samples": "x"}
+    tables = {
+        "arms": [row | samples for row in arms],
+        "pairs": [of_pairs | {"train": int(number >= barren)} for number in range(refinements)],
+        "stages": [
+            stage | {"stage": name, "wall_seconds": 400} for name in ("teach", "instruct", "sample", "pair", "refine")
+        ],
+    }
+    for name, rows in tables.items():
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    (folder / "comparisons.csv").write_text("arm\n")
+    return StudyTables(folder)
+
+
+def claims(recipes=("",), seeds: int = 1, **verdicts: str) -> list[dict]:
+    return [
+        {"claim": claim.number, "title": claim.title, "recipe": recipe, "seeds": seeds, "parts": []}
+        | {"verdict": verdicts.get(recipe, "supported")}
+        for claim in CLAIMS
+        for recipe in recipes
+    ]
+
+
+def test_the_summary_has_verdicts_the_telling_numbers_the_cost_and_where_to_look_on(tmp_path):
+    text = summary(study_tables(tmp_path, planted_arms()), claims(), TITLES)
+    assert (
+        "| supported | 1. Instructed students beat the baseline " in text and "for these checkpoints: one seed" in text
+    )
+    assert "- s, instructed by t on Sums & more (40 items, 2 seeds):" in text
+    assert "  baseline 20.0 [10.0, 30.0] → instruct 40.0 [30.0, 50.0] → refine 60.0 [50.0, 70.0]" in text
+    assert "33 min of jobs one after the other" in text and "3,000 tokens" in text and "2.0 GiB" in text
+    assert all(name in text for name in ("index.html", "claims.md", "details.md", "tables/", "figures/"))
+    assert "Beware" not in text
+
+
+def test_the_summary_says_where_recipes_differ_and_refinements_had_no_pairs(tmp_path):
+    tables = study_tables(tmp_path, planted_arms(), refinements=4, barren=3)
+    text = summary(tables, claims(("cot", "answer"), 3, answer="undecided"), TITLES)
+    assert "| by recipe | 2. " in text and "for new seeds too" in text
+    assert "3 of 4 refinements had too few pairs" in text
+
+
+@pytest.mark.parametrize(("students", "name"), [(1, "s"), (9, "s"), (9, "a student of a long name, " * 5)])
+def test_the_summary_fits_one_screen(tmp_path, students, name):
+    arms = [
+        row | {"student": f"{name}{number}" if row["student"] else "", "teacher": row["teacher"] and f"{name}t"}
+        for number in range(students)
+        for row in planted_arms()
+    ]
+    tables = study_tables(tmp_path, arms, refinements=2, barren=1)
+    lines = summary(tables, claims(("cot", "answer"), answer="contradicted"), TITLES).splitlines()
+    assert len(lines) <= LINES and max(map(len, lines)) <= COLUMNS
+    assert any(line.startswith("- … and ") for line in lines) == (students > 1)
 
 
 def checkpoint(arm: str, **facts) -> dict:
@@ -371,18 +454,17 @@ def test_only_figures_and_tables_with_content_are_planned():
     base = checkpoint("baseline")
     instruct = [checkpoint("instruct", teacher="t", family="out", task="sums", share=share) for share in (50, 100)]
     refine = checkpoint("refine", teacher="t", family="in", task="sums", refine_task="sums", recipe="cot", share=100)
-    assert outputs.figures([base], ["sums"]) == ["accuracy", "matrix"]
-    assert outputs.figures([base, instruct[0]], ["sums"]) == [
+    assert figures_and_layouts.figures([base], ["sums"]) == ["accuracy"]
+    assert figures_and_layouts.figures([base, instruct[0]], ["sums"]) == [
         "accuracy",
-        "matrix",
         "out-family",
         "lengths",
         "cost",
         "training",
     ]
-    assert "low-resource-s" in outputs.figures([base, *instruct], ["sums"])
-    assert outputs.figures([base, *instruct], ["words"]) == ["accuracy", "matrix", "cost", "training"]
-    assert outputs.figures([base, refine], ["sums"])[2:] == [
+    assert "low-resource-s" in figures_and_layouts.figures([base, *instruct], ["sums"])
+    assert figures_and_layouts.figures([base, *instruct], ["words"]) == ["accuracy", "cost", "training"]
+    assert figures_and_layouts.figures([base, refine], ["sums"])[1:] == [
         "in-family",
         "lengths",
         "solving-s",
@@ -391,17 +473,19 @@ def test_only_figures_and_tables_with_content_are_planned():
         "training",
     ]
     cross = checkpoint("cross", teacher="t", family="in", task="sums", refine_task="words", recipe="cot", share=100)
-    assert "in-family" not in outputs.figures([base, cross], ["sums", "words"])
-    assert outputs.layouts([base]) == ["transfer-s", "teachers", "prompts", "splits", "lengths", "cost"]
-    assert {"solving", "yields"} < set(outputs.layouts([base, refine]))
-    assert outputs.kind_of("low-resource-llama-2-7b") == ("low-resource", "llama-2-7b")
+    assert "in-family" not in figures_and_layouts.figures([base, cross], ["sums", "words"])
+    assert figures_and_layouts.layouts([base]) == ["transfer-s", "teachers", "prompts", "splits", "lengths", "cost"]
+    assert {"solving", "yields"} < set(figures_and_layouts.layouts([base, refine]))
+    assert figures_and_layouts.kind_of("low-resource-llama-2-7b") == ("low-resource", "llama-2-7b")
 
 
 def test_every_layout_is_made_of_what_the_study_makes():
     config = tiny_config(Path("model"), Path("boxes.jsonl"), Path("oracle.jsonl"))
     recipes = yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())
     study = Study.read(recipes | config)
-    finals = Finals(Artifacts(study, lambda stage: "version 1", lambda rule: rule, lambda path: f"what {path} holds"))
+    finals = FinalArtifacts(
+        Artifacts(study, lambda stage: "version 1", lambda rule: rule, lambda path: f"what {path} holds")
+    )
     layouts = {name: finals.layout(name) for name in study.layouts()}
     of_tables = {name: one for name, one in layouts.items() if one.inputs.get("tables") == (finals.tables(),)}
     assert set(of_tables) == {"transfer-tiny", "lengths", "solving", "yields", "cost"}

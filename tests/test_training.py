@@ -1,4 +1,4 @@
-"""Both training stages on a tiny model: what is learned, against what reference, and that a torn run is not taken for a whole one."""
+"""Both training stages on a tiny model: what is learned, against what reference, and what a torn run leaves."""
 
 import json
 import math
@@ -13,37 +13,28 @@ from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
 
-import instruct
-import refine
-from conftest import INSTRUCTION, record_model
+from conftest import INSTRUCTION, REPOSITORY, record_model
 from conftest import run_training as run
-from selfrefine import processes
+from selfrefine.data.prompts import messages
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_checkpoint, load_model, load_tokenizer, open_checkpoint
-from selfrefine.packing import Row
-from selfrefine.prompts import Prompt, messages
-from selfrefine.provenance import Run, read_record
-from selfrefine.training import (
-    GATHERED,
-    EpochOrder,
-    InstructRecipe,
-    Lora,
-    RefineRecipe,
-    check_example,
-    common_arguments,
-    encode_completion,
-    encode_prompt,
-    last_checkpoint,
-    lora_config,
-    on_one_gpu,
-    open_scratch,
-    run_to_the_end,
-    tokens_passed,
-    trainable,
-    updates,
-)
-from selfrefine.updates import shares
+from selfrefine.models import processes
+from selfrefine.models.checkpoints import load_checkpoint, load_model, load_tokenizer, open_checkpoint
+from selfrefine.schema.optimisation import Lora
+from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.stages import InstructSettings, RefineSettings
+from selfrefine.store.files import read_jsonl, write_jsonl
+from selfrefine.store.provenance import read_record
+from selfrefine.store.run import Run
+from selfrefine.training.batches import EpochOrder, count_updates, micro_batches
+from selfrefine.training.encoding import check_example, encode_completion, encode_prompt
+from selfrefine.training.examples import Examples, encode_demonstrations, encode_pairs
+from selfrefine.training.objectives.pairwise import PairTrainer, margin_loss, odds_ratio_loss
+from selfrefine.training.packed_rows import Row
+from selfrefine.training.refine_phase import preference_trainer
+from selfrefine.training.resumption import GATHERED, last_checkpoint, open_scratch, run_to_the_end
+from selfrefine.training.trainable_weights import adapter_weights, lora_config
+from selfrefine.training.trainer_arguments import common_arguments, on_one_gpu
+from selfrefine.training.training_log import tokens_passed
 
 PROMPT = {"instruction": INSTRUCTION}
 ITEMS = [
@@ -79,7 +70,7 @@ def test_a_cut_completion_has_no_stop_token(tokenizer):
 
 
 def test_the_training_prompt_is_the_engines_prompt(tokenizer, tiny_model):
-    from selfrefine.engines.local import TransformersEngine
+    from selfrefine.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(load_model(tiny_model, "float32"), tokenizer, {}, 1)
     assert encode_prompt(tokenizer, chat()) == engine.encode(chat())
@@ -111,11 +102,11 @@ def test_the_check_of_an_example_refuses(tokenizer, ids, labels, prompt_length, 
 
 
 def test_updates_count_the_last_partial_batch():
-    assert updates(10, 4, 3) == 9
-    assert updates(8, 4, 0.5) == 1
+    assert count_updates(10, 4, 3) == 9
+    assert count_updates(8, 4, 0.5) == 1
 
 
-def instruct_recipe(**training):
+def instruct_settings(**training):
     settings = {
         "epochs": 2,
         "batch_size": 4,
@@ -137,8 +128,8 @@ def instruct_command(folder, base_checkpoint, **training):
         *(
             "python",
             "scripts/instruct.py",
-            "--recipe",
-            json.dumps(instruct_recipe(**training)),
+            "--settings",
+            json.dumps(instruct_settings(**training)),
             "--start",
             base_checkpoint,
         ),
@@ -151,7 +142,7 @@ TWO_PROCESSES = (
     *("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
     *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"),
 )
-SHARED_OUT = (*TWO_PROCESSES, "tests/sharded.py")
+SHARDED = (*TWO_PROCESSES, "tests/sharded.py")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +153,7 @@ def instructed(tmp_path_factory, base_checkpoint):
 
 
 def made(folder) -> dict:
-    """The files that a checkpoint's record names, by name with size and sha256; they are all that is left in its folder."""
+    """The files that a checkpoint's record names, with size and sha256; its folder holds no others."""
     outputs = read_record(folder / "record.json").outputs
     assert sorted([*outputs, str(folder / "record.json")]) == sorted(map(str, folder.rglob("*")))
     return {str(Path(path).relative_to(folder)): state for path, state in outputs.items()}
@@ -179,7 +170,7 @@ def test_instruct_learns_and_leaves_a_whole_checkpoint(instructed, tiny_model, b
     assert sorted(made(instructed / "out")) == [*sorted(weights["trained"]), "training.jsonl"]
     record = read_record(instructed / "out/record.json")
     # No default is written out in it.
-    assert (record.recipe, record.seed, record.model) == (instruct_recipe(), 0, str(base_checkpoint))
+    assert (record.settings, record.seed, record.model) == (instruct_settings(), 0, str(base_checkpoint))
     assert {str(tiny_model / "model.safetensors"), str(instructed / "items.jsonl")} < record.inputs.keys()
     tensors = load_file(adapter / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
@@ -196,8 +187,8 @@ def test_a_training_killed_before_its_record_only_writes_its_adapter(instructed,
     command = instruct_command(tmp_path, base_checkpoint)
     program = tmp_path / "killed.py"
     program.write_text(
-        "import os, sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine import provenance\nimport instruct\n"
-        "provenance.Run.record = lambda *a, **k: os._exit(9)\ninstruct.main()\n"
+        "import os, sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine.store.run import Run\nimport instruct\n"
+        "Run.record = lambda *a, **k: os._exit(9)\ninstruct.main()\n"
     )
     assert run("python", program, *command[2:], check=False).returncode == 9
     assert (tmp_path / "out/adapter_model.safetensors").exists() and not (tmp_path / "out/record.json").exists()
@@ -226,12 +217,13 @@ def test_other_settings_do_not_overwrite_a_checkpoint(instructed, base_checkpoin
 def dying(program, stage, update):
     """A stage whose processes die after a number of updates."""
     program.write_text(
-        f"import os, sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine.updates import WholeUpdates\nimport {stage}\n"
-        "step = WholeUpdates.training_step\n"
+        "import os, sys\nsys.path.insert(0, 'scripts')\n"
+        f"from selfrefine.training.trainer_mixins import PackedUpdates\nimport {stage}\n"
+        "step = PackedUpdates.training_step\n"
         "def dying(self, *a, **k):\n"
         f"    if self.state.global_step == {update}: os._exit(9)\n"
         "    return step(self, *a, **k)\n"
-        f"WholeUpdates.training_step = dying\n{stage}.main()\n"
+        f"PackedUpdates.training_step = dying\n{stage}.main()\n"
     )
     return program
 
@@ -257,13 +249,13 @@ def test_a_training_that_stops_early_is_not_taken_for_finished(base_checkpoint, 
     command = instruct_command(tmp_path, base_checkpoint)
     program = tmp_path / "stopping.py"
     program.write_text(
-        "import sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine.updates import WholeUpdates\n"
-        "from selfrefine import cli\nimport instruct\n"
-        "step = WholeUpdates.training_step\n"
+        "import sys\nsys.path.insert(0, 'scripts')\nfrom selfrefine.training.trainer_mixins import PackedUpdates\n"
+        "from selfrefine.programs import cli\nimport instruct\n"
+        "step = PackedUpdates.training_step\n"
         "def stopping(self, *a, **k):\n"
         "    self.control.should_training_stop = self.state.global_step == 3\n"
         "    return step(self, *a, **k)\n"
-        "WholeUpdates.training_step = stopping\ncli.run(instruct.main)\n"
+        "PackedUpdates.training_step = stopping\ncli.run(instruct.main)\n"
     )
     stopped = run("python", program, *command[2:], check=False)
     assert stopped.returncode == 1
@@ -271,17 +263,19 @@ def test_a_training_that_stops_early_is_not_taken_for_finished(base_checkpoint, 
     assert not (tmp_path / "out/record.json").exists() and not (tmp_path / "out/adapter_model.safetensors").exists()
 
 
-@pytest.mark.parametrize("changed", ["recipe", "code", "inputs"])
-def test_a_trainers_folder_of_another_recipe_code_or_input_is_not_used(tmp_path, changed):
+@pytest.mark.parametrize("changed", ["settings", "code", "inputs"])
+def test_a_trainers_folder_of_other_settings_code_or_inputs_is_not_used(tmp_path, changed):
     data = tmp_path / "data.jsonl"
     data.write_text("1")
-    first, same, other = (Run(refine.__file__, {"rate": 1}, [data], tmp_path / "record.json") for _ in range(3))
+    first, same, other = (
+        Run(REPOSITORY / "scripts/refine.py", {"rate": 1}, [data], tmp_path / "record.json") for _ in range(3)
+    )
     open_scratch(tmp_path / "trainer", first)
     (tmp_path / "trainer/checkpoint-2").mkdir()
     open_scratch(tmp_path / "trainer", same)
     assert (tmp_path / "trainer/checkpoint-2").exists()
-    if changed == "recipe":
-        other.recipe = {"rate": 2}
+    if changed == "settings":
+        other.settings = {"rate": 2}
     elif changed == "code":
         other.code = "0" * 16
     else:
@@ -292,10 +286,10 @@ def test_a_trainers_folder_of_another_recipe_code_or_input_is_not_used(tmp_path,
 
 def trainer_of(tiny_model, tokenizer, folder, examples, objective=None, **training):
     """Phase 2's trainer on examples by hand, from the base model."""
-    recipe = RefineRecipe.model_validate(refine_recipe(objective, lora={"dropout": 0.0}, **training))
-    arguments = common_arguments(recipe.training, folder, 0, 1, "float32")
+    settings = RefineSettings.model_validate(refine_settings(objective, lora={"dropout": 0.0}, **training))
+    arguments = common_arguments(settings.training, folder, 0, 1, "float32")
     model = load_model(tiny_model, "float32", training=True)
-    return refine.make_trainer(model, False, arguments, recipe, {"train": examples, "validation": examples}, tokenizer)
+    return preference_trainer(model, settings, Examples(examples, examples), arguments, tokenizer)
 
 
 def gradient_norm(trainer) -> float:
@@ -365,7 +359,7 @@ def test_an_update_is_that_of_plain_trl(loss, tiny_model, tokenizer, tmp_path):
         peft_config=lora_config(Lora(dropout=0.0)),
     )
     torch.manual_seed(0)
-    for one, other in zip(trainable(ours.model).items(), trainable(theirs.model).items(), strict=True):
+    for one, other in zip(adapter_weights(ours.model).items(), adapter_weights(theirs.model).items(), strict=True):
         assert one[0] == other[0] and torch.equal(one[1], other[1])
     (batch,) = theirs.get_train_dataloader()
     theirs.current_gradient_accumulation_steps = 1
@@ -378,27 +372,76 @@ def test_an_update_is_that_of_plain_trl(loss, tiny_model, tokenizer, tmp_path):
             assert torch.allclose(one.grad, other.grad, atol=1e-5 * max(other.grad.abs().max(), 1e-2)), name
 
 
+SIMPO = {"loss": "sigmoid_norm", "reference": "none", "beta": 2.0}
+
+
+def test_simpos_loss_is_log_sigmoid_of_the_length_normalised_lead_minus_the_margin():
+    log_probs, lengths = [(-12.0, -30.0), (-8.0, -5.0)], [(4, 6), (2, 5)]
+    expected = 0.0
+    for (chosen, rejected), (chosen_length, rejected_length) in zip(log_probs, lengths, strict=True):
+        lead = 2.0 * (chosen / chosen_length - rejected / rejected_length)
+        expected -= math.log(1 / (1 + math.exp(-(lead - 1.5)))) / 2
+    means = (torch.tensor(log_probs) / torch.tensor(lengths)).unbind(1)
+    assert margin_loss(*means, beta=2.0, margin=1.5).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_orpos_term_is_log_sigmoid_of_the_log_odds_ratio():
+    chosen, rejected = torch.tensor([-0.5, -2.0]), torch.tensor([-1.5, -0.1])
+    odds = [[math.exp(p) / (1 - math.exp(p)) for p in side.tolist()] for side in (chosen, rejected)]
+    expected = -0.2 * sum(math.log(good / (good + bad)) for good, bad in zip(*odds, strict=True)) / 2
+    assert odds_ratio_loss(chosen, rejected, 0.2).item() == pytest.approx(expected, rel=1e-6)
+
+
+class PlantedMargin(PairTrainer):
+    """SimPO's margin by another way: as a reference's log-probabilities; TRL's loss subtracts their mean per token."""
+
+    def _precompute_ref_logps(self, dataset, name, batch_size):
+        planted = [1.5 / 2.0 * len(row["chosen_ids"]) for row in dataset]
+        dataset = dataset.add_column("ref_chosen_logps", planted)
+        return dataset.add_column("ref_rejected_logps", [0.0] * len(dataset))
+
+
+@pytest.mark.parametrize("nll", [0.0, 0.5])
+def test_simpos_margin_has_the_loss_and_gradient_of_one_that_is_planted_in_the_reference(
+    nll, tiny_model, tokenizer, tmp_path, monkeypatch
+):
+    examples, sizes, found = five_examples("sigmoid"), {"batch_size": 8, "micro_batch_size": 2}, []
+    for trainer_class, margin in ((PairTrainer, 1.5), (PlantedMargin, 0.0)):
+        monkeypatch.setattr("selfrefine.training.refine_phase.PairTrainer", trainer_class)
+        objective = SIMPO | {"margin": margin, "nll": nll}
+        trainer = trainer_of(tiny_model, tokenizer, tmp_path / trainer_class.__name__, examples, objective, **sizes)
+        (update,) = trainer.get_train_dataloader()
+        loss = trainer.training_step(trainer.model, update).item()
+        slopes = {name: weight.grad for name, weight in trainer.model.named_parameters() if weight.grad is not None}
+        found.append((loss, trainer.evaluate()["eval_loss"], slopes))
+    (loss, validation, slopes), (planted_loss, planted_validation, planted_slopes) = found
+    assert (loss, validation) == pytest.approx((planted_loss, planted_validation), rel=1e-6)
+    assert slopes.keys() == planted_slopes.keys() and max(slope.abs().max() for slope in slopes.values()) > 0.01
+    for name, slope in slopes.items():
+        assert torch.allclose(slope, planted_slopes[name], rtol=1e-4, atol=1e-6), name
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("number", [1, 2, 5, 8, 9])
 def test_processes_share_an_update_out_in_rounds(number, processes):
     """Each example counts once, and all processes make as many passes of as many examples."""
-    cuts = [shares(list(range(number)), 2, processes, process) for process in range(processes)]
+    cuts = [micro_batches(list(range(number)), 2, processes, process) for process in range(processes)]
     counted = dict.fromkeys(range(number), 0.0)
     for rounds in zip(*cuts, strict=True):
-        assert len({len(share["examples"]) for share in rounds}) == 1 and len(rounds[0]["examples"]) <= 2
-        assert len({(share["part"], share["copies"]) for share in rounds}) == 1
-        distinct = {example for share in rounds for example in share["examples"]}
-        assert rounds[0]["part"] == pytest.approx(len(distinct) / number)
-        for share in rounds:
-            for example in share["examples"]:
-                counted[example] += 1 / share["copies"]
+        assert len({len(part["examples"]) for part in rounds}) == 1 and len(rounds[0]["examples"]) <= 2
+        assert len({(part["fraction"], part["copies"]) for part in rounds}) == 1
+        distinct = {example for part in rounds for example in part["examples"]}
+        assert rounds[0]["fraction"] == pytest.approx(len(distinct) / number)
+        for part in rounds:
+            for example in part["examples"]:
+                counted[example] += 1 / part["copies"]
     assert counted == pytest.approx(dict.fromkeys(range(number), 1.0))
 
 
 def test_pairs_of_one_question_pass_together(tiny_model, tokenizer, tmp_path):
     examples = five_examples("sigmoid")
     trainer = trainer_of(tiny_model, tokenizer, tmp_path, [*examples, examples[0]], batch_size=8, micro_batch_size=2)
-    order = [tuple(example["prompt_ids"]) for example in trainer.together([*examples, examples[0]])]
+    order = [tuple(example["prompt_ids"]) for example in trainer.arrange([*examples, examples[0]])]
     assert order[0] == order[1] and order[4] == order[5]
 
 
@@ -414,9 +457,11 @@ def test_tokens_are_counted_as_trl_does_and_as_they_pass(tiny_model, tokenizer, 
     trainer = trainer_of(tiny_model, tokenizer, tmp_path, examples, batch_size=8, micro_batch_size=8)
     trainer.train()
     (logged,) = [entry for entry in trainer.state.log_history if "loss" in entry]
-    texts = [example["prompt_ids"] + example[f"{side}_ids"] for side in ("chosen", "rejected") for example in examples]
-    assert logged["num_tokens"] == sum(map(len, texts))
-    assert logged["computed_tokens"] == len(Row(texts).tokens) < sum(map(len, texts))
+    sequences = [
+        example["prompt_ids"] + example[f"{side}_ids"] for side in ("chosen", "rejected") for example in examples
+    ]
+    assert logged["num_tokens"] == sum(map(len, sequences))
+    assert logged["computed_tokens"] == len(Row(sequences).tokens) < sum(map(len, sequences))
 
 
 def test_too_long_demonstrations_are_dropped_and_counted(tokenizer):
@@ -424,10 +469,10 @@ def test_too_long_demonstrations_are_dropped_and_counted(tokenizer):
         {"id": f"{item['id']}-cot-0", "item": item["id"], "text": "red " * (1 + 120 * (i % 2))}
         for i, item in enumerate(ITEMS)
     ]
-    recipe = InstructRecipe.model_validate(instruct_recipe(max_length=150))
-    examples, counts = instruct.build_examples(rows, {item["id"]: item for item in ITEMS}, recipe, tokenizer)
+    settings = InstructSettings.model_validate(instruct_settings(max_length=150))
+    examples, counts = encode_demonstrations(rows, {item["id"]: item for item in ITEMS}, settings, tokenizer)
     assert counts == {"share": 100, "used": 6, "too_long": 6}
-    assert len(examples) == 6
+    assert (len(examples.train), len(examples.validation)) == (6, 0)
 
 
 def pairs():
@@ -455,7 +500,7 @@ def pairs():
     return made
 
 
-def refine_recipe(objective=None, **training):
+def refine_settings(objective=None, **training):
     settings = {
         "epochs": 2,
         "batch_size": 4,
@@ -468,10 +513,10 @@ def refine_recipe(objective=None, **training):
 
 
 def test_pairs_are_tokenised_as_they_were_sampled(tokenizer):
-    recipe = RefineRecipe.model_validate(refine_recipe())
-    examples, counts = refine.build_examples(pairs(), {item["id"]: item for item in ITEMS}, recipe, tokenizer)
+    settings = RefineSettings.model_validate(refine_settings())
+    examples, counts = encode_pairs(pairs(), {item["id"]: item for item in ITEMS}, settings, tokenizer)
     assert counts == {"train": 8, "validation": 4, "too_long": 0}
-    finished, cut = examples["validation"][:2]
+    finished, cut = examples.validation[:2]
     assert tokenizer.decode(finished["rejected_ids"]) == "The answer is B.<|im_end|>"
     assert tokenizer.decode(cut["rejected_ids"]) == "The answer is B."
     assert tokenizer.decode(finished["chosen_ids"]) == "The answer is A.<|im_end|>"
@@ -481,7 +526,7 @@ def refine_command(folder, start, **training):
     write_jsonl(folder / "items.jsonl", ITEMS)
     write_jsonl(folder / "pairs.jsonl", pairs())
     return [
-        *("python", "scripts/refine.py", "--recipe", json.dumps(refine_recipe(**training)), "--start", start),
+        *("python", "scripts/refine.py", "--settings", json.dumps(refine_settings(**training)), "--start", start),
         *("--items", folder / "items.jsonl", "--pairs", folder / "pairs.jsonl"),
         *("--record", folder / "out/record.json"),
     ]
@@ -500,7 +545,7 @@ def log_probability(model, tokenizer, pair, side) -> float:
 
 
 def margin(policy, against, tokenizer) -> float:
-    """By how much the validation pairs' chosen texts gained on the rejected ones, in nats times beta."""
+    """By how much the validation pairs' chosen responses gained on the rejected ones, in nats times beta."""
     gaps = [
         log_probability(policy, tokenizer, pair, "chosen")
         - log_probability(against, tokenizer, pair, "chosen")
@@ -512,7 +557,7 @@ def margin(policy, against, tokenizer) -> float:
 
 
 def test_refine_starts_from_and_is_measured_against_the_instructed_adapter(instructed, tiny_model, tokenizer, tmp_path):
-    """Recomputes the first validation loss by hand, with the instructed adapter as the reference, not the base model."""
+    """Recomputes the first validation loss by hand: the reference is the instructed adapter, not the base model."""
     run(*refine_command(tmp_path, instructed / "out/record.json", epochs=1, batch_size=8, micro_batch_size=8))
     rows = read_jsonl(tmp_path / "out/training.jsonl")
     first = next(row for row in rows if row["split"] == "train")
@@ -547,17 +592,19 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
     policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
     start = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
     beta, norm = objective.get("beta", 0.1), objective.get("loss") in ("ipo", "sigmoid_norm", "odds_ratio")
-    losses, likelihood, tokens = [], 0.0, 0
+    losses, rewards, likelihood, tokens = [], [], 0.0, 0
     for pair in pairs()[:4]:
-        scores = []
+        scores, gains = [], []
         for side in ("chosen", "rejected"):
             score = own = log_probability(policy, tokenizer, pair, side)
             if objective.get("reference") != "none":
                 score -= log_probability(start, tokenizer, pair, side)
             length = len(encode_completion(tokenizer, chat(ITEMS[0]), pair[side]["text"], pair[side]["finished"]))
             scores.append(score / length if norm else score)
+            gains.append(score)
             if side == "chosen":
                 likelihood, tokens = likelihood - own, tokens + length
+        rewards.append(beta * (gains[0] - gains[1]))
         gap = scores[0] - scores[1]
         if objective.get("loss") == "ipo":
             losses.append((gap - 1 / (2 * beta)) ** 2)
@@ -570,10 +617,13 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
     if objective.get("loss") == "sft":
         expected = likelihood / tokens
     assert validation["loss"] == pytest.approx(expected, rel=1e-3)
+    # SimPO's margin is a term of the loss, not of the rewards.
+    wanted = None if objective.get("loss") == "sft" else pytest.approx(sum(rewards) / 4, rel=1e-3, abs=1e-6)
+    assert validation["margin"] == wanted
 
 
-def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, tiny_model, tokenizer, tmp_path):
-    """Recomputes the kept validation loss by hand; items with a text on one side only count too."""
+def test_kto_judges_each_response_against_how_far_the_student_has_moved(instructed, tiny_model, tokenizer, tmp_path):
+    """Recomputes the kept validation loss by hand; items with a response on one side only count too."""
     settings = {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.001}
     command = refine_command(tmp_path, instructed / "out/record.json", objective={"loss": "kto"}, **settings)
     rows = pairs()
@@ -585,7 +635,8 @@ def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, 
     record = read_record(tmp_path / "out/record.json")
     assert record.figures["pairs"] == {"train": 14, "validation": 7, "too_long": 0}
     log = read_jsonl(tmp_path / "out/training.jsonl")
-    # Nothing has moved before the first update: each text counts a half, the rarer kind as much in all as the other.
+    # Nothing has moved before the first update: each response counts a half, the rarer kind as much in all as the
+    # other.
     first = next(row for row in log if row["split"] == "train")
     assert 0.5 <= first["loss"] <= 0.5 * 8 / 6
     policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
@@ -613,10 +664,10 @@ def test_kto_judges_each_text_against_how_far_the_student_has_moved(instructed, 
 
 def test_kto_sets_each_question_beside_the_batchs_last_answer(tiny_model, tokenizer, tmp_path):
     rows = [{"prompt_ids": [5, 6], "completion_ids": [10 + i], "label": i % 2 == 0} for i in range(7)]
-    recipe = RefineRecipe.model_validate(refine_recipe(objective={"loss": "kto"}, micro_batch_size=4))
-    arguments = common_arguments(recipe.training, tmp_path, 0, 1, "float32")
-    examples = {"train": rows, "validation": rows[:2]}
-    trainer = refine.make_trainer(load_model(tiny_model, "float32"), False, arguments, recipe, examples, tokenizer)
+    settings = RefineSettings.model_validate(refine_settings(objective={"loss": "kto"}, micro_batch_size=4))
+    arguments = common_arguments(settings.training, tmp_path, 0, 1, "float32")
+    examples = Examples(rows, rows[:2])
+    trainer = preference_trainer(load_model(tiny_model, "float32"), settings, examples, arguments, tokenizer)
     own = [ids[0] for ids in trainer.train_dataset["completion_ids"]]
     beside = [ids[0] for ids in trainer.train_dataset["KL_completion_ids"]]
     assert sorted(own) == list(range(10, 17)) != own
@@ -686,10 +737,10 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
 
 
 @pytest.mark.parametrize("stage", ["instruct", "refine"])
-def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage, instructed, base_checkpoint, tmp_path):
+def test_weights_that_two_processes_shard_learn_what_whole_ones_learn(stage, instructed, base_checkpoint, tmp_path):
     """In full; refined in bfloat16 from merged weights, against them. Killed after an update, they go on from it."""
     steps, found = {}, {}
-    for name, launcher in (("whole", ()), ("shared", SHARED_OUT)):
+    for name, launcher in (("whole", ()), ("shared", SHARDED)):
         if stage == "instruct":
             command = instruct_command(tmp_path / name, base_checkpoint, method="full", learning_rate=0.003)
         else:
@@ -720,14 +771,14 @@ def test_weights_that_two_processes_share_out_learn_what_whole_ones_learn(stage,
         assert stage == "instruct" or (tensor != found["shared"][name]).float().mean() < 0.01, name
 
 
-@pytest.mark.parametrize(("kept", "now", "said"), [(True, False, "that shared"), (False, True, "that did not share")])
-def test_a_checkpoint_of_another_number_of_cards_is_named_where_it_cannot_be_gone_on_from(tmp_path, kept, now, said):
+@pytest.mark.parametrize(("kept", "now", "said"), [(True, False, "that sharded"), (False, True, "that did not shard")])
+def test_a_checkpoint_of_another_number_of_gpus_is_named_where_it_cannot_be_gone_on_from(tmp_path, kept, now, said):
     checkpoint = tmp_path / "checkpoint-2"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
     if kept:
         (checkpoint / GATHERED).touch()
-    with pytest.raises(UserError, match=f"checkpoint-2: was kept by a training {said} out .*gpus_to_train"):
+    with pytest.raises(UserError, match=f"checkpoint-2: was saved by a training {said} its .*gpus_to_train"):
         run_to_the_end(SimpleNamespace(is_fsdp_enabled=now), tmp_path, 4)
     assert (checkpoint / "trainer_state.json").exists()
 
@@ -755,10 +806,10 @@ def test_processes_on_gpus_can_speak_about_the_hosts_memory_too(monkeypatch, gpu
 
 
 def test_an_update_that_cannot_be_shared_out_is_refused(monkeypatch, tmp_path):
-    recipe = RefineRecipe.model_validate(refine_recipe(batch_size=6, micro_batch_size=2))
-    monkeypatch.setattr("selfrefine.training.state", lambda: SimpleNamespace(num_processes=2))
+    settings = RefineSettings.model_validate(refine_settings(batch_size=6, micro_batch_size=2))
+    monkeypatch.setattr("selfrefine.training.trainer_arguments.state", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(UserError, match="batch_size 6 cannot be shared out among 2 processes in micro-batches of 2"):
-        common_arguments(recipe.training, tmp_path, 0, 1, "float32")
+        common_arguments(settings.training, tmp_path, 0, 1, "float32")
 
 
 def test_a_process_that_sees_several_gpus_trains_on_one(tmp_path):
@@ -786,9 +837,9 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
 
 
 def packed_command(command, quantisation="nf4"):
-    """A stage's command with its recipe's quantisation set."""
-    recipe = json.loads(command[3])
-    return [*command[:3], json.dumps(recipe | {"quantisation": quantisation}), *command[4:]]
+    """A stage's command with another quantisation in its settings."""
+    settings = json.loads(command[3])
+    return [*command[:3], json.dumps(settings | {"quantisation": quantisation}), *command[4:]]
 
 
 def test_what_is_trained_on_packed_weights_is_what_is_sampled_from(tiny_model, base_checkpoint, tokenizer, tmp_path):
@@ -821,7 +872,7 @@ def test_what_is_trained_on_packed_weights_is_what_is_sampled_from(tiny_model, b
 
 
 def test_all_weights_can_be_trained(base_checkpoint, tiny_model, tokenizer, tmp_path):
-    """Phase 1 in full, phase 2 from it in full and with an adapter, each against where it started; nothing of adapters is left."""
+    """Phase 1 in full, phase 2 from it in full and with an adapter, each against where it started."""
     first = tmp_path / "instruct"
     run(*instruct_command(first, base_checkpoint, method="full", learning_rate=0.003))
     folder, adapter, weights = open_checkpoint(first / "out/record.json")
@@ -851,8 +902,8 @@ def test_all_weights_can_be_trained(base_checkpoint, tiny_model, tokenizer, tmp_
 
 def test_full_training_computes_in_the_students_dtype_and_starts_at_its_reference(base_checkpoint, tmp_path):
     command = refine_command(tmp_path, base_checkpoint, method="full", epochs=1, batch_size=8, micro_batch_size=8)
-    recipe = json.loads(command[3]) | {"dtype": "bfloat16"}
-    run(*command[:3], json.dumps(recipe), *command[4:])
+    settings = json.loads(command[3]) | {"dtype": "bfloat16"}
+    run(*command[:3], json.dumps(settings), *command[4:])
     log = read_jsonl(tmp_path / "out/training.jsonl")
     assert next(row["loss"] for row in log if row["split"] == "train") == pytest.approx(math.log(2), abs=1e-5)
     assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(tmp_path / "out/model.safetensors").values())

@@ -1,4 +1,4 @@
-"""What `study.py` says of a store and does to it: why, verify, prune, adopt. The artifacts are planted: no stage runs.
+"""What `study.py` says of a store and does to it: why, verify, prune, adopt, on planted artifacts.
 
 Everything happens twice: in a plain folder, and in one with spaces in its name whose results lie on another disk.
 """
@@ -20,24 +20,28 @@ import yaml
 import show
 import study as program
 from conftest import REPOSITORY, make_study, run, snakemake
-from selfrefine import provenance, versions
-from selfrefine.commands import commands_of
+from selfrefine.audit.upkeep import damaged, set_aside, unneeded
+from selfrefine.audit.why import why
 from selfrefine.errors import UserError
-from selfrefine.explaining import why
-from selfrefine.files import KnownHashes, read_json, sha256_of, write_json
-from selfrefine.finals import Finals
-from selfrefine.fingerprint import Code, fingerprint, fingerprint_of, read_code, snapshot
-from selfrefine.keys import STORE, Artifact, Artifacts
-from selfrefine.names import FILES, TRAINING
-from selfrefine.opening import finals_of, open_study, read_configuration
-from selfrefine.provenance import Record, Run, checked, read_record, state_of
-from selfrefine.store import occupy, stamp_of
-from selfrefine.study import Study
-from selfrefine.upkeep import damaged, set_aside, unneeded
+from selfrefine.schema.record import Record
+from selfrefine.store import provenance, versions
+from selfrefine.store.commands import commands_of
+from selfrefine.store.files import read_json, write_json
+from selfrefine.store.fingerprint import Code, fingerprint, fingerprint_of, read_code, snapshot
+from selfrefine.store.hashing import KnownHashes, sha256_of
+from selfrefine.store.locations import FILES, HASHES, STORE, TRAINING
+from selfrefine.store.locks import occupy, stamp_of
+from selfrefine.store.provenance import checked, read_record, state_of
+from selfrefine.store.run import Run
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.design import Study
+from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.open_study import finals_of, open_study, read_configuration
 
 TINY = Path("config/tiny.yaml")
 RESULTS = Path("results")
-# Files of artifacts of which others read all or none.
+# The files of artifacts whose readers read all of them, or none.
 MORE = {
     "fetch": ["raw.jsonl"],
     "fetch_model": ["config.json", "model.safetensors"],
@@ -81,8 +85,8 @@ def configure(changes: dict, name: str = "tiny") -> Path:
     return path
 
 
-def plant(finals: Finals, code: dict[str, str] | None = None) -> Finals:
-    """Makes every artifact of a study that is not there, of texts; `code` are fingerprints of stages' code."""
+def plant(finals: FinalArtifacts, code: dict[str, str] | None = None) -> FinalArtifacts:
+    """Makes every missing artifact of a study, with planted contents; `code` are fingerprints of stages' code."""
     for one in finals.behind_all():
         if not one.record.exists():
             plant_one(finals, one, (code or {}).get(one.stage, "0" * 16))
@@ -97,15 +101,15 @@ def plant(finals: Finals, code: dict[str, str] | None = None) -> Finals:
     return finals
 
 
-def plant_one(finals: Finals, one: Artifact, code: str) -> None:
-    if one.stage in ("tables", "plot", "layout", "claims", "listing"):
+def plant_one(finals: FinalArtifacts, one: Artifact, code: str) -> None:
+    if one.stage in ("tables", "plot", "layout", "claims", "summarise", "listing"):
         files = finals.files(one)
     else:
         files = [one.folder / name for name in MORE.get(one.stage) or [FILES[one.stage]]]
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            finals.text(*one.names) if one.stage == "listing" else f"{path.name} of {one.stage} {one.names}\n"
+            finals.listings.text(*one.names) if one.stage == "listing" else f"{path.name} of {one.stage} {one.names}\n"
         )
     before = [each for inputs in one.inputs.values() for each in inputs]
     read = [Path(name) for each in before for name in read_record(each.record).outputs]
@@ -114,7 +118,7 @@ def plant_one(finals: Finals, one: Artifact, code: str) -> None:
         stage=one.stage,
         inputs={str(path): state_of(path) for path in [*read, *(Path(path) for path, _ in one.sources)]},
         outputs={str(path): state_of(path) for path in files},
-        recipe=one.settings,
+        settings=one.settings,
         seed=None,
         code=code,
         version=one.code,
@@ -140,7 +144,7 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def planted(folder, made) -> Finals:
+def planted(folder, made) -> FinalArtifacts:
     """The tiny study, made."""
     shutil.copytree(made, RESULTS, symlinks=True, dirs_exist_ok=True)
     return open_study([TINY])
@@ -158,8 +162,10 @@ def said(*arguments, capsys) -> tuple[str, str]:
     try:
         program.main()
         end = ""
-    except (SystemExit, UserError) as error:
+    except SystemExit as error:
         end = str(error)
+    except UserError as error:
+        end = f"error: {error}"
     finally:
         sys.argv = before
     return capsys.readouterr().out, end
@@ -192,7 +198,7 @@ OF_TRAIN = [
     ("sample", "tiny", "oracle-boxes-100-seed0", "boxes-100-seed0"),
     ("refine", "tiny", "oracle-boxes-100-seed0", "boxes-cot-round1"),
     ("layout", "splits"),
-    ("read",),
+    ("page",),
 ]
 
 
@@ -218,12 +224,12 @@ def rot() -> None:
     path.write_text(path.read_text().upper())
     state = path.stat()
     known = [str(path), state.st_size, state.st_ctime_ns, expected.sha256]
-    path.with_name(provenance.HASHES).write_text(json.dumps(known) + "\n")
+    path.with_name(HASHES).write_text(json.dumps(known) + "\n")
 
 
-SIZES = r"items.jsonl has \d+ bytes of sha256 [0-9a-f]{12}, made were \d+ of [0-9a-f]{12}"
-OTHERS = r"was made of another .*items.jsonl than is there now"
-# By damage, what is listed: of which artifacts, with which words.
+SIZES = r"items.jsonl has \d+ bytes of sha256 [0-9a-f]{12}, its record says \d+ of [0-9a-f]{12}"
+OTHERS = r"was made from another .*items.jsonl than is there now"
+# By damage, the artifacts that are listed, each with the words.
 DAMAGES = {
     "nothing": (lambda: None, {}),
     "a file edited": (lambda: edit(only(*TRAIN) / "items.jsonl"), {TRAIN: SIZES}),
@@ -247,7 +253,7 @@ DAMAGES = {
     ),
     "weights rotten under their kept hash": (
         rot,
-        {("fetch_model", "tiny"): "model.safetensors has 43 bytes of sha256 [0-9a-f]{12}, made were 43 of "},
+        {("fetch_model", "tiny"): "model.safetensors has 43 bytes of sha256 [0-9a-f]{12}, its record says 43 of "},
     ),
     "a listing edited": (
         lambda: edit(only("listing", "tables") / "tables.json"),
@@ -278,7 +284,7 @@ DAMAGES = {
             only(*INSTRUCTED) / "record.json",
             (only(*INSTRUCTED) / "record.json").read_text().replace('"wall_seconds": 1.0', '"wall_seconds": 2.0'),
         ),
-        {("tables",): "was made of another .*/record.json than is there now"},
+        {("tables",): "was made from another .*/record.json than is there now"},
     ),
 }
 
@@ -339,7 +345,7 @@ def test_what_was_made_of_a_remade_artifact_follows_step_by_step(planted, capsys
     said("verify", "--set-aside", capsys=capsys)
     assert damaged(RESULTS) == {}
     after = plant(open_study([TINY]))
-    # Texts of the same names are the same texts: but for the tables, which tell how long each job took, nothing else changes.
+    # Planted files of the same names are equal. Only the tables change, which say how long each job took.
     assert listed(damaged(RESULTS)).keys() <= {("tables",)}
     assert after.missing() == []
 
@@ -356,7 +362,7 @@ def test_a_file_that_another_artifact_shares_is_not_touched_by_setting_one_aside
 def test_verify_names_the_folder_that_it_needs(folder, place, capsys):
     assert said("verify", "--results", place, capsys=capsys) == (
         "",
-        f"{place}: no folder results with a store in it; name it with --results",
+        f"error: {place}: no folder results with a store in it; name it with --results",
     )
 
 
@@ -374,7 +380,7 @@ FASTER = {"instruct": {"learning_rate": 0.01}}
 SIDE = {"study": {"name": "side"}}
 
 
-def folders_of(finals: Finals) -> set[Path]:
+def folders_of(finals: FinalArtifacts) -> set[Path]:
     return {one.folder for one in finals.behind_all()}
 
 
@@ -384,7 +390,7 @@ def artifacts_in(found) -> set[Path]:
 
 
 @pytest.fixture
-def both(planted) -> tuple[Finals, Finals]:
+def both(planted) -> tuple[FinalArtifacts, FinalArtifacts]:
     """Two studies that share what another learning rate does not change."""
     other = plant(open_study([configure(FASTER | SIDE, "side")]))
     assert folders_of(planted) & folders_of(other)
@@ -497,7 +503,7 @@ def test_what_changes_the_store_is_alone_in_it(both, command, capsys):
     before = set(STORE.rglob("*"))
     with occupy(STORE, stamp_of(STORE)):
         _, end = said(*command, capsys=capsys)
-        assert end.startswith("another snakemake works on ")
+        assert end.startswith("error: another snakemake works on ")
     assert set(STORE.rglob("*")) - before <= {STORE / ".running"}
     planned = stamp_of(STORE)
     said(*command, capsys=capsys)
@@ -532,7 +538,7 @@ WHY = {
     ),
     "one more": (
         {"study": {"seeds": [0, 1]}},
-        [("instruct", "there is none of these names yet"), ("listing", "+  - 1")],
+        [("instruct", "there is none with these names yet"), ("listing", "+  - 1")],
         ["prepare", "teach", "demonstrate"],
     ),
     "a title": (
@@ -576,7 +582,9 @@ def test_why_names_the_settings_that_differ(planted, name):
 @pytest.mark.parametrize("target", [None, "results/tiny"])
 def test_why_says_that_names_alone_are_to_be_laid_out(planted, target):
     Path("results/tiny/summary.md").unlink()
-    assert why(planted, target) == [f"{target or 'The study'} is made: nothing would run but the layout of its names."]
+    assert why(planted, target) == [
+        f"{target or 'The study'} is made: nothing would run but the layout of its results."
+    ]
 
 
 def test_why_compares_with_the_nearest_of_the_same_names(planted):
@@ -615,7 +623,7 @@ def test_why_names_the_input_that_differs_where_that_is_there(planted):
     assert [line.endswith(" and 1 more") for line in lines if line.startswith("evaluate, for ")] == [True, True]
 
 
-def planted_with(**other) -> Finals:
+def planted_with(**other) -> FinalArtifacts:
     """The tiny study as another state of the code (fingerprints by stage) or of the rules (commands) had it."""
     study = Study.read(read_configuration([TINY]))
     commands = commands_of(REPOSITORY / "rules") | other.get("commands", {})
@@ -627,7 +635,7 @@ def planted_with(**other) -> Finals:
         commands.__getitem__,
         known.sha256,
     )
-    return plant(Finals(made), code)
+    return plant(FinalArtifacts(made), code)
 
 
 def test_why_names_the_command_that_differs(folder):
@@ -649,12 +657,12 @@ def older(stage: str, file: str, old: str, new: str) -> dict:
 
 
 def test_why_names_the_function_that_differs_with_its_changed_lines(folder):
-    then = older("pair", "selfrefine/preferences.py", 'sha256(f"validation:{item_id}"', 'sha256(f"held out:{item_id}"')
+    then = older("pair", "selfrefine/training/pairs.py", 'sha256(f"validation:{item}"', 'sha256(f"held out:{item}"')
     planted_with(code={"pair": then["fingerprint"]})
     found = reasons(why(open_study([TINY]), "results/tiny/summary.md"))
     now = versions.version_of("pair", REPOSITORY / "scripts")
-    said = [f"code: {then['fingerprint']} → {now}", "code: validation_items in scripts/selfrefine/preferences.py"]
-    line = '    ranked = sorted(item_ids, key=lambda item_id: hashlib.sha256(f"{}:{{item_id}}".encode()).digest())'
+    said = [f"code: {then['fingerprint']} → {now}", "code: validation_items in scripts/selfrefine/training/pairs.py"]
+    line = '    ranked = sorted(items, key=lambda item: hashlib.sha256(f"{}:{{item}}".encode()).digest())'
     assert found["pair"] == [*said, f"-{line.format('held out')}", f"+{line.format('validation')}"]
     assert not found.keys() & {"sample", "refine", "evaluate"}
 
@@ -667,7 +675,8 @@ def test_why_says_that_what_ran_was_not_kept(folder):
 
 
 TARGETS = {
-    "results/tiny/summary.md": ["instruct"],
+    "results/tiny/summary.md": ["instruct", "claims"],
+    "results/tiny/tables/arms.csv": ["instruct"],
     "results/tiny": ["instruct", "claims"],
     "results/tiny/figures": ["instruct"],
     "results/tiny/tables/paper/prompts.md": None,
@@ -676,7 +685,7 @@ TARGETS = {
     "results/store/refine/tiny/oracle-boxes-100-seed0": ["instruct"],
     "results/store/instruct/tiny/oracle-boxes-100-seed0/000000000000/training.jsonl": ["instruct"],
     "results/store/teach": None,
-    "ABSOLUTE/results/tiny/summary.md": ["instruct"],
+    "ABSOLUTE/results/tiny/tables/arms.csv": ["instruct"],
 }
 
 
@@ -720,7 +729,7 @@ def checkout(folder, tmp_path) -> Path:
     write_json(place / "scripts/versions.json", listed)
     known = KnownHashes(Path(os.devnull))
     study = Study.read(read_configuration([TINY]))
-    plant(Finals(Artifacts(study, lambda stage: "version 1", commands.__getitem__, known.sha256)), code)
+    plant(FinalArtifacts(Artifacts(study, lambda stage: "version 1", commands.__getitem__, known.sha256)), code)
     write_json(STORE / f"code/{code['pair']}.json", snapshot(place / "scripts/pair.py"))
     return place
 
@@ -794,7 +803,9 @@ def test_adopt_says_what_it_needs(tmp_path):
 def hashed(monkeypatch) -> list[str]:
     """The files that were read to take their hash."""
     found: list[str] = []
-    monkeypatch.setattr("selfrefine.files.sha256_of", lambda path: found.append(Path(path).name) or sha256_of(path))
+    monkeypatch.setattr(
+        "selfrefine.store.hashing.sha256_of", lambda path: found.append(Path(path).name) or sha256_of(path)
+    )
     return found
 
 
@@ -945,7 +956,7 @@ def test_a_finished_study_is_kept_in_order_wherever_its_results_lie(finished, tm
     assert "Nothing to be done" in snakemake(place, "-n").stdout
 
     archive = tmp_path / "the study.zip"
-    run("python", "scripts/crate.py", "--license", "CC-BY-4.0", "--archive", archive, cwd=place)
+    run("python", "scripts/study.py", "crate", "--license", "CC-BY-4.0", "--archive", archive, cwd=place)
     with zipfile.ZipFile(archive) as file:
         kept = file.namelist()
     assert not [path for path in kept if "set-aside" in path or "paths.jsonl" in path]

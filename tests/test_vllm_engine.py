@@ -1,4 +1,4 @@
-"""The vllm engine against a stand-in for vLLM: what it is started with, what it is asked, what becomes of its answers."""
+"""The vllm engine with a stand-in for vLLM: options, requests, and what becomes of its answers."""
 
 import json
 import os
@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, record_model, run
-from selfrefine import provenance
-from selfrefine.engines import Generation, Request, complete, seed_for
-from selfrefine.engines.local import TransformersEngine
-from selfrefine.engines.tokens import read_settings
+from selfrefine.engines.checkpoint_engines import open_checkpoint_engine, open_model_engine
+from selfrefine.engines.interface import Request, complete, seed_for
+from selfrefine.engines.token_engine import read_settings
+from selfrefine.engines.transformers import TransformersEngine
 from selfrefine.engines.vllm import BATCH_INVARIANT, SETTINGS
-from selfrefine.engines.weights import Answering, open_checkpoint_engine, open_model_engine
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, write_jsonl
-from selfrefine.models import load_checkpoint, load_model
-from selfrefine.provenance import read_record
+from selfrefine.models.checkpoints import load_checkpoint, load_model
+from selfrefine.schema.generation import Answering, Generation
+from selfrefine.store.environment import machine_facts
+from selfrefine.store.files import read_jsonl, write_jsonl
+from selfrefine.store.provenance import read_record
 
 STAND_IN = REPOSITORY / "tests/stand_in"
 QUESTIONS = ["Box 010 is red today.", "Box 3 is blue today, and box 4 is not.", "Choose from A, B. Box 11 is white."]
@@ -265,7 +266,7 @@ def test_the_batch_invariant_mode_is_as_asked_for_whatever_the_environment_says(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (8, 0))
     answer_all(open_engine(base_checkpoint, batch_invariant=wanted), requests())
     assert os.environ[BATCH_INVARIANT] == str(int(wanted))
-    assert provenance._machine().get("batch_invariant", False) == wanted
+    assert machine_facts().get("batch_invariant", False) == wanted
 
 
 @pytest.mark.parametrize(("capabilities", "found"), [([], "no GPU"), ([(9, 0), (7, 5)], "compute capability 7.5")])
@@ -281,7 +282,7 @@ def test_the_batch_invariant_mode_is_refused_where_the_gpus_have_none(
 
 def test_vllm_that_is_not_installed_is_told_before_weights_are_loaded(adapted, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("selfrefine.models.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("selfrefine.models.checkpoints.load_model", lambda *_: pytest.fail("weights were loaded"))
     with pytest.raises(UserError, match="vLLM is not installed for .*python.*; install envs/vllm.txt there with pip"):
         open_engine(adapted)
 
@@ -319,7 +320,7 @@ def stage(base_checkpoint, tmp_path):
     )
 
     def sample(engine: str, check: bool = True, flags: list[str] | None = None, **sampling):
-        recipe = {
+        settings = {
             "engine": engine,
             "dtype": "float32",
             "prompt": {"instruction": "Choose from {labels}."},
@@ -327,7 +328,7 @@ def stage(base_checkpoint, tmp_path):
         }
         folder = tmp_path / engine
         return run(
-            *("env", f"PYTHONPATH={STAND_IN}", "python", "scripts/sample.py", "--recipe", json.dumps(recipe)),
+            *("env", f"PYTHONPATH={STAND_IN}", "python", "scripts/sample.py", "--settings", json.dumps(settings)),
             *("--checkpoint", base_checkpoint, "--items", tmp_path / "train.jsonl", "--memory", "0.3"),
             *("--record", folder / "record.json"),
             *(flags or []),
@@ -343,7 +344,7 @@ def test_a_stage_says_with_which_engine_it_ran(stage):
     rows = read_jsonl(folder / "vllm/paths.jsonl")
     record = read_record(folder / "vllm/record.json")
     assert len(rows) == 6 * 3
-    assert record.recipe["engine"] == "vllm"
+    assert record.settings["engine"] == "vllm"
     sample("transformers")
     others = read_jsonl(folder / "transformers/paths.jsonl")
     asked = ("id", "item", "style", "sample", "seed", "prompt_tokens")

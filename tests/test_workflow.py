@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from conftest import artifact, assert_same_results, nothing_to_do, planned_rules, run, snakemake, target, tiny_records
-from selfrefine.files import read_jsonl, sha256_of
-from selfrefine.lineage import trace
-from selfrefine.links import Results
+from selfrefine.audit.integrity import AuditedResults
+from selfrefine.audit.trace import trace
+from selfrefine.store.files import read_jsonl
+from selfrefine.store.hashing import sha256_of
 
 INSTRUCTED = "tiny/oracle-boxes-100-seed0"
 REFINED = f"{INSTRUCTED}/boxes-cot-round1"
@@ -30,21 +31,21 @@ def test_the_study_ends_with_its_tables_figures_and_summary(finished):
         right = sum(bool(s["strict"]) for s in samples)
         assert (row.n, row.correct) == (len(samples), right)
         assert row.low <= row.accuracy <= row.high
-    for name in ("accuracy", "matrix", "training"):
+    for name in ("accuracy", "training"):
         assert (folder / f"results/tiny/figures/{name}.svg").read_text().startswith("<?xml")
         assert (folder / f"results/tiny/figures/{name}.png").stat().st_size > 10_000
     assert "# Summary of the study" in outcome.stdout + outcome.stderr
-    assert "| refine − instruct" in (folder / "results/tiny/summary.md").read_text()
+    assert "| refine − instruct" in (folder / "results/tiny/details.md").read_text()
 
 
 def test_every_result_has_a_name_without_a_key(finished):
     folder, _ = finished
     names = {path.relative_to(folder / "results/tiny") for path in folder.glob("results/tiny/**/*.*")}
     tables = ("accuracy", "arms", "comparisons", "lengths", "demonstrations", "paths", "solving", "pairs", "stages")
-    figures = ("accuracy", "matrix", "out-family", "lengths", "solving-tiny", "yields-tiny", "cost", "training")
+    figures = ("accuracy", "out-family", "lengths", "solving-tiny", "yields-tiny", "cost", "training")
     layouts = ("transfer-tiny", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost")
     assert {name for name in names if ".shown" not in name.parts} == {
-        *map(Path, ("summary.md", "claims.md", "claims.json", "reading.html", "configuration.yaml")),
+        *map(Path, ("summary.md", "details.md", "claims.md", "claims.json", "index.html", "configuration.yaml")),
         *(Path(f"tables/{name}.csv") for name in (*tables, "costs", "sources")),
         *(Path(f"tables/paper/{name}.{end}") for name in layouts for end in ("csv", "md", "tex")),
         *(Path(f"figures/{name}.{end}") for name in figures for end in ("svg", "pdf", "png")),
@@ -116,7 +117,7 @@ def test_every_number_can_be_traced_and_an_edited_file_is_found(finished, tmp_pa
 
 def test_every_figure_and_laid_out_table_can_be_traced(finished):
     folder, _ = finished
-    results = Results(folder / "results")
+    results = AuditedResults(folder / "results")
     for path in sorted(folder.glob("results/tiny/figures/*.svg")):
         wanted = {"checkpoint": "refine"} if path.stem == "training" else {"student": "tiny"}
         chain = "\n".join(trace(results, str(path), wanted))
@@ -133,7 +134,7 @@ def test_every_figure_and_laid_out_table_can_be_traced(finished):
 def test_an_archive_passes_the_public_validator_and_is_checked_elsewhere(finished, tmp_path, profile_issues):
     folder, _ = finished
     archive = tmp_path / "study.zip"
-    run("python", "scripts/crate.py", "--license", "CC-BY-4.0", "--archive", archive, cwd=folder)
+    run("python", "scripts/study.py", "crate", "--license", "CC-BY-4.0", "--archive", archive, cwd=folder)
     assert {message for severity, message in profile_issues(archive) if severity == "REQUIRED"} == set()
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "elsewhere")
@@ -155,7 +156,7 @@ def test_arms_made_with_other_versions_are_told_apart(finished, tmp_path):
     told = comparisons.set_index(["arm", "evaluation"]).differs.to_dict()
     assert told[("refine", "boxes")] == f"transformers: 4.0.0 against {version}"
     assert told[("refine", "far")] == told[("instruct", "boxes")] == ""
-    assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/tiny/summary.md").read_text()
+    assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/tiny/details.md").read_text()
 
 
 def test_every_shipped_recipe_and_schedule_runs(fresh):
@@ -190,7 +191,7 @@ def test_every_shipped_recipe_and_schedule_runs(fresh):
     given = [row for row in sampled if row["style"] == "rationale"]
     assert {row["item"] for row in given} == {row["item"] for row in sampled} - solved and len(given) >= 2
     losses = {
-        name: json.loads(record.read_text())["recipe"]["objective"]["loss"]
+        name: json.loads(record.read_text())["settings"]["objective"]["loss"]
         for name in names
         for record in folder.glob(f"results/store/refine/{INSTRUCTED}/boxes-{name}-round1/*/record.json")
     }
@@ -202,7 +203,7 @@ def test_the_report_is_one_file(finished):
     folder, _ = finished
     snakemake(folder, "--report", "report.html")
     text = (folder / "report.html").read_text()
-    assert all(name in text for name in ("Figures", "Tables", "Summary", "Paths and pairs", "configuration.yaml"))
+    assert all(name in text for name in ("Figures", "Tables", "Summary", "Page", "configuration.yaml"))
     assert yaml.safe_load((folder / "results/tiny/configuration.yaml").read_text())["refine"]["beta"] == 0.1
 
 
@@ -323,7 +324,7 @@ def test_no_pair_left_is_said_with_the_reasons(finished, tmp_path):
     preference = yaml.safe_load((folder / "config/recipes.yaml").read_text())["recipes"]["cot"]
     del preference["cited"]
     outcome = run(
-        *("python", "scripts/pair.py", "--recipe", json.dumps({"preference": preference}), "--paths", paths),
+        *("python", "scripts/pair.py", "--settings", json.dumps({"preference": preference}), "--paths", paths),
         *("--record", tmp_path / "pairs/record.json"),
     )
     assert "the student will be left as it is" in outcome.stdout and "'no_chosen': 30" in outcome.stdout
@@ -347,7 +348,7 @@ def test_a_live_teacher_is_recorded_and_replayed(finished, tiny_model, tmp_path)
     def teach(name, engine, *source):
         own = {"dtype": "float32"} if engine == "transformers" else {}
         run(
-            *("python", "scripts/teach.py", "--recipe", json.dumps(recipe | own | {"engine": engine}), *source),
+            *("python", "scripts/teach.py", "--settings", json.dumps(recipe | own | {"engine": engine}), *source),
             *("--items", items.relative_to(folder), "--record", tmp_path / name / "record.json"),
             cwd=folder,
         )
@@ -357,11 +358,11 @@ def test_a_live_teacher_is_recorded_and_replayed(finished, tiny_model, tmp_path)
     live = teach("live", "transformers", "--model", model.relative_to(folder))
     recording = tmp_path / "recording.jsonl"
     arguments = ["--teacher", "tiny", "--model", model, "--output", recording]
-    run("python", "scripts/record.py", "--answers", tmp_path / "live/record.json", *arguments)
+    run("python", "scripts/study.py", "record", "--answers", tmp_path / "live/record.json", *arguments)
     assert teach("replayed", "recorded", "--recording", recording) == live
     assert not any(item["question"] in recording.read_text() for item in tiny_records())
     replayed = tmp_path / "replayed/record.json"
-    again = run("python", "scripts/record.py", "--answers", replayed, *arguments, check=False)
+    again = run("python", "scripts/study.py", "record", "--answers", replayed, *arguments, check=False)
     assert "was itself replayed" in again.stderr
 
 

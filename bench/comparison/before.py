@@ -1,12 +1,13 @@
-"""Another checkout of this repository as a peer: one from before the store (e2542c9, say) reads and writes checkpoints otherwise."""
+"""Another checkout of this repository as a peer, also one from before the store (e2542c9, say)."""
 
 from pathlib import Path
 
 from quickstart import Quickstart
 
-from selfrefine.files import sha256_of, write_json
-from selfrefine.names import TRAINING
-from selfrefine.provenance import files_of, read_record
+from selfrefine.store.files import write_json
+from selfrefine.store.hashing import sha256_of
+from selfrefine.store.locations import TRAINING
+from selfrefine.store.provenance import files_of, read_record
 
 
 def has_store(checkout: Path) -> bool:
@@ -15,12 +16,12 @@ def has_store(checkout: Path) -> bool:
 
 
 def readable(checkpoint: Path, checkout: Path, study: Quickstart) -> Path:
-    """A checkpoint's record, or the manifest that a checkout without a store wants in its place."""
+    """A checkpoint's record, or the manifest that a checkout without a store needs instead."""
     return checkpoint if has_store(checkout) else _manifest_of(checkpoint, study)
 
 
 def flags(checkout: Path, folder: Path) -> tuple[list, Path]:
-    """How a training stage of a checkout is told of the folder that it trains into; its record there."""
+    """The arguments that name the folder that a checkout's training stage writes to, and its record there."""
     if has_store(checkout):
         return ["--record", folder / "record.json"], folder / "record.json"
     record = folder / "provenance.json"
@@ -45,7 +46,7 @@ def _manifest_of(checkpoint: Path, study: Quickstart) -> Path:
 
 
 def _linked(record: Path, folder: Path) -> Path:
-    """The place of the manifest in a folder of links to what a record names."""
+    """The path of the manifest in a folder with links to the files that a record names."""
     for path in files_of(record):
         target = folder / path.relative_to(record.parent)
         if path.name != TRAINING and not target.exists():

@@ -1,6 +1,6 @@
-"""Writes a Llama's folder in the Hugging Face layout as a GGUF file, unquantised, for the peers that read that.
+"""Writes a Llama model in the Hugging Face layout as an unquantised GGUF file.
 
-llama.cpp has a converter of its own; no package on PyPI brings it.
+llama.cpp has a converter of its own, but no package on PyPI contains it.
 """
 
 import json

@@ -1,6 +1,7 @@
-"""Draws answers with `transformers.generate` as a user would script it: python plain_sample.py TASK, a file of JSON.
+"""Samples with `transformers.generate` as a user would script it: python plain_sample.py TASK.
 
-{model, adapter (a folder), threads, compute, batch, asked (what a worker is asked for), output}: writes the texts to the output.
+TASK is a JSON file: {model, adapter (a folder), threads, compute, batch, asked (what a worker is asked for), output}:
+writes the completions to the output.
 """
 
 import json
@@ -19,7 +20,7 @@ def main() -> None:
     model = PeftModel.from_pretrained(model, task["adapter"]).merge_and_unload().eval()
     tokenizer = AutoTokenizer.from_pretrained(task["model"], padding_side="left")
     asked = task["asked"]
-    texts = []
+    completions = []
     torch.manual_seed(0)
     for start in range(0, len(asked["prompts"]), task["batch"]):
         inputs = tokenizer.pad({"input_ids": asked["prompts"][start : start + task["batch"]]}, return_tensors="pt")
@@ -31,8 +32,8 @@ def main() -> None:
             max_new_tokens=asked["max_tokens"],
             pad_token_id=tokenizer.pad_token_id,
         )
-        texts += tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    Path(task["output"]).write_text(json.dumps(texts))
+        completions += tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    Path(task["output"]).write_text(json.dumps(completions))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""TRL's SFTTrainer or DPOTrainer as a user would script them: python plain_trl.py TASK, a file of JSON.
+"""TRL's SFTTrainer or DPOTrainer as a user would script them: python plain_trl.py TASK.
 
-{stage: sft or dpo, model, adapter (a folder or null), data: {train, validation} in chats, settings (a stage's section of the
-configuration), compute: default or float32, threads, output}. Hyper-parameters, LoRA and batches are the study's;
-all else is TRL's default: bfloat16 autocast, activations recomputed, the reference's likelihoods computed at each update. The
-validation losses that decide which weights are kept are computed as often as the study does. Writes the adapter and
-`plain.json`: {seconds (of the trainer's loop)}.
+TASK is a JSON file: {stage: sft or dpo, model, adapter (a folder or null), data: {train, validation} in chats, settings
+(a stage's section of the configuration), compute: default or float32, threads, output}. Hyper-parameters, LoRA and
+batches are the study's; all else is TRL's default: bfloat16 autocast, activations recomputed, the reference's
+likelihoods computed at each update. The validation losses that decide which weights are kept are computed as often as
+the study does. Writes the adapter and `plain.json`: {seconds (of the trainer's loop)}.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""What the machine at hand is, and the matrix products that bound what any program can do on it.
+"""Describes the machine, and times the matrix products that limit every program on it.
 
-A limit is what the linear layers alone would take, at the rates measured here for their shapes: everything else (attention,
-normalisation, sampling, Python) is on top. Each shape is multiplied with as many different weights as the model has layers,
-so that they come from memory as they do in a model. Two ways are timed: "linear" is torch's own
-`torch.nn.functional.linear`, "packed" oneDNN's product with weights laid out for it beforehand. Where torch's goes to another
-library, they differ: on AMD's processors MKL's float32 takes a slow path.
+A limit is what the linear layers alone would take, at the rates measured here for their shapes: everything else
+(attention, normalisation, sampling, Python) is on top. Each shape is multiplied with as many different weights as the
+model has layers, so that they come from memory as they do in a model. Two ways are timed: "linear" is torch's own
+`torch.nn.functional.linear`, "packed" oneDNN's product with weights laid out for it beforehand. Where torch's goes to
+another library, they differ: on AMD's processors MKL's float32 takes a slow path.
 """
 
 import dataclasses
@@ -103,9 +103,10 @@ def decode_limit(shape: Shape, batch: int, dtype: str) -> dict[str, dict]:
 def training_limit(shape: Shape, rows: int, answers: float, dtype: str) -> dict[str, dict]:
     """Forward and backward through the frozen linear layers, by way: {gflops, tokens_per_second}.
 
-    Four operations per weight and token: two forward, two for the gradient of the layer's input; frozen weights need none of
-    their own, and an adapter's are not counted. All linear layers take part once for each of the `rows` tokens that are
-    multiplied at once; the head takes part at the positions that are learned, the share `answers` of all tokens.
+    Four operations per weight and token: two forward, two for the gradient of the layer's input; frozen weights need
+    none of their own, and an adapter's are not counted. All linear layers take part once for each of the `rows` tokens
+    that are multiplied at once; the head takes part at the positions that are learned, the share `answers` of all
+    tokens.
     """
     products = {size: times * shape.layers for size, times in shape.linears().items()}
     head = {(shape.vocabulary, shape.hidden): 1}

@@ -1,4 +1,4 @@
-"""The quickstart study's own work: its weights, items, chats, settings and checkpoints, from the checkout and its results/."""
+"""The quickstart study's weights, items, chats, settings and checkpoints, for benches to work with."""
 
 import contextlib
 import functools
@@ -12,24 +12,25 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
-from selfrefine.engines import Generation  # noqa: E402
-from selfrefine.files import read_json, read_jsonl, write_jsonl  # noqa: E402
-from selfrefine.keys import Artifact  # noqa: E402
-from selfrefine.opening import finals_of, read_configuration  # noqa: E402
-from selfrefine.paths import requests_for  # noqa: E402
-from selfrefine.prompts import Prompt, messages  # noqa: E402
-from selfrefine.study import Study  # noqa: E402
+from selfrefine.data.prompts import messages  # noqa: E402
+from selfrefine.engines.item_requests import requests_for  # noqa: E402
+from selfrefine.schema.generation import Generation  # noqa: E402
+from selfrefine.schema.prompt import Prompt  # noqa: E402
+from selfrefine.store.files import read_json, read_jsonl, write_jsonl  # noqa: E402
+from selfrefine.study.artifact import Artifact  # noqa: E402
+from selfrefine.study.design import Study  # noqa: E402
+from selfrefine.study.open_study import finals_of, read_configuration  # noqa: E402
 
 TASK = "asdiv"
 MADE = "run `make quickstart` first, or `snakemake` until these are there: the first steps suffice"
 
 
 class Quickstart:
-    """What config/config.yaml asks for. `results` has the store that its sources, weights and checkpoints lie in.
+    """What config/config.yaml asks for. `results` has the store with its sources, weights and checkpoints.
 
-    Of an artifact that this checkout would make anew, the latest of the same names is taken. `scratch` takes what is made for a
-    bench. `part` keeps every so many-th item, for a quick look. `FileNotFoundError`, which says what to run, if the study's first
-    steps were not made.
+    Where this checkout would make an artifact anew, the latest with the same names is used. What a bench makes goes to
+    `scratch`. `part` keeps every so many-th item, for a quick look. `FileNotFoundError`, which says what to run,
+    if the study's first steps were not made.
     """
 
     def __init__(self, results: Path, scratch: Path, part: int = 1):
@@ -49,11 +50,11 @@ class Quickstart:
 
     @property
     def folder(self) -> Path:
-        """What the paths in records go from."""
+        """The folder that paths in records are relative to."""
         return self.results.parent
 
     def made(self, one: Artifact) -> Path | None:
-        """The record of an artifact, or else of the latest of its names; None if there is none."""
+        """The record of an artifact, or else of the latest with the same names; None if there is none."""
         if (own := self.folder / one.record).exists():
             return own
         found = (self.folder / one.folder.parent).glob("*/record.json")
@@ -81,7 +82,7 @@ class Quickstart:
     @functools.cached_property
     def tokenizer(self):
         """The model's own."""
-        from selfrefine.models import load_tokenizer
+        from selfrefine.models.checkpoints import load_tokenizer
 
         return load_tokenizer(self.model)
 
@@ -93,7 +94,7 @@ class Quickstart:
     def checkpoints(self) -> dict[str, Path]:
         """The records of baseline, instruct and refine, as far as the study got."""
         found = {"baseline": self.base}
-        for one in self.finals.behind["training"]:
+        for one in self.finals.inputs.behind["training"]:
             if record := self.made(one):
                 found.setdefault(one.stage, record)
         return {name: found[name] for name in ("baseline", "instruct", "refine") if name in found}
@@ -103,7 +104,7 @@ class Quickstart:
         return {item["id"]: item for item in read_jsonl(self.train_items)[:: self.part]}
 
     def ids(self, chat: list[dict]) -> list[int]:
-        """A chat's token ids, the cue for the answer included."""
+        """A chat's token ids, the generation prompt included."""
         text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -158,10 +159,10 @@ class Quickstart:
     def pairs_file(self) -> tuple[Path, str]:
         """Preference pairs, and where they come from: the study's own, or else made from its demonstrations.
 
-        Those are three of four questions with several pairs, as a student gives that solves many: chosen texts that share
-        their question, and rejected ones of like length.
+        Those are three of four questions with several pairs, as a student gives that solves many: chosen responses that
+        share their question, and rejected ones of like length.
         """
-        for one in self.finals.behind["pairs"]:
+        for one in self.finals.inputs.behind["pairs"]:
             if record := self.made(one):
                 return self._cut(record.with_name("pairs.jsonl")), "the study's own"
         rows = sorted(read_jsonl(self.demonstrations_file), key=lambda row: row["id"])
@@ -192,7 +193,7 @@ class Quickstart:
 
     def merged(self, record: Path, name: str) -> Path:
         """A folder with a checkpoint's weights merged, bfloat16, in the Hugging Face layout: what the peers load."""
-        from selfrefine.models import load_checkpoint
+        from selfrefine.models.checkpoints import load_checkpoint
 
         folder = self.scratch / f"merged-{name}"
         if not folder.exists():

@@ -1,9 +1,10 @@
-"""`bench/peers.py study`: the quickstart by Snakemake, beside the same work as a user of the libraries would script it.
+"""`bench/peers.py study`: the quickstart by Snakemake, and the same work as a user would script it.
 
-Both sides get the sources and weights as they were fetched, in folders of their own; the user's results/ is only read. The script
-gets the prepared items, the demonstrations and the exported tasks as well, which the workflow makes itself. It runs in series: SFT
-with TRL, sampling with `transformers.generate`, pairs, DPO with TRL, and lm_eval with its HF model on three benchmarks for each
-checkpoint. It computes in bfloat16, or in float32 where the processor is faster in that.
+Both sides get the sources and weights as they were fetched, in folders of their own; the user's results/ is only read.
+The script gets the prepared items, the demonstrations and the exported tasks as well, which the workflow makes itself.
+It runs in series: SFT with TRL, sampling with `transformers.generate`, pairs, DPO with TRL, and lm_eval with its HF
+model on three benchmarks for each checkpoint. It computes in bfloat16, or in float32 where the processor is faster in
+that.
 """
 
 import argparse
@@ -20,12 +21,15 @@ from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 from trainers import product_rates, run, torch_threads
 
-from selfrefine.answers import extract, matches
-from selfrefine.files import read_json, write_jsonl
+from selfrefine.answers.extraction import extract, matches
+from selfrefine.store.files import read_json, write_jsonl
 
 HERE = Path(__file__).parent
-# What the chat template would put before a chat without a system message, it shall not: the study sets an empty one.
-EMPTY_SYSTEM = "{% if messages[0]['role'] != 'system' %}{% set messages = [{'role': 'system', 'content': ''}] + messages %}{% endif %}"
+# The study sets an empty system message, so the chat template should not add one of its own.
+EMPTY_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}{% set messages = [{'role': 'system', 'content': ''}] + messages %}"
+    "{% endif %}"
+)
 
 
 def measure(args: argparse.Namespace, study: Quickstart) -> None:
@@ -52,7 +56,7 @@ def measure(args: argparse.Namespace, study: Quickstart) -> None:
 
 
 def workflow(args: argparse.Namespace, study: Quickstart, checkout: Path, folder: Path) -> dict:
-    """{seconds} of Snakemake in a fresh copy of a checkout, what is fetched left out.
+    """{seconds} of Snakemake in a fresh copy of a checkout, without fetching.
 
     A checkout without a store fetches its sources itself.
     """
@@ -115,7 +119,7 @@ def script(args: argparse.Namespace, study: Quickstart, made: Path, compute: str
         steps["DPO with TRL"] = _run_trl(task, folder)
         adapters["refine"] = folder / "dpo"
     else:
-        # As the workflow has it: the student is left as it was, and evaluated all the same.
+        # As in the workflow: the student stays as it was, and is evaluated.
         adapters["refine"] = folder / "sft"
     tasks = made / "store/export_task"
     shutil.copytree(tasks, folder / tasks.relative_to(made.parent))

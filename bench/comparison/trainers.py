@@ -1,8 +1,9 @@
-"""`bench/peers.py training` and `preference`: the two training stages as the workflow runs them, beside TRL as it comes.
+"""`bench/peers.py training` and `preference`: both training stages as the workflow runs them, beside TRL as it comes.
 
-Tokens are those of the examples, counted once for both sides: prompt and answer, of pairs prompt and answer on both sides, the
-stop token included, times the epochs; what a side computes once or twice changes nothing in it. Seconds are those of the
-trainer's loop, the looks at the validation loss included; for ours with the reference's likelihoods, which it computes before.
+Tokens are those of the examples, counted equally for all sides: prompt and answer, of pairs the prompt with each
+response, the stop token included, times the epochs. Whether a side computes a token once or twice does not change the
+count. Seconds are those of the trainer's loop with its validations, and, for ours, of the reference's
+log-probabilities, which it computes before.
 """
 
 import argparse
@@ -19,11 +20,11 @@ from products import Shape, decode_limit, described, training_limit
 from quickstart import ROOT, Quickstart, write
 from report import last_line, table
 
-from selfrefine.files import read_json
+from selfrefine.store.files import read_json
 
-# As many rows as are multiplied at once to find the rate of a product: more does not raise it.
+# Rows of the timed products: more do not raise the rate.
 ROWS = 1024
-# What a side gets that the machine has no fast product for: one update of a few examples.
+# Examples of the only update of a side whose products this machine computes slowly.
 FEW = 4
 
 
@@ -54,11 +55,11 @@ def training(args: argparse.Namespace, study: Quickstart) -> None:
     sides.tokens, sides.examples = tokens, len(rows) * settings["epochs"]
     found = sides.measure()
     for dtype, ways in limits.items():
-        text = ", ".join(
+        shown = ", ".join(
             f"{rate['tokens_per_second']:.0f} by {way} ({rate['gflops']} GFLOP/s)" for way, rate in ways.items()
         )
         shares = ", ".join(f"{found['ours']['rate'] / rate['tokens_per_second']:.0%}" for rate in ways.values())
-        print(f"limit in {dtype}, tokens/s: {text}; ours is {shares} of it")
+        print(f"limit in {dtype}, tokens/s: {shown}; ours is {shares} of it")
     limit = {
         dtype: {
             "tokens_per_second": {way: rate["tokens_per_second"] for way, rate in ways.items()},
@@ -82,8 +83,9 @@ def preference(args: argparse.Namespace, study: Quickstart) -> None:
     steps = math.ceil(len(pairs["train"]) / settings["batch_size"]) * settings["epochs"]
     questions = len({row["prompt"][-1]["content"] for row in pairs["train"]})
     print(
-        f"{len(pairs['train'])} pairs of {questions} questions, {origin}; {whole / max(1, len(pairs['train'])):.0f} tokens a pair, "
-        f"{steps} updates of {settings['batch_size']}, {len(pairs['validation'])} pairs to look at\n"
+        f"{len(pairs['train'])} pairs of {questions} questions, {origin}; "
+        f"{whole / max(1, len(pairs['train'])):.0f} tokens a pair, "
+        f"{steps} updates of {settings['batch_size']}, {len(pairs['validation'])} validation pairs\n"
     )
     torch_threads(args.threads)
     rates = product_rates(study)
@@ -118,10 +120,10 @@ def finish(bench: str, machine: dict, found: dict[str, dict], limit: dict | None
 
 
 class Sides:
-    """The sides of one stage, run in turns: ours, another checkout's, TRL as it comes and TRL in float32.
+    """The sides of one stage, alternating: ours, another checkout's, TRL as it comes and TRL in float32.
 
-    Where bfloat16 is slow (not `narrow`), TRL as it comes gets one update of a few examples. `tokens` are those of one example
-    on average, `examples` those of all epochs.
+    Where bfloat16 is slow (not `narrow`), TRL as it comes gets one update of a few examples. `tokens` are those of one
+    example on average, `examples` those of all epochs.
     """
 
     def __init__(self, args, study: Quickstart, stage: str, settings: dict, start: Path, adapter, narrow: bool):
@@ -133,7 +135,7 @@ class Sides:
         self._runs = 0
 
     def measure(self) -> dict[str, dict]:
-        """{side: {rate (tokens/s of the loop), loop_seconds, whole_seconds (of the process), updates}}; prints the table."""
+        """{side: {rate (tokens/s of the loop), loop_seconds, whole_seconds (of the process)}}; prints the table."""
         sides = {"ours": lambda: self.ours(ROOT)}
         if self.args.before:
             sides["before"] = lambda: self.ours(self.args.before)
@@ -172,8 +174,8 @@ class Sides:
         """One run of the stage's program."""
         made = self.folder()
         written, record = flags(checkout, made)
-        recipe = {"prompt": self.study.prompt, "system": self.study.system, "training": self.settings}
-        command = [sys.executable, checkout / f"scripts/{self.stage}.py", "--recipe", json.dumps(recipe)]
+        settings = {"prompt": self.study.prompt, "system": self.study.system, "training": self.settings}
+        command = [sys.executable, checkout / f"scripts/{self.stage}.py", "--settings", json.dumps(settings)]
         command += [
             "--start",
             readable(self.start, checkout, self.study),

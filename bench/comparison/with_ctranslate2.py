@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 
 class Program:
-    """Draws without seeds per request: it has one for the process."""
+    """It has one seed for the process, none per request."""
 
     def __init__(self, task: dict):
         supported = ctranslate2.get_supported_compute_types("cpu")

@@ -1,4 +1,7 @@
-"""OpenVINO GenAI: continuous batching, on weights converted by optimum-intel; its KV cache in what is computed in, not quantised."""
+"""OpenVINO GenAI: continuous batching, on weights converted by optimum-intel.
+
+Its KV cache has the dtype that it computes in; it is not quantised.
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,7 @@ PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class Program:
-    """Loading includes the conversion, which takes a minute, where it is the first to load these weights."""
+    """The first load of weights includes their conversion, which takes a minute."""
 
     def __init__(self, task: dict):
         folder = Path(task["folder"]).with_name(f"{Path(task['folder']).name}-openvino")

@@ -1,4 +1,4 @@
-"""A plain script around `transformers.generate`, as a user would write it: left-padded batches in the order of the file."""
+"""`transformers.generate` as a user would script it: left-padded batches in the order of the file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 class Program:
-    """The same distribution as ours is drawn from: no top-k."""
+    """Samples from the same distribution as our engine: without top-k."""
 
     def __init__(self, task: dict):
         torch.set_num_threads(task["threads"])

@@ -1,4 +1,4 @@
-"""vLLM as built for CPUs, compiled where there is a compiler, with the same requests, seeds and number of sequences at once."""
+"""vLLM as built for CPUs, compiled where there is a compiler; the same requests, seeds and batch."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 
 
 class Program:
-    """It asks the processor for its instructions itself; where torch's are lowered, so are those that it is told of."""
+    """It detects the CPU's instructions itself; where torch's are lowered, they are hidden from it as well."""
 
     def __init__(self, task: dict):
         if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
@@ -27,7 +27,7 @@ class Program:
             generation_config="vllm",
             max_model_len=1024,
             max_num_seqs=task["batch"],
-            # Where it reads a prompt in parts, requests with seeds fail on a CPU.
+            # With chunked prefill, requests with seeds fail on a CPU.
             enable_chunked_prefill=False,
             enforce_eager=shutil.which("g++") is None,
         )

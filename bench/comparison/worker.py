@@ -1,4 +1,4 @@
-"""A peer's side of comparison/workers.py: python worker.py MODULE TASK ASKED ANSWERED, the last two pipes' numbers."""
+"""A peer's side of workers.py: python worker.py MODULE TASK ASKED ANSWERED, the last two file descriptors."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ def main() -> None:
             seconds = time.perf_counter() - began
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             say({"seconds": seconds, "tokens": tokens, "memory_mib": memory})
-    except Exception as error:  # whatever a library raises is told to the other side
+    except Exception as error:  # whatever a library raises is sent to the other side
         say({"error": f"{type(error).__name__}: {error}"})
         raise
 

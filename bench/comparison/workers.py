@@ -1,7 +1,7 @@
-"""Peers in processes of their own, which take turns: one works while the others stand still.
+"""Peers in processes of their own, which take turns: one works while the others are stopped.
 
-A worker loads a model, says so, and answers one line of JSON with another until it is closed. Only the worker whose turn it is
-runs: the rest are stopped (SIGSTOP), so that no thread that waits busily takes a core from it.
+A worker loads a model, reports it, and answers each line of JSON with another one until it is closed. Only one worker
+runs at a time: the others get SIGSTOP, so that none of their busy-waiting threads takes a core from it.
 """
 
 import dataclasses
@@ -38,11 +38,14 @@ class Peer:
     def missing(self) -> str:
         """Why it cannot be run here, with what would change that; empty if it can."""
         if shutil.which(self.python) is None:
-            return f"{self.variable} names {self.python}, which is no program"
+            return f"{self.variable} names {self.python}, which is not a program"
         test = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
         if subprocess.run([self.python, "-c", test, *self.imports]).returncode == 0:
             return ""
-        return f"not installed: pip install {self.packages} into an environment of its own, and name its Python in {self.variable}"
+        return (
+            f"not installed: pip install {self.packages} into an environment of its own, and name its Python in "
+            f"{self.variable}"
+        )
 
 
 PEERS = {
@@ -126,7 +129,10 @@ class Worker:
         return {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
     def generate(self, wanted: dict) -> dict:
-        """{seconds, tokens (of each completion), memory_mib} for {prompts, chats, max_tokens, temperature, seeds, exact}."""
+        """{seconds, tokens (of each completion), memory_mib}.
+
+        `wanted`: {prompts, chats, max_tokens, temperature, seeds, exact}.
+        """
         self._signal(signal.SIGCONT)
         try:
             self._questions.write(json.dumps(wanted) + "\n")

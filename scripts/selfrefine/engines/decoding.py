@@ -1,26 +1,28 @@
-"""Many sequences decoded at once: prompts are read together, and a sequence that ends gives its slot to the next.
+"""Decodes many sequences at once: a sequence that ends gives its slot to the next request.
 
-What all prompts begin with (a benchmark's instruction) is read once, as is each prompt, however many answers it gets.
+Prompts are prefilled together. The prefix that all prompts share (a benchmark's instruction) is read once, and so is
+each prompt, however many completions it gets.
 """
 
 import dataclasses
 import itertools
+from typing import Any
 
 import torch
 
-from selfrefine.engines import Generation
-from selfrefine.engines.drawing import Drawing
-from selfrefine.engines.slots import Slots
+from selfrefine.engines.kv_cache import SlotCache
+from selfrefine.engines.token_choice import TokenChoice
+from selfrefine.schema.generation import Generation
 
-# Tokens of prompts read in one pass: enough for the machine's best rate.
+# Tokens of prompts prefilled in one pass: enough for the device's best rate.
 READ_ON_CPU, READ_ON_GPU = 1024, 16384
-# Shorter common beginnings are not worth a pass of their own.
+# Shorter shared prefixes are not worth a pass of their own.
 LEAST_SHARED = 8
 
 
 @dataclasses.dataclass
 class Sequence:
-    """A prompt's continuation in hand: which of the requests it answers, where its last token stands, and that token."""
+    """An active sequence: the number of its request, its last token and that token's position."""
 
     number: int
     position: int
@@ -28,28 +30,29 @@ class Sequence:
 
 
 class Decoder:
-    """Continues prompts with a model whose attention works on slots, `batch_size` at a time at most."""
+    """Continues prompts with a model that can use the slots (kv_cache.py), at most `batch_size` at a time."""
 
-    def __init__(self, model, batch_size: int, stop_ids: set[int], pad: int):
+    def __init__(self, model: Any, batch_size: int, stop_ids: set[int], pad: int):
         self.model = model
-        # Where what a pass is about is laid down once: a layer that had to fetch it would wait for the GPU each time.
+        # A pass's inputs are copied there once: a layer that had to fetch them would wait for the GPU each time.
         self.device = model.device
         self.batch_size = batch_size
         self.stop_ids = stop_ids
         self.pad = pad
-        # Slots are refilled a few at a time: one prompt alone does not make full use of the machine.
+        # Slots are refilled a few at a time: a single prompt does not use the device fully.
         self.refill = max(1, batch_size // 8)
         self.read = READ_ON_GPU if self.device.type == "cuda" else READ_ON_CPU
 
     @torch.inference_mode()
     def run(self, prompts: list[tuple[int, ...]], seeds: list[int], generation: Generation) -> list[list[int]]:
-        """The token ids that follow each prompt, the stop token included where one was drawn."""
+        """The token ids that follow each prompt, with the stop token where there was one."""
         self.prompts, self.most = prompts, generation.max_tokens
-        self.draw = Drawing(seeds, generation.temperature, generation.top_p)
+        self.choose = TokenChoice(seeds, generation.temperature, generation.top_p)
         self.made: list[list[int]] = [[] for _ in prompts]
         longest = max(map(len, prompts)) + self.most
-        self.slots = Slots(min(self.batch_size, len(prompts)), longest, transposed=self.device.type == "cpu")
-        waiting, active = list(range(len(prompts)))[::-1], []
+        self.slots = SlotCache(min(self.batch_size, len(prompts)), longest, transposed=self.device.type == "cpu")
+        waiting = list(range(len(prompts)))[::-1]
+        active: list[Sequence] = []
         self._read_shared()
         while waiting or active:
             free = self.slots.slots - len(active)
@@ -61,11 +64,11 @@ class Decoder:
                 active = self._without_ended(active)
         return self.made
 
-    def _on_device(self, numbers: list) -> torch.Tensor:
+    def _on_device(self, numbers: list[Any]) -> torch.Tensor:
         return torch.tensor(numbers, device=self.device)
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Scores [sequences, vocabulary] after the last column of int[sequences, columns]."""
+        """Logits [sequences, vocabulary] after the last column of int[sequences, columns]."""
         return self.model(
             input_ids=tokens,
             position_ids=positions,
@@ -79,14 +82,14 @@ class Decoder:
         distinct = set(self.prompts)
         shortest, longest = min(distinct), max(distinct)
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(shortest, longest, strict=False))
-        # Each prompt keeps a token of its own, after which its answer is drawn.
+        # Each prompt keeps a token of its own, after which its completion begins.
         shared = min(len(list(same)), min(map(len, distinct)) - 1)
         if len(distinct) > 1 and shared >= LEAST_SHARED:
             self.slots.prefix(shared)
             self._forward(self._on_device([self.prompts[0][:shared]]), self._on_device([list(range(shared))]))
 
     def _read_prompts(self, chosen: list[int], first: int) -> list[Sequence]:
-        """Reads the prompts of requests into the slots from `first` on, and draws the first token of each answer."""
+        """Reads the prompts of requests into the slots from `first` on, and chooses each completion's first token."""
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for number in chosen:
             by_prompt.setdefault(self.prompts[number], []).append(number)
@@ -104,15 +107,15 @@ class Decoder:
             flat = [number for mine in numbers for number in mine]
             filled = self._on_device([first + len(begun) + place for place in range(len(flat))])
             self.slots.prefill(self._on_device([len(rest) for rest in rests]), width, filled, rows)
-            scores = self._forward(self._on_device(padded), self._on_device(positions))
-            drawn = self.draw(scores[rows.to(scores.device)], flat).tolist()
-            for number, token in zip(flat, drawn, strict=True):
+            logits = self._forward(self._on_device(padded), self._on_device(positions))
+            chosen_tokens = self.choose(logits[rows.to(logits.device)], flat).tolist()
+            for number, token in zip(flat, chosen_tokens, strict=True):
                 self.made[number].append(token)
                 begun.append(Sequence(number, len(self.prompts[number]), token))
         return begun
 
     def _pieces(self, prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-        """Prompts in passes of about `read` tokens; they come sorted by length, so that little is padded."""
+        """Prompts, sorted by length so that little is padded, in passes of about `read` tokens."""
         pieces: list[list[tuple[int, ...]]] = [[]]
         for prompt in prompts:
             if pieces[-1] and (len(pieces[-1]) + 1) * (len(prompt) - self.slots.shared) > self.read:
@@ -121,18 +124,18 @@ class Decoder:
         return pieces
 
     def _step(self, active: list[Sequence]) -> None:
-        """Draws each sequence's next token."""
+        """Chooses each sequence's next token."""
         positions = self._on_device([sequence.position for sequence in active])
         self.slots.decode(positions, max(sequence.position for sequence in active) + 1, self.model.dtype)
-        scores = self._forward(self._on_device([[sequence.last] for sequence in active]), positions[:, None])
-        drawn = self.draw(scores, [sequence.number for sequence in active]).tolist()
-        for sequence, token in zip(active, drawn, strict=True):
+        logits = self._forward(self._on_device([[sequence.last] for sequence in active]), positions[:, None])
+        chosen = self.choose(logits, [sequence.number for sequence in active]).tolist()
+        for sequence, token in zip(active, chosen, strict=True):
             self.made[sequence.number].append(token)
             sequence.position += 1
             sequence.last = token
 
     def _without_ended(self, active: list[Sequence]) -> list[Sequence]:
-        """The sequences that go on, moved together so that they fill the first slots."""
+        """The sequences that have not ended, moved so that they fill the first slots."""
         left = list(active)
         for place in reversed(range(len(active))):
             sequence = left[place]

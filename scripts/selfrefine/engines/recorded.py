@@ -1,14 +1,16 @@
-"""The `recorded` engine: completions kept from an earlier run, found by what was asked.
+"""The `recorded` engine: completions kept from an earlier run, found by the request's key.
 
 A recording is a JSON Lines file. Its first line says where the completions come from; each other line holds a request's
 key and its completion, never the question.
 """
 
 from pathlib import Path
+from typing import Any
 
-from selfrefine.engines import Completion, Request
+from selfrefine.engines.interface import Completion, Request
 from selfrefine.errors import UserError
-from selfrefine.files import read_jsonl, sha256_of
+from selfrefine.store.files import read_jsonl
+from selfrefine.store.hashing import sha256_of
 
 
 class RecordedEngine:
@@ -18,14 +20,12 @@ class RecordedEngine:
         rows = read_jsonl(path)
         if not rows or "recording" not in rows[0]:
             raise UserError(
-                f"{path}:1: not a recording (its first line must hold `recording`); make one with scripts/record.py"
+                f"{path}:1: not a recording (its first line must hold `recording`); make one with `study.py record`"
             )
         self.path = path
         self.origin = rows[0]["recording"]
-        self.identity = {"engine": "recorded", "recording": sha256_of(path)}
-        self._completions = {
-            row["key"]: Completion(**{name: row[name] for name in Completion.__dataclass_fields__}) for row in rows[1:]
-        }
+        self.identity: dict[str, Any] = {"engine": "recorded", "recording": sha256_of(path)}
+        self._completions = {row["key"]: Completion.of(row) for row in rows[1:]}
 
     def batches(self, requests: list[Request]) -> list[list[Request]]:
         """One batch: a look-up costs nothing."""
@@ -36,8 +36,10 @@ class RecordedEngine:
         missing = [request.id for request in batch if request.key not in self._completions]
         if missing:
             raise UserError(
-                f"{self.path}: has no completion for {len(missing)} of {len(batch)} requests, {missing[0]} first: the items, the "
-                "prompt or the generation settings differ from those recorded; set the teacher's `engine: transformers` to "
-                "generate them, then record them with scripts/record.py"
+                f"{self.path}: has no completion for {len(missing)} of {len(batch)} requests, {missing[0]} first: "
+                "the items, the "
+                "prompt or the generation settings differ from those recorded; set the teacher's `engine: "
+                "transformers` to "
+                "generate them, then record them with `study.py record`"
             )
         return [self._completions[request.key] for request in batch]

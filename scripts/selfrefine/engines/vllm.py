@@ -1,7 +1,7 @@
-"""The `vllm` engine: generates with vLLM on the GPUs that the job sees, or on the CPU where it sees none.
+"""The `vllm` engine: generates with vLLM on all GPUs that the job sees, else on the CPU.
 
-Each sample is a request of its own, with its own seed: asked for several samples at once, vLLM would seed the k-th with
-seed + k. Samples of one prompt lie side by side and share what is computed for it.
+Each sample is a request of its own, with its own seed: of several samples in one request, vLLM would seed the k-th with
+seed + k. Samples of one prompt are neighbours and share its KV cache.
 """
 
 import functools
@@ -12,54 +12,58 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from selfrefine.engines import Completion, Request
-from selfrefine.engines.tokens import TokenEngine
+from selfrefine.engines.interface import Completion, Request
+from selfrefine.engines.token_engine import TokenEngine
 from selfrefine.errors import UserError
-from selfrefine.fingerprint import fingerprint
+from selfrefine.store.fingerprint import fingerprint
 
-# Requests that are journalled together, so lost together by a kill. While the longest answers of a batch end, most of the
-# GPU idles; vLLM has 256 to 1024 answers in flight, so that this is a small part of a batch that fills it several times.
+# Requests that are journalled together, so a kill loses them together. While the longest completions of a batch end,
+# most of the GPU idles; vLLM decodes 256 to 1024 sequences at once, so with batches several times as large this costs
+# little.
 BATCH = 4096
 SETTINGS = {
-    # The engine runs in this process: which requests share a step is then no matter of timing, and nothing outlives a kill.
+    # The engine runs in this process: which requests share a step then does not depend on timing, and nothing outlives
+    # a kill.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # Processes for further GPUs start afresh: a copy of one that has threads may hang.
+    # Processes for further GPUs are spawned: a fork of a process with threads may hang.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
 }
-
 # Read by vLLM's modules as they are imported.
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
-# Of GPUs on which vLLM has kernels for that mode.
+# The lowest compute capability for which vLLM has kernels for that mode.
 CAPABILITY = (8, 0)
 
 
 class VllmEngine(TokenEngine):
     """Generates with the weights in a folder, loaded when the first completion is wanted.
 
-    `weights` is handed an empty scratch folder and returns the folder to load from; the scratch folder is removed once
-    vLLM holds the weights. `settings` and `generation` are the model's, `dtype` as in torch, `memory` the share of each
-    GPU's memory (without one, of the machine's) that vLLM takes. With `batch_invariant` a request is rounded alike whatever
-    stands beside it. `UserError` if vLLM is not installed, if the GPUs cannot share the model, or cannot do that.
+    `weights` is called with an empty scratch folder and returns the folder to load from; the scratch folder is removed
+    once vLLM has loaded the weights. `settings` and `generation` are the model's, `dtype` as in torch, `memory` the
+    share of each GPU's memory (without one, of the machine's) that vLLM takes. With `batch_invariant` a completion does
+    not depend on the other requests in the batch. `UserError` if vLLM is not installed, or if the GPUs cannot share the
+    model or lack that mode.
     """
 
     def __init__(
         self,
         weights: Callable[[Path], Path],
-        tokenizer,
-        settings,
-        generation,
-        identity: dict,
+        tokenizer: Any,
+        settings: Any,
+        generation: Any,
+        identity: dict[str, Any],
         dtype: str,
         memory: float,
         batch_invariant: bool = False,
     ):
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
-                f"engine vllm: vLLM is not installed for {sys.executable}; install envs/vllm.txt there with pip, let Snakemake "
+                f"engine vllm: vLLM is not installed for {sys.executable}; install envs/vllm.txt there with pip, let "
+                "Snakemake "
                 "do it (--sdm conda or --sdm apptainer), or set `engine: transformers`"
             )
         identity = {"engine": "vllm", "code": fingerprint(Path(__file__)), **identity}
@@ -71,21 +75,23 @@ class VllmEngine(TokenEngine):
         heads = getattr(settings, "num_attention_heads", None)
         if self.gpus and heads and heads % self.gpus:
             raise UserError(
-                f"engine vllm: {self.gpus} GPUs cannot share the model's {heads} attention heads evenly; give the job a number "
+                f"engine vllm: {self.gpus} GPUs cannot share the model's {heads} attention heads evenly; give the "
+                "job a number "
                 f"of GPUs that divides {heads}"
             )
         if batch_invariant and (least := _least_capability()) < CAPABILITY:
             found = f"compute capability {least[0]}.{least[1]}" if self.gpus else "no GPU"
             raise UserError(
-                f"engine vllm: its batch-invariant mode needs GPUs from compute capability {CAPABILITY[0]}.{CAPABILITY[1]}, and "
+                "engine vllm: its batch-invariant mode needs GPUs from compute capability "
+                f"{CAPABILITY[0]}.{CAPABILITY[1]}, and "
                 f"this machine has {found}; set `vllm.batch_invariant: false`"
             )
         self.batch_invariant = batch_invariant
         self._longest = 0
-        self._llm = None
+        self._llm: Any = None
 
     def read(self, requests: list[Request]) -> None:
-        """Notes the requests' prompts, and the longest of all: vLLM keeps room for so much, and takes no longer one later."""
+        """Encodes the requests' prompts, and notes the longest request: vLLM is started for that length."""
         super().read(requests)
         longest = max(map(self.needed, requests), default=0)
         if self._llm is not None and longest > self._longest:
@@ -93,9 +99,9 @@ class VllmEngine(TokenEngine):
         self._longest = max(self._longest, longest)
 
     def batches(self, requests: list[Request]) -> list[list[Request]]:
-        """Large batches, within which vLLM schedules; requests with one prompt side by side, and apart only if they must."""
+        """Large batches, within which vLLM schedules; equal prompts are neighbours, in one batch wherever they fit."""
         self.read(requests)
-        groups: dict[tuple, list[Request]] = {}
+        groups: dict[tuple[int, ...], list[Request]] = {}
         for request in sorted(requests, key=lambda r: (self._prompts[r.id], r.key)):
             groups.setdefault(tuple(self._prompts[request.id]), []).append(request)
         batches: list[list[Request]] = []
@@ -111,8 +117,8 @@ class VllmEngine(TokenEngine):
         """The completions of one batch."""
         if self._llm is None:
             self._llm = self._start()
-        # Reading a kept prefix is not to the last bit computing it: what earlier batches left would make the outcome depend
-        # on where an interrupted run went on.
+        # A cached prefix is not equal to the last bit to a computed one: with what earlier batches left, the
+        # completions would depend on where an interrupted run resumed.
         self._llm.reset_prefix_cache()
         outputs = self._llm.generate(
             [{"prompt_token_ids": self._prompts[request.id]} for request in batch],
@@ -121,7 +127,7 @@ class VllmEngine(TokenEngine):
         )
         return [self._completion(request, output) for request, output in zip(batch, outputs, strict=True)]
 
-    def _sampling(self, request: Request):
+    def _sampling(self, request: Request) -> Any:
         from vllm import SamplingParams
 
         settings = request.generation
@@ -130,34 +136,35 @@ class VllmEngine(TokenEngine):
             top_p=settings.top_p,
             seed=request.seed if settings.temperature else None,
             max_tokens=settings.max_tokens,
-            # No stop token but ours, whatever vLLM knows of the model.
+            # Our stop tokens alone, whatever vLLM knows about the model.
             stop_token_ids=sorted(self.stop_ids),
             ignore_eos=True,
             detokenize=False,
         )
 
-    def _completion(self, request: Request, output) -> Completion:
+    def _completion(self, request: Request, output: Any) -> Completion:
         (made,) = output.outputs
         prompt = self._prompts[request.id]
         completion = self.finish(list(made.token_ids), prompt)
         if list(output.prompt_token_ids) != prompt or made.finish_reason != completion.finish_reason:
             raise UserError(
-                f"{request.id}: vLLM did not answer what was asked (it ended with {made.finish_reason!r}); run again, finished "
+                f"{request.id}: vLLM did not answer what was asked (it ended with {made.finish_reason!r}); run "
+                "again, finished "
                 "batches are kept"
             )
         return completion
 
-    def _start(self):
+    def _start(self) -> Any:
         os.environ.update(SETTINGS | {BATCH_INVARIANT: str(int(self.batch_invariant))})
         from vllm import LLM
 
-        # It tries out a chat template, has none without a tokenizer, and would tell so with a traceback.
+        # It tries a chat template, has none without a tokenizer, and would log that with a traceback.
         logging.getLogger("vllm.renderers.base").setLevel(logging.ERROR)
-        options = {}
+        options: dict[str, Any] = {}
         if not self.gpus:
-            # vLLM reads a prompt in parts where it does not fit a step, and sets the request's generator back after each;
-            # on a CPU there is no such thing ("CPU Generator does not use offset"), and the run dies. With prompts read
-            # whole there is nothing to set back. This can go when vLLM leaves generators on a CPU alone there:
+            # vLLM prefills in chunks a prompt that does not fit a step, and resets the request's generator after each
+            # chunk; generators on a CPU cannot be reset ("CPU Generator does not use offset"), and the run fails. Whole
+            # prompts need no reset. This can go once vLLM skips it on a CPU:
             # https://github.com/vllm-project/vllm/pull/10097
             options["enable_chunked_prefill"] = False
         with tempfile.TemporaryDirectory(prefix="selfrefine-weights-") as scratch:

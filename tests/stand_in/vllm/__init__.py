@@ -1,7 +1,7 @@
-"""A stand-in for vLLM 0.32: what the engine uses of it, with its names and return types, answered by transformers.
+"""A stand-in for vLLM 0.32: the names and return types that the engine uses, on transformers.
 
-It has what an engine could get wrong: only ids are taken, nothing stops but what is told, a sample is drawn from its request's
-generator, a stop token is among the ids and not in a text, and what it was started with is kept in `STARTED`.
+It behaves where an engine could go wrong: it takes only ids, stops only at the given stop tokens, samples with the
+request's generator, and returns the stop token among the ids but not in the text. `STARTED` keeps every LLM.
 """
 
 import dataclasses

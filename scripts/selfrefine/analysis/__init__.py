@@ -1,0 +1,1 @@
+"""Statistics of judged answers: intervals, comparisons, claims, pass@k, lengths, costs."""

@@ -1,0 +1,54 @@
+"""What a checkpoint cost, from the teacher's answers to its evaluation, by the records of its jobs."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
+from selfrefine.schema.results import EvaluatedCell
+
+STAGES = ("teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+COLUMNS = [
+    "student",
+    "arm",
+    "share",
+    "stage",
+    "checkpoints",
+    "jobs",
+    "wall_seconds",
+    "least",
+    "most",
+    "tokens",
+    "peak_memory_mib",
+]
+
+
+def costs_table(cells: Sequence[EvaluatedCell], names: Sequence[str]) -> pd.DataFrame:
+    """costs.csv: per student, arm, share and stage the mean over the checkpoints of what all jobs behind one took.
+
+    A job that several checkpoints share counts for each. `wall_seconds` and `tokens` are sums over a checkpoint's jobs,
+    and `least` and `most` the range of the former; `peak_memory_mib` is the highest of all. Tokens are those generated
+    or, in training, seen.
+    """
+    records = Records(names)
+    rows = []
+    for (*of, checkpoint), behind in jobs_of(cells, records).items():
+        for name in sorted(behind):
+            record = records[name]
+            job = (record["stage"], checkpoint, record["wall_seconds"], tokens_of(record), record["peak_memory_mib"])
+            rows.append((*of, *job))
+    frame = pd.DataFrame(
+        rows, columns=["student", "arm", "share", "stage", "checkpoint", "seconds", "tokens", "memory"]
+    )
+    table = []
+    for of, of_arm in frame.groupby(["student", "arm", "share"], sort=False):
+        known = [stage for stage in STAGES if stage in set(of_arm.stage)]
+        for stage in known + sorted(set(of_arm.stage) - set(known)):
+            group = of_arm[of_arm.stage == stage]
+            each = group.groupby("checkpoint").agg(seconds=("seconds", "sum"), tokens=("tokens", "sum"))
+            jobs_each = len(group) / len(each)
+            table.append(
+                (*of, stage, len(each), jobs_each, each.seconds.mean(), each.seconds.min())
+                + (each.seconds.max(), each.tokens.mean(), group.memory.max())
+            )
+    return pd.DataFrame(table, columns=COLUMNS)

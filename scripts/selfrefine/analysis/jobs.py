@@ -1,0 +1,59 @@
+"""The jobs behind a checkpoint, from its teacher's answers to its evaluation, by their records."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfrefine.schema.results import EvaluatedCell
+from selfrefine.store.files import read_json
+from selfrefine.store.provenance import record_of
+
+# A checkpoint: its student, arm, share and name.
+Trained = tuple[str, str, int | str, str]
+
+
+class Records:
+    """Records by path, and the jobs behind each; only those named are read, so base models and data cost nothing."""
+
+    def __init__(self, names: Sequence[str], read: Callable[[str], Mapping[str, Any]] | None = None):
+        self._names = set(names)
+        self._reader = read or read_json_at
+        self._read: dict[str, Mapping[str, Any]] = {}
+        self._behind: dict[str, frozenset[str]] = {}
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        if name not in self._read:
+            self._read[name] = self._reader(name)
+        return self._read[name]
+
+    def behind(self, name: str) -> frozenset[str]:
+        """The named records that lead to one, itself among them."""
+        if name not in self._behind:
+            found = {name}
+            for path in self[name]["inputs"]:
+                before = str(record_of(path))
+                if before in self._names and before != name:
+                    found |= self.behind(before)
+            self._behind[name] = frozenset(found)
+        return self._behind[name]
+
+
+def jobs_of(cells: Sequence[EvaluatedCell], records: Records) -> dict[Trained, set[str]]:
+    """The records behind each checkpoint of the study's cells, by (student, arm, share, checkpoint)."""
+    jobs: dict[Trained, set[str]] = {}
+    for cell in cells:
+        if cell["arm"] != "teacher":
+            of = (cell["student"], cell["arm"], cell["share"], cell["checkpoint"])
+            jobs.setdefault(of, set()).update(records.behind(str(record_of(cell["samples"]))))
+    return jobs
+
+
+def read_json_at(name: str) -> Mapping[str, Any]:
+    """The record in a file."""
+    record: Mapping[str, Any] = read_json(Path(name))
+    return record
+
+
+def tokens_of(record: Mapping[str, Any]) -> int:
+    """The tokens that a job made or, in training, saw."""
+    return record["figures"].get("tokens_made") or record["figures"].get("tokens_seen") or 0

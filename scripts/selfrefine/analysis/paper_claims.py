@@ -1,0 +1,151 @@
+"""The paper's seven claims (Ranaldi & Freitas, arXiv 2405.00402) as comparisons of arms."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Arm(NamedTuple):
+    """One arm on one benchmark: the judged answers of each seed. "" stands where a fact does not apply."""
+
+    arm: str
+    student: str
+    teacher: str
+    family: str
+    task: str
+    refine_task: str
+    recipe: str
+    share: int | str
+    evaluation: str
+    samples: dict[int | str, Path]  # by seed; by "" where training has none
+
+    @property
+    def in_domain(self) -> bool:
+        """Whether it is evaluated on the benchmark that it was trained on last."""
+        return self.evaluation == (self.refine_task or self.task)
+
+
+class Part(NamedTuple):
+    """What a claim says of two arms: which are compared, and what a study must hold for it."""
+
+    title: str
+    treated: str
+    control: str
+    alike: tuple[str, ...]  # facts that both sides share, beside the benchmark
+    where: Callable[[Arm, Arm], bool]
+    needs: str
+
+
+class Claim(NamedTuple):
+    """A claim of the paper. `every_share`: it is about all shares; without it, only the largest counts."""
+
+    number: int
+    title: str
+    says: str  # above: better at all; not below: by less than the margin worse; about: within the margin
+    parts: tuple[Part, ...]
+    every_share: bool = False
+
+
+IN_DOMAIN = "a benchmark both trained and evaluated on"
+OUT_DOMAIN = "a benchmark evaluated on and not trained on"
+AS_INSTRUCTED = ("student", "teacher", "task", "share")
+
+
+def _in_domain(treated: Arm, control: Arm) -> bool:
+    return treated.in_domain
+
+
+def _out_domain(treated: Arm, control: Arm) -> bool:
+    return not treated.in_domain
+
+
+def _taught_by(family: str) -> Callable[[Arm, Arm], bool]:
+    return lambda treated, control: treated.in_domain and treated.family == family
+
+
+CLAIMS = (
+    Claim(
+        1,
+        "Instructed students beat the baseline",
+        "above",
+        (Part("", "instruct", "baseline", ("student",), _in_domain, IN_DOMAIN),),
+    ),
+    Claim(
+        2,
+        "Refined students beat instructed ones",
+        "above",
+        tuple(
+            Part(
+                f"with an {family}-family teacher",
+                "refine",
+                "instruct",
+                AS_INSTRUCTED,
+                _taught_by(family),
+                f"an {family}-family teacher, and {IN_DOMAIN}",
+            )
+            for family in ("in", "out")
+        ),
+    ),
+    Claim(
+        3,
+        "Refined students reach their teacher",
+        "not below",
+        (Part("", "refine", "teacher", ("teacher",), _in_domain, IN_DOMAIN),),
+    ),
+    Claim(
+        4,
+        "Out-family teachers make stronger refined students than in-family ones",
+        "above",
+        (
+            Part(
+                "",
+                "refine",
+                "refine",
+                ("student", "task", "refine_task", "recipe", "share"),
+                lambda treated, control: treated.in_domain and (treated.family, control.family) == ("out", "in"),
+                f"an in-family and an out-family teacher of one student, and {IN_DOMAIN}",
+            ),
+        ),
+    ),
+    Claim(
+        5,
+        "Out of domain, refined students beat instructed ones, and these the baseline",
+        "above",
+        (
+            Part("refined against instructed", "refine", "instruct", AS_INSTRUCTED, _out_domain, OUT_DOMAIN),
+            Part("instructed against baseline", "instruct", "baseline", ("student",), _out_domain, OUT_DOMAIN),
+        ),
+    ),
+    Claim(
+        6,
+        "Students refined on another benchmark are about as good as in-domain ones",
+        "about",
+        (
+            Part(
+                "",
+                "cross",
+                "refine",
+                ("student", "teacher", "refine_task", "recipe", "share"),
+                _in_domain,
+                f"two tasks, and {IN_DOMAIN}",
+            ),
+        ),
+    ),
+    Claim(
+        7,
+        "At every share of the demonstrations, refining pays",
+        "above",
+        (
+            Part("refined against instructed", "refine", "instruct", AS_INSTRUCTED, _in_domain, IN_DOMAIN),
+            Part(
+                "refined without instruction against instructed",
+                "refine-only",
+                "instruct",
+                ("student", "share"),
+                lambda treated, control: treated.in_domain and treated.refine_task == control.task,
+                IN_DOMAIN,
+            ),
+        ),
+        every_share=True,
+    ),
+)

@@ -1,0 +1,290 @@
+"""How sure accuracies and their differences are: intervals, tests, and what a study could have seen.
+
+Values are matrices [seeds, items]: the same items under every training seed. A difference is taken item by item, so
+each item is its own control. Seeds and items are crossed random effects. One standard error holds the variance between
+seeds, the variance between items and the rest (variance components as in Owen 2007, Annals of Applied Statistics 1:386;
+Clark 1973 for the case of language materials), and speaks of new seeds and new items of the same kinds.
+
+With one to five seeds, resampling seeds does not do: the resamples never leave the few values at hand, and percentile
+intervals cover far too seldom. The part of the standard error that rests on S - 1 degrees of freedom is treated as
+such: the reference distribution is Behrens and Fisher's, Student's t for that part plus a normal for the part of the
+items. It is conservative (Robinson 1976, Annals of Statistics 4:963). It becomes the t test over seeds where seeds vary
+most, and the z test over items where they do not vary. Answers are correct or incorrect, and either may be rare, so
+intervals are score intervals at the effective number of items (Korn & Graubard 1998, Survey Methodology 24:193):
+Wilson's for an accuracy (Brown, Cai & DasGupta 2001, Statistical Science 16:101), Tango's for a paired difference
+(1998, Statistics in Medicine 17:891).
+
+With one seed nothing is known of other seeds: results are of that checkpoint, and a difference from 0 is tested by
+McNemar's exact test. `python bench/simulate.py` measures the coverage and size of all this, and of its rivals. Nothing
+is drawn at random.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+POWER = 0.8
+TINY = 1e-9
+MOST_ITEMS = 10**7
+MOST_SEEDS = 10**4
+
+
+class Components(NamedTuple):
+    """What a matrix of values tells of their mean. Variances are of one value; never below 0."""
+
+    seeds: int
+    items: int
+    mean: float
+    square: float  # the mean of the squared values: of differences, the share of answers that differ
+    between_seeds: float  # 0 with one seed, which says nothing about it
+    between_items: float
+    residual: float
+    seed_share: float  # of the mean's variance, the share whose estimate rests on seeds - 1 degrees of freedom
+
+    @property
+    def spread(self) -> float:
+        """The variance of one value."""
+        return max(self.square - self.mean**2, 0.0)
+
+    def variance(self, seeds: int, items: int) -> float:
+        """The variance of a mean over so many seeds and items."""
+        return self.between_seeds / seeds + self.between_items / items + self.residual / (seeds * items)
+
+    def effective(self, seeds: int, items: int) -> float:
+        """The number of independent items under one seed that would tell as much of the mean."""
+        variance = self.variance(seeds, items)
+        return min(self.spread / variance, seeds * items) if variance and self.spread else items
+
+
+def components(values: np.ndarray) -> Components:
+    """The variance components of float[seeds, items], from the mean squares of a crossed layout without replicates."""
+    seeds, items = values.shape
+    mean, square = float(values.mean()), float(np.square(values).mean())
+    if seeds == 1 or items == 1:
+        return Components(seeds, items, mean, square, 0.0, max(square - mean**2, 0.0), 0.0, 0.0)
+    of_seeds = items * np.square(values.mean(axis=1) - mean).sum() / (seeds - 1)
+    of_items = seeds * np.square(values.mean(axis=0) - mean).sum() / (items - 1)
+    whole = seeds * items * (square - mean**2)
+    rest = (whole - (seeds - 1) * of_seeds - (items - 1) * of_items) / ((seeds - 1) * (items - 1))
+    rest = max(float(rest), 0.0)
+    between_seeds, between_items = max(of_seeds - rest, 0.0) / items, max(of_items - rest, 0.0) / seeds
+    variance = items * between_seeds + seeds * between_items + rest
+    share = min(of_seeds / variance, 1.0) if variance else 0.0
+    return Components(seeds, items, mean, square, float(between_seeds), float(between_items), rest, float(share))
+
+
+@functools.lru_cache(maxsize=256)
+def _chi_squared(df: int) -> tuple[np.ndarray, np.ndarray]:
+    """A chi-squared variable over its degrees of freedom: points and weights for averages over it."""
+    low, high = special.gammaincinv(df / 2, 1e-16), special.gammainccinv(df / 2, 1e-16)
+    logs = np.linspace(np.log(low), np.log(high), 400)
+    densities = df / 2 * logs - np.exp(logs)
+    weights = np.exp(densities - densities.max())
+    return np.exp(logs) / (df / 2), weights / weights.sum()
+
+
+def tail(statistic: float, share: float, df: int) -> float:
+    """The two-sided tail of Behrens and Fisher's distribution: sqrt(share) t(df) + sqrt(1 - share) z."""
+    if not share:
+        return float(2 * special.ndtr(-abs(statistic)))
+    points, weights = _chi_squared(df)
+    return float(2 * weights @ special.ndtr(-abs(statistic) / np.sqrt(share / points + 1 - share)))
+
+
+@functools.lru_cache(maxsize=4096)
+def critical(share: float, df: int, alpha: float) -> float:
+    """The value that a statistic passes with probability `alpha` (two-sided) by chance alone."""
+    if not share:
+        return float(-special.ndtri(alpha / 2))
+    highest = -special.stdtrit(df, alpha / 2) - special.ndtri(alpha / 2)
+    return optimize.brentq(lambda value: tail(value, share, df) - alpha, 0, highest)
+
+
+def wilson(correct: int, n: int, level: float) -> tuple[float, float]:
+    """Wilson's score interval of a proportion."""
+    z, share = -special.ndtri((1 - level) / 2), correct / n
+    middle = share + z * z / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((middle + sign * reach) / (1 + z * z / n) for sign in (-1, 1))
+    return float(low) if correct else 0.0, float(high) if correct < n else 1.0
+
+
+def _of_accuracy(value: float) -> float:
+    """The variance of one answer's verdict where the accuracy is `value`."""
+    return value * (1 - value)
+
+
+def _of_difference(value: float, square: float, mean: float) -> float:
+    """The variance of one difference if their mean were `value`, as `square` and `mean` make it likely (Tango 1998)."""
+    gained, lost = (square + mean) / 2, (square - mean) / 2
+    b = (2 - gained + lost) * value - gained - lost
+    most_likely_lost = (math.sqrt(max(b * b + 8 * lost * value * (1 - value), 0.0)) - b) / 4
+    return max(2 * most_likely_lost + value * (1 - value), 0.0)
+
+
+def _score_interval(
+    mean: float, variance: Callable[[float], float], n: float, passing: float, lowest: float
+) -> tuple[float, float]:
+    """The values from `lowest` to 1 whose score statistic `mean` does not take past `passing`."""
+
+    def excess(value: float) -> float:
+        return abs(mean - value) - passing * math.sqrt(variance(value) / n)
+
+    # The estimate itself is a root where the variance is 0 there.
+    low = lowest if excess(lowest) <= 0 else optimize.brentq(excess, lowest, mean - TINY)
+    high = 1.0 if excess(1.0) <= 0 else optimize.brentq(excess, mean + TINY, 1.0)
+    return low, high
+
+
+def accuracy(outcomes: np.ndarray, level: float) -> tuple[float, float, float, str]:
+    """(estimate, low, high, method) of the accuracy of bool[seeds, items]; with one seed it is Wilson's interval.
+
+    The outcomes may be shares, in [0, 1]; then the interval is wider than need be.
+    """
+    parts = components(outcomes.astype(float))
+    passing = critical(parts.seed_share, parts.seeds - 1, 1 - level)
+    n = parts.effective(parts.seeds, parts.items)
+    method = "wilson" if parts.seeds == 1 else "wilson over seeds and items"
+    return parts.mean, *_score_interval(parts.mean, _of_accuracy, n, passing, 0.0), method
+
+
+def mcnemar(treated: np.ndarray, control: np.ndarray) -> tuple[int, int, float]:
+    """(only treated correct, only control correct, exact two-sided p) of one seed's paired outcomes, bool[items]."""
+    gained, lost = int((treated & ~control).sum()), int((~treated & control).sum())
+    return gained, lost, exact_p(gained, lost)
+
+
+def exact_p(gained: int, lost: int) -> float:
+    """McNemar's exact two-sided p: twice the smaller tail of a fair coin."""
+    return min(1.0, float(2 * special.bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def paired(treated: np.ndarray, control: np.ndarray) -> Components:
+    """The components of the differences of bool[seeds, items]; a side without seeds is bool[1, items]."""
+    return components(treated.astype(float) - control.astype(float))
+
+
+def p_value(of: Components, bound: float) -> float:
+    """The two-sided p of the true difference lying at `bound`: McNemar's for one seed at 0, a score test otherwise."""
+    if of.seeds == 1 and bound == 0:
+        gained = round(of.items * (of.square + of.mean) / 2)
+        return exact_p(gained, round(of.items * of.square) - gained)
+    if of.mean == bound:
+        return 1.0
+    n = of.effective(of.seeds, of.items)
+    error = math.sqrt(_of_difference(bound, of.square, of.mean) / n)
+    return tail((of.mean - bound) / error, of.seed_share, of.seeds - 1)
+
+
+def interval(of: Components, level: float) -> tuple[float, float]:
+    """The differences that the test does not reject at `level`; one that the exact test cannot tell from 0 holds 0."""
+
+    def variance(value: float) -> float:
+        return _of_difference(value, of.square, of.mean)
+
+    passing = critical(of.seed_share, of.seeds - 1, 1 - level)
+    n = of.effective(of.seeds, of.items)
+    low, high = _score_interval(of.mean, variance, n, passing, -1.0)
+    if of.seeds == 1 and p_value(of, 0.0) > 1 - level:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return low, high
+
+
+def difference(treated: np.ndarray, control: np.ndarray, level: float) -> tuple[float, float, float]:
+    """(estimate, low, high) of the accuracy difference treated - control, paired by item and seed."""
+    parts = paired(treated, control)
+    return parts.mean, *interval(parts, level)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's adjusted p values: rejecting those up to alpha errs anywhere with probability alpha at most."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+# What a study could have seen.
+
+
+def mcnemar_power(items: int, discordance: float, true: float, alpha: float) -> float:
+    """The exact power of McNemar's exact test in the direction of the `true` difference.
+
+    `discordance` is the share of pairs that differ.
+    """
+    from scipy import stats  # which takes as long to load as all else here
+
+    reach = 9 * math.sqrt(items * discordance) + 10
+    unlike = np.arange(max(0, int(items * discordance - reach)), min(items, int(items * discordance + reach)) + 1)
+    fewest = stats.binom.ppf(alpha / 2, unlike, 0.5)
+    fewest -= stats.binom.cdf(fewest, unlike, 0.5) > alpha / 2
+    won = stats.binom.sf(unlike - fewest - 1, unlike, (discordance + abs(true)) / (2 * discordance))
+    return float(stats.binom.pmf(unlike, items, discordance) @ won)
+
+
+def power(of: Components, true: float, bound: float, alpha: float, seeds: int, items: int) -> float:
+    """The power to tell a true difference from `bound` (two-sided), with seeds and items of the kind in `of`."""
+    square = max(of.square, abs(true))
+    if seeds == 1 and bound == 0:
+        return mcnemar_power(items, square, true, alpha)
+    n = of.effective(seeds, items)
+    alternative = math.sqrt(max(square - true**2, 0.0) / n)
+    null = math.sqrt(_of_difference(bound, square, true) / n)
+    if not alternative:
+        return 1.0
+    variance = of.variance(seeds, items)
+    if seeds == 1 or not variance:
+        return float(special.ndtr((abs(true - bound) - critical(0.0, 0, alpha) * null) / alternative))
+    of_seeds = of.between_seeds / seeds
+    share = min((of_seeds + of.residual / (seeds * items)) / variance, 1.0)
+    points, weights = _chi_squared(seeds - 1)
+    # The estimate of the variance: its part with few degrees of freedom varies; it is at least the rest.
+    estimates = np.maximum(share * points + 1 - share, 1 - of_seeds / variance)
+    passing = _criticals(np.minimum(share * points / estimates, 1), seeds - 1, alpha)
+    return float(weights @ special.ndtr((abs(true - bound) - passing * np.sqrt(estimates) * null) / alternative))
+
+
+def _criticals(shares: np.ndarray, df: int, alpha: float) -> np.ndarray:
+    """`critical` at many shares, between exact values at 33 of them."""
+    grid = np.linspace(0, 1, 33) ** 2
+    return np.interp(shares, grid, [critical(float(share), df, alpha) for share in grid])
+
+
+def detectable(of: Components, bound: float, alpha: float) -> float | None:
+    """The least distance of a true difference from `bound` that is found with power 0.8; None if none would be."""
+    inward = -1 if bound > 0 else 1
+
+    def missing(distance: float) -> float:
+        return power(of, bound + inward * distance, bound, alpha, of.seeds, of.items) - POWER
+
+    farthest = 1 + abs(bound)
+    return optimize.brentq(missing, 1e-9, farthest, xtol=1e-6) if missing(farthest) > 0 else None
+
+
+def items_needed(of: Components, bound: float, alpha: float) -> int | None:
+    """How many items, under as many seeds, would tell the estimate from `bound` with power 0.8; None if none would."""
+    return _fewest(lambda items: power(of, of.mean, bound, alpha, of.seeds, items), of.items, MOST_ITEMS, of, bound)
+
+
+def seeds_needed(of: Components, bound: float, alpha: float) -> int | None:
+    """How many seeds, on the same items, would; None if none would, or if one seed tells nothing of others."""
+    if of.seeds == 1:
+        return None
+    return _fewest(lambda seeds: power(of, of.mean, bound, alpha, seeds, of.items), of.seeds, MOST_SEEDS, of, bound)
+
+
+def _fewest(power_of: Callable[[int], float], low: int, most: int, of: Components, bound: float) -> int | None:
+    if of.mean == bound or power_of(most) < POWER:
+        return None
+    high = low
+    while power_of(high) < POWER:
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of(middle) >= POWER else (middle, high)
+    return high

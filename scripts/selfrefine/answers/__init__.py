@@ -1,0 +1,1 @@
+"""Extracts answers from completions and judges them; needs nothing else of the library."""

@@ -1,0 +1,1 @@
+"""What lies in a store and why: traces, checks, recounts, archives, upkeep."""

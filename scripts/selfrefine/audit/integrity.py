@@ -1,0 +1,166 @@
+"""Whether a study's files are what its records say: every link between them, checked once."""
+
+import functools
+import os
+from pathlib import Path, PurePosixPath
+
+from selfrefine.audit.recorded_results import RecordedResults
+from selfrefine.schema.record import FileState
+from selfrefine.store.files import read_json
+from selfrefine.store.fingerprint import Code, fingerprint_of
+from selfrefine.store.locations import CODE, RECORD, RESULTS, STORE, artifact_folder, is_result, place_of
+
+SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way"
+
+
+class AuditedResults(RecordedResults):
+    """A study's results, and the faults found in them so far.
+
+    `faults` has one line per broken link, with the file (or file:line) that it is about. Of the files that the study
+    read outside its results, `outside` has those that are not here, and `changed_outside` those that have changed since
+    some artifact was made from them.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.faults: dict[str, str] = {}
+        self.outside: set[str] = set()
+        self.changed_outside: set[str] = set()
+        self._checked: set[tuple[str, ...]] = set()
+
+    def fault(self, where: str, expected: str, found: str, remedy: str) -> None:
+        """Notes a broken link, and what to do about it."""
+        self.faults[f"{where}: expected {expected}, found {found}; {remedy}"] = where
+
+    def amount_checked(self) -> str:
+        """How much was checked so far, in words."""
+        states = self.hashed()
+        records = sum(link[0] == "outputs" for link in self._checked)
+        size = sum(state.bytes for state in states)
+        return f"records: {records}, files: {len(states)}, bytes: {size:,}"
+
+    # Links between records and files.
+
+    def check_outputs(self, record_name: str) -> None:
+        """Whether the files that a record says were made are there, unchanged."""
+        if not self._is_first("outputs", record_name):
+            return
+        record = self.record(record_name)
+        self._check_code(record.code)
+        for name, state in record.outputs.items():
+            self._check_file(name, state, record_name)
+            pinned = record.settings.get("sha256")
+            if record.stage == "fetch" and pinned and state.sha256 != pinned:
+                expected = f"sha256 {pinned[:12]}, which the settings in {record_name} pin"
+                self.fault(name, expected, described(state), self.remake_by_hand(name))
+        model = record.model if record.model and self.is_valid(record.model) else None
+        if model and not self.record(model).outputs.keys() <= record.inputs.keys():
+            expected = "the record of a model whose weights it was trained from"
+            self.fault(record_name, expected, f"{model}, which it did not read", self.remake_by_hand(record_name))
+
+    def check_input(self, record_name: str, name: str) -> None:
+        """Whether what a stage read is what its maker's record says was made; without a maker, what is there."""
+        if not self._is_first("input", record_name, name):
+            return
+        record, maker = self.record(record_name), self.maker(name)
+        read = record.inputs[name]
+        if maker is None and is_result(name):
+            self.note_unmade(name)
+            return
+        is_made = maker is not None and maker != name
+        found = self.made_by(name).outputs[name] if is_made else self.state(name)
+        if found == read:
+            return
+        made = next(iter(record.outputs))
+        if found is None and not is_result(name):
+            self.outside.add(name)
+        elif found is None:
+            self.fault(name, f"{described(read)} (read for {made})", "no file: it is missing", self.remake(name))
+        elif not is_result(name) and (name, found.sha256) in self._read_outside:
+            self.changed_outside.add(name)
+        else:
+            remedy = f"{made} was made from another one: "
+            remedy += self.remake(made) if is_result(name) else "snakemake makes an artifact of this one beside it"
+            by = f" (made, says {maker})" if is_made else ""
+            self.fault(name, f"{described(read)} (read, says {record_name})", f"{described(found)}{by}", remedy)
+
+    @functools.cached_property
+    def _read_outside(self) -> set[tuple[str, str]]:
+        """The contents of files outside the results that artifacts were made from, older ones among them."""
+        read = (item for _, record in self.valid_records() for item in record.inputs.items())
+        return {(name, state.sha256) for name, state in read if not is_result(name)}
+
+    def _check_code(self, code: str) -> None:
+        """Whether the text that was kept of the code that ran has the fingerprint that it is kept under."""
+        name = f"{STORE}/{CODE}/{code}.json"
+        if self._is_first("code", name) and self.state(name):
+            kept = read_json(self.locate(name))
+            found = fingerprint_of(Code(kept["files"]), kept["script"])
+            if found != code:
+                self.fault(name, f"code of fingerprint {code}", found, "it was changed after it was kept: delete it")
+
+    def _check_file(self, name: str, expected: FileState, record_name: str) -> None:
+        if not self._is_first("file", name, expected.sha256):
+            return
+        found, claimed = self.state(name), f"{described(expected)} (says {record_name})"
+        if found is None:
+            self.fault(name, claimed, "no file: it is missing", self.remake(name))
+        elif found != expected:
+            self.fault(name, claimed, described(found), f"it was changed after it was made: {self.remake(name)}")
+
+    def _is_first(self, *link: str) -> bool:
+        """Whether a link was not checked before."""
+        known = link in self._checked
+        self._checked.add(link)
+        return not known
+
+    # Files without a valid record.
+
+    def invalid_record(self, name: str) -> str | None:
+        """The record of a file's artifact, if it is there and not valid."""
+        record_name = f"{_artifact(name)}/{RECORD}"
+        return record_name if self.is_there(record_name) and not self.is_valid(record_name) else None
+
+    def note_unmade(self, name: str) -> None:
+        """Notes that no valid record says how a file was made."""
+        if invalid := self.invalid_record(name):
+            self.note_invalid(invalid)
+        else:
+            self.fault(name, "a record of how it was made", "none", self.remake(name))
+
+    def note_invalid(self, record_name: str) -> None:
+        """Notes that a record is not valid."""
+        found = f"none: {self.reason_invalid(record_name)}"
+        self.fault(record_name, "a record of provenance", found, self.remake(record_name))
+
+    # What to do.
+
+    def remake(self, name: str) -> str:
+        """What to do about a file that is missing, or not what its record says."""
+        record_name = f"{_artifact(name)}/{RECORD}"
+        aside = f"{SET_ASIDE}, and " if self.is_there(record_name) else ""
+        return f"{aside}`snakemake {record_name}` makes it again{self._elsewhere()}"
+
+    def remake_by_hand(self, name: str) -> str:
+        """What to do about an artifact that agrees with its record, and yet cannot be what was made."""
+        folder = _artifact(name)
+        return f"delete {folder}, and `snakemake {folder}/{RECORD}` makes it again{self._elsewhere()}"
+
+    def _elsewhere(self) -> str:
+        return "" if self.folder == Path(os.path.abspath(RESULTS)) else " where the study ran; copy it from there"
+
+
+def described(state: FileState) -> str:
+    """A file's content, as a fault names it."""
+    return f"{state.bytes} bytes, sha256 {state.sha256[:12]}"
+
+
+def short(state: FileState | None) -> str:
+    """A file's content, as a trace names it."""
+    return state.sha256[:12] if state else "missing"
+
+
+def _artifact(name: str) -> str:
+    """The folder of the artifact that a file belongs to; the file's own folder outside the store."""
+    place = place_of(name)
+    return str(artifact_folder(*place)) if place else str(PurePosixPath(name).parent)

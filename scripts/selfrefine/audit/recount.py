@@ -1,0 +1,220 @@
+"""Counts the numbers of the study's tables and claims again, from the files that each row names.
+
+Intervals and p-values are not counted again: they follow from these numbers.
+"""
+
+from array import array
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
+from selfrefine.analysis.pass_at_k import solved
+from selfrefine.audit.integrity import AuditedResults
+from selfrefine.audit.table_rows import BEHIND, Row, index_of, sides, table_name
+from selfrefine.errors import UserError
+from selfrefine.schema.record import Record
+from selfrefine.schema.results import EvaluatedCell
+from selfrefine.store.files import read_json, read_jsonl
+
+Jobs = dict[tuple[str, ...], dict[str, set[str]]]
+
+
+class Outcomes(NamedTuple):
+    """A file of judged answers: the items' ids, sorted, with 1 for a correct answer, else 0, and its tokens."""
+
+    items: tuple[str, ...]
+    correct: bytes
+    tokens: "array[int]"
+
+
+class Counted(NamedTuple):
+    """A row's numbers by column, and in words what they were counted from."""
+
+    values: dict[str, float]
+    words: list[str]
+
+
+class Recount:
+    """Counts rows again; each file behind them is read once."""
+
+    def __init__(self, results: AuditedResults):
+        self.results = results
+        self._outcomes: dict[str, Outcomes] = {}
+        # Many checkpoints answer the same items: a list of items is kept once.
+        self._items: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._solved: dict[str, dict[tuple[str, str, int], dict[str, float]]] = {}
+        self._index: dict[str, dict[str, Any]] = {}
+        self._jobs: Jobs | None = None
+        self._counts: dict[str, Callable[[Record, str, Row], Counted]] = {
+            "demonstrations": self._count_kept,
+            "pairs": self._count_kept,
+            "paths": self._count_paths,
+            "solving": self._count_solved,
+            "stages": self._count_stage,
+            "costs": self._count_costs,
+        }
+
+    def count(self, table: str, row: Row) -> Counted:
+        """A row's numbers, counted again."""
+        count = self._counts.get(table_name(table), self._count_answers)
+        return count(self.results.made_by(table), table, row)
+
+    def behind(self, table: str, row: Row) -> list[str]:
+        """The files that a row was counted from; for the costs, one file of each job."""
+        if table_name(table) != "costs":
+            return [name for column in BEHIND[table_name(table)] for name in row.cells.get(column, "").split()]
+        return [next(iter(job.outputs)) for job in self._jobs_of(table, row).values()]
+
+    def answers(self, name: str, extractor: str) -> str:
+        """In words, how many of a file's answers are correct."""
+        return _share_correct(name, self._read(name, extractor))
+
+    # The study's index says what belongs to which arm.
+
+    def _index_of(self, table: str) -> dict[str, Any]:
+        """The index that a table was made from; empty where it has changed since (a fault of its own)."""
+        maker = self.results.maker(table)
+        if maker is None:
+            return {}
+        if maker not in self._index:
+            record = self.results.record(maker)
+            name = index_of(record)
+            is_same = name is not None and self.results.state(name) == record.inputs[name]
+            self._index[maker] = read_json(self.results.locate(name)) if name and is_same else {}
+        return self._index[maker]
+
+    def cells(self, table: str) -> list[EvaluatedCell]:
+        """The cells of the study that a table was made from: which samples belong to which arm."""
+        cells: list[EvaluatedCell] = self._index_of(table).get("cells", [])
+        return cells
+
+    def jobs(self, table: str) -> Jobs:
+        """The records behind each checkpoint of a student, arm and share; empty if the index or a record is missing."""
+        if self._jobs is None:
+            self._jobs = {}
+            names = self._index_of(table).get("records", [])
+            if all(self.results.is_valid(name) for name in names):
+                records = Records(names, lambda name: dict(self.results.record(name)))
+                for (*of, checkpoint), behind in jobs_of(self.cells(table), records).items():
+                    self._jobs.setdefault(tuple(map(str, of)), {})[checkpoint] = behind
+        return self._jobs
+
+    # What each kind of row counts.
+
+    def _count_answers(self, made: Record, table: str, row: Row) -> Counted:
+        extractor, compared, kind = made.settings["extractor"], sides(table, row), table_name(table)
+        own, against = ([self._read(name, extractor) for name in names] for names in compared)
+        files = zip([*compared.own, *compared.against], [*own, *against], strict=True)
+        if kind == "lengths":
+            words = [f"{sum(a.tokens) / len(a.items):.4g} tokens per answer in {name}" for name, a in files]
+        else:
+            words = [_share_correct(name, a) for name, a in files]
+        return Counted(_compare(kind, own, against), words)
+
+    def _count_stage(self, made: Record, table: str, row: Row) -> Counted:
+        record = self.results.made_by(row.cells["artifact"])
+        values = {"wall_seconds": record.wall_seconds, "peak_memory_mib": record.peak_memory_mib}
+        return Counted(values | {"tokens": tokens_of(dict(record))}, [])
+
+    def _count_kept(self, made: Record, table: str, row: Row) -> Counted:
+        kind, (name,) = table_name(table), self.behind(table, row)
+        rows = read_jsonl(self.results.locate(name))
+        counts = dict(self.results.made_by(name).figures[kind])
+        dropped = counts.pop("dropped")
+        if kind == "demonstrations":
+            values = counts | dropped | {"kept": len(rows)}
+        else:
+            values = counts | {f"dropped_{why}": n for why, n in dropped.items()} | {"pairs": len(rows)}
+        return Counted(values, [f"{len(rows)} {kind} in {name}"])
+
+    def _count_paths(self, made: Record, table: str, row: Row) -> Counted:
+        (name,), style = self.behind(table, row), row.cells["style"]
+        figures = self.results.made_by(name).figures
+        paths = [path for path in read_jsonl(self.results.locate(name)) if path["style"] == style]
+        correct = {(path["item"], path["sample"]) for path in paths if path["correct"]}
+        values = figures["paths"][style] | {"paths": len(paths), "correct": len(correct)}
+        values |= {"items": len({path["item"] for path in paths}), "items_solved": len({item for item, _ in correct})}
+        return Counted(values, [f"{len(correct)} of {len(paths)} {style} paths correct in {name}"])
+
+    def _count_solved(self, made: Record, table: str, row: Row) -> Counted:
+        names, cells = self.behind(table, row), row.cells
+        for name in names:
+            if name not in self._solved:
+                self._solved[name] = solved(read_jsonl(self.results.locate(name)))
+        seeds = [self._solved[name][cells["style"], cells["measure"], int(cells["k"])] for name in names]
+        means = [sum(items.values()) / len(items) for items in seeds]
+        values = {"seeds": len(seeds), "items": len({item for items in seeds for item in items})}
+        words = [
+            f"{100 * mean:.4g} % of {len(items)} items solved in {name}"
+            for mean, items, name in zip(means, seeds, names, strict=True)
+        ]
+        return Counted(values | {"value": sum(means) / len(means)}, words)
+
+    def _count_costs(self, made: Record, table: str, row: Row) -> Counted:
+        jobs = self._jobs_of(table, row)
+        groups = [[jobs[name] for name in behind if name in jobs] for behind in self.jobs(table)[_of(row)].values()]
+        groups = [group for group in groups if group]
+        seconds = [sum(job.wall_seconds for job in group) for group in groups]
+        values = {
+            "checkpoints": len(groups),
+            "jobs": sum(map(len, groups)) / len(groups),
+            "wall_seconds": sum(seconds) / len(groups),
+            "least": min(seconds),
+            "most": max(seconds),
+            "tokens": sum(tokens_of(dict(job)) for group in groups for job in group) / len(groups),
+            "peak_memory_mib": max(job.peak_memory_mib for job in jobs.values()),
+        }
+        return Counted(values, [f"{len(jobs)} jobs"])
+
+    def _jobs_of(self, table: str, row: Row) -> dict[str, Record]:
+        """The jobs of a row of the costs, by the names of their records."""
+        arm = self.jobs(table).get(_of(row), {})
+        found = {name: self.results.record(name) for names in arm.values() for name in sorted(names)}
+        return {name: record for name, record in found.items() if record.stage == row.cells.get("stage")}
+
+    def _read(self, name: str, extractor: str) -> Outcomes:
+        if name not in self._outcomes:
+            rows = read_jsonl(self.results.locate(name))
+            judged = sorted(
+                (row["item"] if "item" in row else row["id"], bool(row[extractor]), row["tokens"]) for row in rows
+            )
+            items = tuple(item for item, _, _ in judged)
+            correct, tokens = bytes(mark for _, mark, _ in judged), array("L", [tokens for _, _, tokens in judged])
+            self._outcomes[name] = Outcomes(self._items.setdefault(items, items), correct, tokens)
+        return self._outcomes[name]
+
+
+def _of(row: Row) -> tuple[str, ...]:
+    """The student, arm and share that a row of the costs is of."""
+    return tuple(row.cells.get(column, "") for column in ("student", "arm", "share"))
+
+
+def _share_correct(name: str, answers: Outcomes) -> str:
+    return f"{sum(answers.correct)} of {len(answers.items)} correct in {name}"
+
+
+def _compare(kind: str, own: list[Outcomes], against: list[Outcomes]) -> dict[str, float]:
+    """A row's numbers: of one checkpoint's answers, of an arm's seeds, or of two arms paired by item and seed."""
+    items, seeds = own[0].items, len(own)
+    if any(answer.items is not items for answer in (*own, *against)):
+        raise UserError("the files are of different items")
+    if kind == "lengths":
+        tokens, before = ([sum(answer.tokens) / len(items) for answer in side] for side in (own, against))
+        values = {"n": len(items), "seeds": seeds, "tokens": sum(tokens) / seeds}
+        return values | ({"longer": sum(tokens) / seeds - sum(before) / len(before)} if before else {})
+    correct, correct_before = (sum(sum(answer.correct) for answer in side) for side in (own, against))
+    accuracy = correct / len(items) / seeds
+    if kind == "accuracy":
+        return {"n": len(items), "accuracy": accuracy, "correct": correct}
+    if kind == "arms":
+        return {"n": len(items), "accuracy": accuracy, "seeds": seeds}
+    paired = max(seeds, len(against))
+    # A side without seeds is compared with every seed of the other.
+    left, right = (side * (paired if len(side) == 1 else 1) for side in (own, against))
+    pairs = [pair for a, b in zip(left, right, strict=True) for pair in zip(a.correct, b.correct, strict=True)]
+    gained, lost = pairs.count((1, 0)), pairs.count((0, 1))
+    values = {"difference": (gained - lost) / len(pairs), "gained": gained, "lost": lost}
+    if kind == "comparisons":
+        return {"n": len(items)} | values
+    known = {"items": len(items), "seeds": paired, "accuracy": accuracy}
+    return known | {"against_accuracy": correct_before / len(items) / len(against)} | values

@@ -1,0 +1,1 @@
+"""Raw files, benchmarks as items, prompts, demonstrations."""

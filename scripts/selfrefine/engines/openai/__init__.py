@@ -1,0 +1,1 @@
+"""Asks a teacher behind a server that speaks the chat-completions protocol."""

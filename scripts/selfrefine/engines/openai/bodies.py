@@ -1,0 +1,147 @@
+"""The bodies of the chat-completions protocol: what a request says, and what an answer says."""
+
+import datetime
+from typing import Any, TypedDict
+
+from selfrefine.engines.interface import Request
+from selfrefine.engines.openai.token_counts import estimated_tokens, likely
+from selfrefine.schema.rows import FinishReason
+
+ENDED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
+CUT = ("length", "max_tokens")
+TOOLS = ("tool_calls", "function_call")
+FILTERED = "content_filter"
+
+
+class Malformed(Exception):
+    """A body that holds no answer: cut off, not JSON, or without choices."""
+
+
+class KeptAnswer(TypedDict):
+    """What a store keeps of an answer."""
+
+    key: str
+    id: str
+    at: str
+    text: str
+    """Empty where the answer is `unusable`."""
+    finish_reason: FinishReason
+    prompt_tokens: int
+    tokens: int
+    counted: bool
+    """False where the server gave no usage, so that the tokens are estimated."""
+    unusable: str | None
+    """Why there is no text; None where there is."""
+    model: str
+    fingerprint: str
+    response: str
+    """The server's id of the answer."""
+
+
+def body_of(request: Request, served: str, extra: dict[str, Any], limit_field: str = "max_tokens") -> dict[str, Any]:
+    """A request's body; `limit_field` is what the server calls the limit on a completion's tokens."""
+    settings = request.generation
+    body = {
+        "model": served,
+        "messages": request.messages,
+        limit_field: settings.max_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        **extra,
+    }
+    return body | ({"seed": request.seed} if settings.temperature else {})
+
+
+def answer_of(request: Request, body: dict[str, Any]) -> KeptAnswer:
+    """What to keep of an answer's body; `Malformed` if it is none."""
+    try:
+        choice = body["choices"][0]
+        message = choice["message"]
+        reason = choice.get("finish_reason")
+        text = _text(message.get("content")) or _text(message.get("reasoning_content") or message.get("reasoning"))
+        refused = bool(message.get("refusal"))
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise Malformed("an answer without choices") from None
+    usage = _usage(body)
+    prompt_tokens, tokens = usage or (likely(request), estimated_tokens(text))
+    unusable = _why_unusable(reason, refused, text)
+    at_limit = reason in CUT or (reason not in ENDED and tokens >= request.generation.max_tokens)
+    return {
+        "key": request.key,
+        "id": request.id,
+        "at": _now(),
+        "text": "" if unusable else text,
+        "finish_reason": "length" if at_limit and unusable in (None, "empty") else "stop",
+        "prompt_tokens": prompt_tokens,
+        "tokens": tokens,
+        "counted": usage is not None,
+        "unusable": unusable,
+        "model": str(body.get("model") or ""),
+        "fingerprint": str(body.get("system_fingerprint") or ""),
+        "response": str(body.get("id") or ""),
+    }
+
+
+def filtered(request: Request) -> KeptAnswer:
+    """What to keep of a request that the server's content filter refused, without charge."""
+    return {
+        "key": request.key,
+        "id": request.id,
+        "at": _now(),
+        "text": "",
+        "finish_reason": "stop",
+        "prompt_tokens": 0,
+        "tokens": 0,
+        "counted": True,
+        "unusable": FILTERED,
+        "model": "",
+        "fingerprint": "",
+        "response": "",
+    }
+
+
+def _usage(body: dict[str, Any]) -> tuple[int, int] | None:
+    """Tokens read and made; None where the server does not say."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    prompt_tokens, tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (prompt_tokens, tokens) if isinstance(prompt_tokens, int) and isinstance(tokens, int) else None
+
+
+def _why_unusable(reason: str | None, refused: bool, text: str) -> str | None:
+    if reason == FILTERED:
+        return FILTERED
+    if reason in TOOLS:
+        return "tool_calls"
+    if refused and not text:
+        return "refusal"
+    return None if text else "empty"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _text(content: object) -> str:
+    """A message's text; some servers send it in parts."""
+    if isinstance(content, list):
+        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    return content.strip() if isinstance(content, str) else ""
+
+
+def is_filtered(error: dict[str, Any]) -> bool:
+    """Whether an error says that a content filter refused the prompt."""
+    return error.get("code") in (FILTERED, "content_policy_violation")
+
+
+def error_in(body: object) -> dict[str, Any]:
+    """The error in a body, {message, code, param, …}; empty where there is none."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, str):
+        return {"message": error}
+    if isinstance(error, dict):
+        return error
+    if isinstance(body, dict) and body.get("object") == "error":
+        return body
+    return {}

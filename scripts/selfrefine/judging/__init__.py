@@ -1,0 +1,1 @@
+"""Verdicts on sampled paths, and evaluation with lm-eval."""

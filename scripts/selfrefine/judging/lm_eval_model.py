@@ -1,0 +1,79 @@
+"""An engine as lm-eval's model, and lm-eval run with it on an exported task (lm_eval_task.py)."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from selfrefine.answers import extraction
+from selfrefine.engines.interface import Completion, Engine, Request, complete
+from selfrefine.schema.generation import Generation
+from selfrefine.schema.rows import EvaluatedAnswer, Message
+
+
+class EngineModel(LM):
+    """An engine as lm-eval's model: requests have the ids of their documents, and the journal lies beside `output`."""
+
+    def __init__(self, engine: Engine, output: Path, system: str | None):
+        super().__init__()
+        self.engine = engine
+        self.output = output
+        self.system = system
+        self.completions: dict[str, Completion] = {}
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """The answers to lm-eval's requests, in their order."""
+        wanted = []
+        for request in requests:
+            prompt, settings = request.args
+            chat: list[Message] = [{"role": "user", "content": prompt}]
+            if self.system is not None:
+                chat = [{"role": "system", "content": self.system}, *chat]
+            generation = Generation(max_tokens=settings["max_gen_toks"], temperature=settings["temperature"])
+            wanted.append(Request(id=request.doc["id"], messages=chat, generation=generation))
+        self.completions = complete(self.engine, wanted, self.output, "evaluate")
+        return [self.completions[request.id].text for request in wanted]
+
+    def loglikelihood(self, requests: list[Any]) -> list[Any]:
+        """Not offered: the study's tasks have generated answers."""
+        raise TypeError("this model only generates; log-likelihood tasks need lm-eval's own models")
+
+    loglikelihood_rolling = loglikelihood
+
+
+def run_lm_eval(model: EngineModel, task: str, folder: Path) -> tuple[dict[str, Any], list[EvaluatedAnswer]]:
+    """lm-eval's report (its own schema, without what changes from run to run) and the judged answers, by id."""
+    # lm-eval imports the task's `answers.py` from among the results, where only files that a record names belong.
+    sys.dont_write_bytecode = True
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    # Not `simple_evaluate`: it would list the machine's packages and drivers in every job, for fields that are dropped
+    # here. For our metrics, all of them means, lm-eval has the standard error in closed form as soon as resampling is
+    # allowed.
+    results = lm_eval.evaluate(model, manager.load([task]), log_samples=True, bootstrap_iters=1)
+    samples = results.pop("samples")[task]
+    kept = ("results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
+    report = {key: results[key] for key in kept if key in results}
+    answers = [_answer(sample, model.completions[sample["doc"]["id"]]) for sample in samples]
+    return json.loads(json.dumps(report, default=str)), sorted(answers, key=lambda row: row["id"])
+
+
+def _answer(sample: dict[str, Any], completion: Completion) -> EvaluatedAnswer:
+    document = sample["doc"]
+    return {
+        "id": document["id"],
+        "doc_id": sample["doc_id"],
+        "target": sample["target"],
+        "text": completion.text,
+        "extracted": extraction.extract(completion.text, document["kind"], document["choices"]),
+        "strict": sample["strict"],
+        "legacy": sample["legacy"],
+        "committed": sample["committed"],
+        "chain": sample["chain"],
+        "finish_reason": completion.finish_reason,
+        "tokens": completion.tokens,
+        "prompt_tokens": completion.prompt_tokens,
+    }

@@ -1,0 +1,1 @@
+"""What the programs of the rules share: arguments, errors in one line, loaded checkpoints."""

@@ -1,0 +1,193 @@
+"""The long form of a study's summary: every number in words, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from selfrefine.report import paper_tables
+from selfrefine.report.formats import PAGES, Cell, Rows, Table
+from selfrefine.report.labels import checkpoint_label, several
+from selfrefine.report.paper_tables import NONE, grouped
+from selfrefine.report.selection import of_layout
+from selfrefine.report.study_tables import StudyTables
+from selfrefine.report.verdict_tables import points
+from selfrefine.schema import results
+from selfrefine.store.locations import place_of
+
+Titles = Mapping[str, str]
+
+
+class Details(NamedTuple):
+    """What the long form holds, section by section."""
+
+    accuracy: Table
+    comparisons: Table | None
+    differing: list[str]
+    behaviour: Table
+    lengths: Table
+    demonstrations: Table | None
+    paths: Table | None
+    chains: list[str]
+    solving: Table | None
+    yields: Table | None
+    barren: list[str]
+    refinements: int
+    stages: Table
+    costs: Table
+    sources: Table
+
+
+def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, str]]) -> str:
+    """The whole page."""
+    rates, pairs, paths, comparisons = tables.solving(), tables.pairs(), tables.paths(), tables.comparisons()
+    demonstrations = tables.demonstrations()
+    found = Details(
+        accuracy=accuracy(tables.arms(), titles),
+        comparisons=comparisons_table(comparisons, titles) if comparisons else None,
+        differing=differing(comparisons),
+        behaviour=behaviour(tables.accuracy(), titles),
+        lengths=paper_tables.lengths(of_layout("lengths", "", tables.lengths()), titles),
+        demonstrations=demonstrations_table(demonstrations, titles) if demonstrations else None,
+        paths=paths_table(paths, titles) if paths else None,
+        chains=chains_asked_plainly(paths, titles),
+        solving=paper_tables.solving(of_layout("solving", "", rates), titles) if rates else None,
+        yields=paper_tables.yields(of_layout("yields", "", pairs), titles) if pairs else None,
+        barren=refined_labels(barren(pairs), titles),
+        refinements=len(pairs),
+        stages=stages_table(tables.stages()),
+        costs=paper_tables.cost(of_layout("cost", "", tables.costs())),
+        sources=sources_table(sources),
+    )
+    return PAGES.get_template("templates/details.md.j2").render(found._asdict())
+
+
+def accuracy(rows: Sequence[results.ArmRow], titles: Titles) -> Table:
+    """Arms by what they were trained on, against benchmarks; shares too."""
+    tasks = list(dict.fromkeys(row["evaluation"] for row in rows))
+    told = {"teacher", *several(rows, "recipe", "share")}
+    body: Rows = []
+    facts = ("arm", "student", "teacher", "task", "refine_task", "recipe", "share")
+    for group in grouped(rows, lambda row: tuple(str(row.get(fact)) for fact in facts)).values():
+        first, found = group[0], {row["evaluation"]: row for row in group}
+        numbers: list[Cell] = [
+            paper_tables.percent(row["accuracy"], row["low"], row["high"]) if (row := found.get(task)) else NONE
+            for task in tasks
+        ]
+        body.append([first["arm"], *model_and_training(first, titles, told), str(first["seeds"]), *numbers])
+    sizes = {row["evaluation"]: row["n"] for row in rows}
+    header = ["arm", "model", "training", "seeds", *(f"{titles[task]} (n = {sizes[task]})" for task in tasks)]
+    caption = f"Accuracy in percent, with {100 * rows[0]['level']:g} % intervals."
+    return Table("accuracy", caption, header, body, ["l", "l", "l", *"r" * (1 + len(tasks))])
+
+
+def model_and_training(row: results.Facts, titles: Titles, told: set[str]) -> list[str]:
+    """A student and its training in words, or a teacher."""
+    if row["arm"] == "teacher":
+        return [row["teacher"], NONE]
+    return [row["student"], checkpoint_label(row, titles, told)]
+
+
+def comparisons_table(rows: Sequence[results.ComparisonRow], titles: Titles) -> Table:
+    """Each trained checkpoint against the one it started from."""
+    told = {"teacher", *several(rows, "recipe", "share")}
+    body: Rows = [
+        [f"{row['arm']} − {row['against']}", *model_and_training(row, titles, told), row["seed"]]
+        + [titles[row["evaluation"]], str(row["n"])]
+        + [f"{points(row['difference'], '+')} [{points(row['low'], '+')}, {points(row['high'], '+')}]"]
+        + [str(row["gained"]), str(row["lost"]), f"{row['mcnemar_p']:.3g}"]
+        for row in rows
+    ]
+    header = ["contrast", "student", "training", "seed", "benchmark", "n", "points", "gained", "lost", "McNemar p"]
+    caption = "Differences in accuracy points with intervals, paired by item; items gained and lost."
+    return Table("comparisons", caption, header, body, list("lllrlrrrrr"))
+
+
+def differing(rows: Sequence[results.ComparisonRow]) -> list[str]:
+    """Where versions or hardware differ between the two sides of a comparison."""
+    found = (f"{row['arm']} − {row['against']}, seed {row['seed']}: {row['differs']}" for row in rows if row["differs"])
+    return list(dict.fromkeys(found))
+
+
+def behaviour(rows: Sequence[results.AccuracyRow], titles: Titles) -> Table:
+    """How the answers look: correct by both extractors, with an answer, with a chain of thought, cut, and how long."""
+    told = {"teacher", *several(rows, "recipe", "share")}
+    body: Rows = [
+        [row["arm"], *model_and_training(row, titles, told), row["seed"], titles[row["evaluation"]]]
+        + [points(row["accuracy"]), points(row["legacy_accuracy"]), points(row["committed"])]
+        + [points(row["chains"]), points(row["cut"]), f"{row['mean_tokens']:.0f}"]
+        for row in rows
+    ]
+    header = ["arm", "model", "training", "seed", "benchmark", "correct %", "correct by legacy extractor %"]
+    header += ["answer extracted %", "over five words before it %", "cut %", "mean tokens"]
+    return Table("behaviour", "", header, body, list("lllrlrrrrrr"))
+
+
+def demonstrations_table(rows: Sequence[results.DemonstrationRow], titles: Titles) -> Table:
+    """What became of each teacher's answers."""
+    body: Rows = []
+    for row in rows:
+        place = place_of(row["demonstrations"])
+        teacher, task = place.names if place else ("", "")
+        counts = (row["answers"], row["kept"], *row["dropped"].values())
+        body.append([teacher, titles.get(task, task), *map(str, counts)])
+    reasons = list(rows[0]["dropped"])
+    header = ["teacher", "benchmark", "answers", "kept", *(REASONS.get(reason, reason) for reason in reasons)]
+    caption = "Teachers' answers that became demonstrations, and those that did not by reason."
+    return Table("demonstrations", caption, header, body, ["l", "l", *"r" * (2 + len(reasons))])
+
+
+REASONS = {"wrong": "incorrect", "uncommitted": "no answer extracted"}
+
+
+def refined_labels(rows: Sequence[results.PairRow], titles: Titles) -> list[str]:
+    """Who was refined on what."""
+    told = {"teacher", "recipe", "share", "seed"}
+    return [f"{row['student']}, {checkpoint_label(row, titles, told)}" for row in rows]
+
+
+def paths_table(rows: Sequence[results.PathRow], titles: Titles) -> Table:
+    """How the sampled paths came out, by how they were asked."""
+    told = {"teacher", *several(rows, "share", "seed")}
+    body: Rows = []
+    for row in rows:
+        before = checkpoint_label({**row, "refine_task": ""}, titles, told)
+        counts = (row["items"], row["items_solved"], row["paths"], row["correct"], row["committed"])
+        of = [row["student"], before, titles[row["refine_task"]], row["style"]]
+        body.append([*of, *map(str, (*counts, row["chains"], row["cut"]))])
+    header = ["student", "training", "sampled on", "style", "items", "solved", "paths", "correct"]
+    header += ["answer extracted", "over five words before it", "cut"]
+    caption = "Students' sampled paths, by how they were asked."
+    return Table("paths", caption, header, body, list("llllrrrrrrr"))
+
+
+def chains_asked_plainly(rows: Sequence[results.PathRow], titles: Titles) -> list[str]:
+    """How often students reason although they are asked for the answer alone."""
+    return [
+        f"{row['student']} on {titles[row['refine_task']]}, asked plainly: {row['chains']} of {row['paths']} answers "
+        f"({points(row['chains'] / row['paths'])} %) put more than five words before the answer all the same."
+        for row in rows
+        if row["style"] == "plain" and row["paths"]
+    ]
+
+
+def barren(rows: Sequence[results.PairRow]) -> list[results.PairRow]:
+    """The refinements with too few pairs to learn from."""
+    return [row for row in rows if row["train"] == 0 or row["validation"] == 0]
+
+
+def stages_table(rows: Sequence[results.StageRow]) -> Table:
+    """What all jobs of each stage took."""
+    body: Rows = []
+    for stage, group in grouped(rows, lambda row: row["stage"]).items():
+        tokens, seconds = sum(row["tokens"] for row in group), sum(row["wall_seconds"] for row in group)
+        rate = f"{tokens / seconds:.0f}" if tokens and seconds else NONE
+        memory = max(row["peak_memory_mib"] for row in group)
+        body.append([stage, str(len(group)), f"{seconds:.0f}", str(tokens), rate, str(memory)])
+    header = ["stage", "artifacts", "wall seconds", "tokens", "tokens/s", "peak memory (MiB)"]
+    return Table("stages", "", header, body, list("lrrrrr"))
+
+
+def sources_table(sources: Sequence[Mapping[str, str]]) -> Table:
+    """What the study uses, from where, under which licence."""
+    header = ["role", "name", "licence", "source"]
+    body: Rows = [[row[name] for name in header] for row in sources]
+    return Table("sources", "", header, body, list("llll"))

@@ -1,0 +1,51 @@
+"""What figures and tables call a checkpoint: who was instructed by whom on what, and refined."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypedDict
+
+
+class Trained(TypedDict, total=False):
+    """What a checkpoint's training was; "" or absent where a fact does not apply."""
+
+    student: str
+    teacher: str
+    task: str
+    after: str
+    """The preference recipes that it was refined with before."""
+    refine_task: str
+    recipe: str
+    share: str
+    seed: str
+
+
+def several(rows: Iterable[Mapping[str, object]], *facts: str) -> set[str]:
+    """The facts that have more than one value in the rows."""
+    found: dict[str, set[str]] = {fact: set() for fact in facts}
+    for row in rows:
+        for fact in facts:
+            found[fact].add(str(row.get(fact, "")))
+    return {fact for fact, texts in found.items() if len(texts - {""}) > 1}
+
+
+def checkpoint_label(facts: Mapping[str, object], titles: Mapping[str, str], shown: Collection[str]) -> str:
+    """A checkpoint in words, such as "instructed by T on ASDiv, then refined".
+
+    `shown`: which of teacher, recipe, share and seed are told. The student is not: a figure often has it elsewhere.
+    """
+    fact = {name: str(value) for name, value in facts.items()}
+    teacher = f" by {fact['teacher']}" if fact.get("teacher") and "teacher" in shown else ""
+    recipes = ", then ".join(name for name in (*fact.get("after", "").split(), fact.get("recipe", "")) if name)
+    recipe = f" ({recipes})" if recipes and "recipe" in shown else ""
+    task, refined = fact.get("task", ""), fact.get("refine_task", "")
+    parts = []
+    if task:
+        parts.append(f"instructed{teacher} on {titles[task]}")
+    if refined and task:
+        parts.append(f"then refined{'' if refined == task else f' on {titles[refined]}'}{recipe}")
+    elif refined:
+        parts.append(f"refined on {titles[refined]} without instruction{recipe}")
+    if not parts:
+        return "baseline"
+    parts += [f"{fact['share']} %"] if fact.get("share") and "share" in shown else []
+    parts += [f"seed {fact['seed']}"] if fact.get("seed") and "seed" in shown else []
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""A study's page, index.html: verdicts, figures, tables, and a reader of every response."""

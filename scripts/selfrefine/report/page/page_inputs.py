@@ -1,0 +1,56 @@
+"""What the page is made from: the study's listing, tables, claims and figures."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TypedDict
+
+import yaml
+
+from selfrefine.report.labels import several
+from selfrefine.report.study_tables import StudyTables
+from selfrefine.schema.results import AssessedClaim, EvaluatedCell
+
+
+class PageIndex(TypedDict):
+    """The listing that the page reads: where its responses lie, and the records of all jobs."""
+
+    cells: list[EvaluatedCell]
+    tasks: dict[str, str]
+    """By benchmark, its test items with their prompts (docs.jsonl)."""
+    items: dict[str, str]
+    """By benchmark, its training items."""
+    answers: list[str]
+    """Teachers' answers to training items."""
+    paths: list[str]
+    pairs: list[str]
+    origins: dict[str, dict[str, str]]
+    """By file of paths or pairs, what it is of."""
+    records: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class PageInputs:
+    """Everything that the page shows. Figures and laid-out tables are files, by name."""
+
+    index: PageIndex
+    tables: StudyTables
+    claims: list[AssessedClaim]
+    level: float
+    margin: float
+    extractor: str
+    titles: dict[str, str]
+    figures: dict[str, Path]
+    layouts: dict[str, Path]
+    configuration: str
+    sources: list[dict[str, str]]
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The study's name."""
+        return str(yaml.safe_load(self.configuration)["study"]["name"])
+
+    @functools.cached_property
+    def several(self) -> set[str]:
+        """Recipe, share and seed, as far as the study has several: labels name them then."""
+        return several(self.index["cells"], "recipe", "share", "seed")

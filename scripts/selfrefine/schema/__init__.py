@@ -1,0 +1,1 @@
+"""Configuration, stage settings, rows and records: pydantic and typed rows, without torch."""

@@ -1,0 +1,78 @@
+"""What planning assumes about hardware, lengths and yields (config/assumptions.yaml)."""
+
+from typing import Any, Literal, TypedDict
+
+from pydantic import Field, ValidationError
+
+from selfrefine.errors import UserError
+from selfrefine.schema.base import Strict, describe
+
+Kind = Literal["math", "choice"]
+Split = Literal["train", "test"]
+
+
+class Gpu(Strict):
+    """One GPU, and what share of its peak the stages reach."""
+
+    peak_tflops: float = Field(gt=0)
+    memory_gb: float = Field(gt=0)
+    usable: float = Field(gt=0, le=1)
+    generate: float = Field(gt=0, le=1)
+    train: float = Field(gt=0, le=1)
+
+
+class Processor(Strict):
+    """A machine without GPUs: the share of its measured rate that stages reach, and the seconds of a start."""
+
+    generate: float = Field(gt=0, le=1)
+    train: float = Field(gt=0, le=1)
+    start_seconds: float = Field(ge=0, description="Of a job that loads a model.")
+    job_seconds: float = Field(ge=0, description="Of any job.")
+
+
+class Tokens(Strict):
+    """Tokens per question, by kind of benchmark, and of the longest prompt."""
+
+    longest_prompt: int = Field(gt=0)
+    prompt: dict[Kind, float]
+    cot: dict[Kind, float]
+    plain: dict[Kind, float]
+
+
+class Yields(Strict):
+    """Shares of the training questions that give something to learn from."""
+
+    demonstrations: float = Field(gt=0, le=1)
+    pairs: float = Field(gt=0, le=1)
+
+
+class Assumptions(Strict):
+    """All that planning assumes."""
+
+    gpu: Gpu
+    processor: Processor
+    start_seconds: float = Field(ge=0)
+    load_gb_per_second: float = Field(gt=0)
+    tokens: Tokens
+    yields: Yields
+    items: dict[str, dict[Split, int]]
+    bytes_per_token: float = Field(gt=0)
+    generate_tokens_per_second: dict[str, float] = {}
+    train_tokens_per_second: dict[str, float] = {}
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> "Assumptions":
+        """Validates assumptions; `UserError` lists each fault as `key: what is wrong`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = "; ".join(describe(fault) for fault in error.errors())
+            raise UserError(f"assumptions: {faults}") from None
+
+
+class Rate(TypedDict):
+    """What a machine multiplies weights in, and how fast, as models/rate.py measures it."""
+
+    computed_in: str
+    gflops: float | None
+    """Billions of floating-point operations a second; None where a GPU computes."""

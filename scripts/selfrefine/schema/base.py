@@ -1,0 +1,73 @@
+"""The base of all schemas: unknown keys are refused, and errors say what was meant."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
+
+from pydantic import BaseModel, ConfigDict
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+
+class Strict(BaseModel):
+    """Refuses keys that it does not know, and cannot be changed."""
+
+    # Somebody may have set an API key where an address or a variable's name belongs; `describe` decides what is shown.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def describe(fault: Mapping[str, Any]) -> str:
+    """One error that pydantic found, as `key: what is wrong`."""
+    where = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+    message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+    given = fault.get("input")
+    secret = bool(fault["loc"]) and fault["loc"][-1] in ("key_variable", "endpoint")
+    shown = (
+        f" (found {given!r})"
+        if isinstance(given, str | int | float | bool) and fault["type"] != "extra_forbidden" and not secret
+        else ""
+    )
+    return f"{where}: {message}{shown}"
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """The end of an error about a name that is not defined: the closest one that is, or all of them."""
+    names = [str(one) for one in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; defined are {', '.join(sorted(names))}"
+
+
+def suggestion(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
+    """The end of an error about an unknown key: the keys that may stand there; nothing for other errors."""
+    if fault["type"] != "extra_forbidden":
+        return ""
+    known = _fields_at(model, fault["loc"][:-1])
+    return did_you_mean(fault["loc"][-1], known) if known else ""
+
+
+def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand at a place of the configuration."""
+    found: Any = model
+    for part in place:
+        if _is_model(found):
+            if part not in found.model_fields:
+                return []
+            found = found.model_fields[str(part)].annotation
+        else:
+            inner = _models_in(found)
+            if not inner:
+                return []
+            found = inner[-1]
+    if not isinstance(found, type):
+        found = next(iter(_models_in(found)), None)
+    return list(found.model_fields) if _is_model(found) else []
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the parameters of `dict[str, Model]`, `Model | None` and the like."""
+    return [inner for inner in getattr(annotation, "__args__", ()) if _is_model(inner)]

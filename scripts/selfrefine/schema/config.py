@@ -1,0 +1,191 @@
+"""The sections of the configuration: models, students, teachers, evaluation, cluster, design."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from selfrefine.schema.base import NAME, Strict
+from selfrefine.schema.benchmark import Benchmark
+from selfrefine.schema.generation import Compute, Dtype, Generation, Quantisation, StudentEngine
+from selfrefine.schema.optimisation import InstructTraining, RefineTraining
+from selfrefine.schema.preference import Recipe, Schedule
+from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.sampling import Sampling
+from selfrefine.schema.server import Server, check_extra
+from selfrefine.schema.source import Source
+from selfrefine.schema.stages import DemonstrateSettings
+
+Arm = Literal["baseline", "instruct", "refine", "cross", "refine-only"]
+
+
+class Weights(Source):
+    """A model: where its weights come from, and their size, which only says what jobs take and shapes no result."""
+
+    parameters: float | None = Field(None, gt=0, description="Billions; needed where a cluster's GPU memory is known.")
+    active: float | None = Field(None, gt=0, description="Billions that a token passes through; null: all of them.")
+    vocabulary: int = Field(150_000, gt=0, description="Entries.")
+    kv_share: float = Field(1.0, gt=0, le=1, description="Key-value heads over attention heads.")
+
+
+class Cluster(Strict):
+    """What the nodes offer that jobs are sent to; no stage's settings depend on it, and a profile may set it."""
+
+    gpu_memory: float | None = Field(None, gt=0, description="GB of one GPU, as in its name; null: there are none.")
+    gpu_tflops: float | None = Field(None, gt=0, description="Dense bfloat16 peak of one GPU; null: as assumed.")
+    gpus_per_node: int = Field(1, gt=0)
+    gpus_to_train: int = Field(
+        1, gt=0, description="GPUs of one training job; they share out the examples of an update."
+    )
+    gpu_bfloat16: bool = Field(
+        True, description="Whether a GPU computes in bfloat16 (compute capability 8 and above); else float32 is used."
+    )
+    evaluate_together: bool = Field(
+        True,
+        description="Whether one job loads a checkpoint once for all its benchmarks; else each is a job of its own.",
+    )
+    longest_hours: float = Field(24, gt=0, description="The partition's time limit.")
+    time_factor: float = Field(3, ge=1, description="A job's time limit over its estimated time.")
+
+    @model_validator(mode="after")
+    def _trains_on_one_node(self) -> Self:
+        if self.gpu_memory and self.gpus_to_train > self.gpus_per_node:
+            raise ValueError(f"gpus_to_train {self.gpus_to_train} is more than gpus_per_node {self.gpus_per_node}")
+        return self
+
+
+class Student(Strict):
+    """A student: its weights, how it is spoken to, and what it overrides of the training sections."""
+
+    model: str
+    family: str = Field(description="Decides which teachers are in-family.")
+    teachers: list[str] | None = Field(None, description="Those of the study's teachers that teach it; null: all.")
+    system: str | None = Field(None, description="The system message; null leaves it to the model's chat template.")
+    dtype: Dtype = "bfloat16"
+    quantisation: Quantisation = Field("none", description="nf4: its weights are rounded to four bits, as in QLoRA.")
+    batch_size: int = Field(32, gt=0, description="Completions drawn at once by engine transformers.")
+    instruct: dict[str, Any] = {}
+    refine: dict[str, Any] = {}
+
+
+class Teacher(Strict):
+    """A teacher: the engine that answers for it, and how it is spoken to."""
+
+    family: str
+    engine: Literal["transformers", "vllm", "openai", "recorded"]
+    model: str | None = Field(None, description="Its weights; needed by engines transformers and vllm.")
+    recording: str | None = Field(None, description="Its kept completions; needed by engine recorded.")
+    served: str | None = Field(None, min_length=1, description="Its name at the server; needed by engine openai.")
+    revision: str = Field("", description="Tells apart different weights that are served under one name.")
+    extra: dict[str, Any] = Field({}, description="Further fields of each request's body, such as reasoning_effort.")
+    server: Server = Server()
+    request: dict[Literal["math", "choice"], str] = Field({}, description="An extra last line of the prompt, by kind.")
+    system: str | None = None
+    generation: Generation = Generation()
+    dtype: Dtype = "bfloat16"
+    batch_size: int = Field(16, gt=0, description="Completions drawn at once by engine transformers.")
+
+    _extra_is_free = field_validator("extra")(check_extra)
+
+    @model_validator(mode="after")
+    def _can_answer(self) -> Self:
+        needed = {"openai": "served", "recorded": "recording"}.get(self.engine, "model")
+        if getattr(self, needed) is None:
+            raise ValueError(f"engine {self.engine} needs the key {needed!r}")
+        return self
+
+
+class Evaluation(Strict):
+    """How checkpoints are evaluated."""
+
+    style: Literal["cot", "plain"] = "cot"
+    max_tokens: int = Field(256, gt=0)
+
+
+class Statistics(Strict):
+    """How uncertainty is stated."""
+
+    level: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals.")
+    margin: float = Field(
+        5, gt=0, lt=100, description="Accuracy points that 'reaches the teacher' and 'about as good' allow for."
+    )
+
+
+class Threads(Strict):
+    """Processor threads of one job, by what it does."""
+
+    train: int = Field(1, gt=0)
+    generate: int = Field(1, gt=0, description="Teachers' answers and sampling.")
+    evaluate: int = Field(1, gt=0)
+
+
+class Vllm(Strict):
+    """How engine vllm uses the machine; nothing here is part of any settings."""
+
+    memory: float = Field(
+        0.9, gt=0, le=1, description="Share of each GPU's memory (without one, of the machine's) that it takes."
+    )
+    # Off, since it costs much: vLLM 0.32 sends every linear layer through one Triton kernel, whose tiles are fitted
+    # to the shapes of a 1.7B model. With that model an H100 NVL made 5,008 tokens a second, and 12,019 without
+    # (reported in vllm-project/vllm#53446); on an A100 the products of decoding took five times as long and more
+    # (#49131). Without it, too, a run repeated on the same GPUs schedules alike.
+    batch_invariant: bool = Field(
+        False, description="Whether no request rounds otherwise for those beside it; needs compute capability 8.0."
+    )
+
+
+class StudyDesign(Strict):
+    """What the study compares."""
+
+    name: str = Field("study", pattern=NAME, description="Its results go to the folder of this name below results/.")
+    students: list[str] = Field(min_length=1)
+    teachers: list[str] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1, description="Benchmarks to train on.")
+    evaluate: list[str] = Field(min_length=1, description="Benchmarks to evaluate on.")
+    arms: list[Arm] = Field(["baseline", "instruct", "refine"], min_length=1)
+    recipes: list[str] = Field(["cot"], min_length=1)
+    shares: list[int] = Field([100], min_length=1, description="Percent of the training data.")
+    transfer_shares: list[int] | None = Field(
+        None, description="Those of the shares with the arm cross and out-of-domain evaluation; null: all."
+    )
+    seeds: list[int] = Field([0], min_length=1)
+    teacher_styles: list[Literal["cot", "plain"]] = Field(
+        ["cot"], description="How teachers are asked; plain answers are only counted, in the table of teachers."
+    )
+
+    def transfers(self, share: int) -> bool:
+        """Whether checkpoints of a share are refined and evaluated across benchmarks."""
+        return self.transfer_shares is None or share in self.transfer_shares
+
+
+class Configuration(Strict):
+    """The whole configuration, section by section; study/checks.py checks what must hold between sections."""
+
+    study: StudyDesign
+    models: dict[str, Weights]
+    students: dict[str, Student]
+    teachers: dict[str, Teacher]
+    benchmarks: dict[str, Benchmark]
+    prompts: dict[Literal["math", "choice"], Prompt]
+    recipes: dict[str, Recipe]
+    schedules: dict[str, Schedule] = {}
+    demonstrations: DemonstrateSettings = DemonstrateSettings()
+    sampling: Sampling = Sampling()
+    validation: float = Field(
+        0.1, gt=0, lt=1, description="Share of the training items held out to select refined checkpoints."
+    )
+    instruct: InstructTraining = InstructTraining()
+    refine: RefineTraining = RefineTraining()
+    evaluation: Evaluation = Evaluation()
+    engine: StudentEngine = Field(
+        "transformers", description="Generates for the students, in sampling and in evaluation."
+    )
+    vllm: Vllm = Vllm()
+    compute: Compute = Field(
+        "auto",
+        description="What weights are multiplied in, wherever a model computes; auto: their dtype where the machine is "
+        "fast in it, else float32.",
+    )
+    extractor: Literal["strict", "legacy"] = "strict"
+    statistics: Statistics = Statistics()
+    threads: Threads = Threads()
+    cluster: Cluster | None = Field(None, description="Null: jobs ask for no GPUs.")

@@ -1,0 +1,35 @@
+"""How a completion is generated, and how a student's weights answer."""
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from selfrefine.schema.base import Strict
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+Compute = Literal["auto", "float32", "bfloat16", "float16"]
+Quantisation = Literal["none", "nf4"]
+StudentEngine = Literal["transformers", "vllm"]
+STUDENT_ENGINES: tuple[StudentEngine, ...] = get_args(StudentEngine)
+
+
+class Generation(Strict):
+    """How a completion is generated."""
+
+    max_tokens: int = Field(256, gt=0, description="A completion is cut here; its finish reason is then `length`.")
+    temperature: float = Field(0.0, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class Answering(Strict):
+    """How weights answer: the settings that every stage shares in which a student generates."""
+
+    engine: StudentEngine = "transformers"
+    system: str | None = None
+    dtype: Dtype = "bfloat16"
+    quantisation: Quantisation = "none"
+    batch_size: int | None = Field(
+        32,
+        gt=0,
+        description="Sequences that engine transformers decodes at once; null with vllm, which decides for itself.",
+    )

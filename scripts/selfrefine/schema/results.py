@@ -1,0 +1,275 @@
+"""Rows of the study's tables (CSV) and of its claims (claims.json), as typed dictionaries."""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Facts(TypedDict):
+    """What an arm is; "" stands where a fact does not apply. `share` is in percent, as text."""
+
+    arm: str
+    student: str
+    teacher: str
+    family: str
+    task: str
+    refine_task: str
+    recipe: str
+    share: str
+
+
+class AccuracyRow(Facts):
+    """One checkpoint, or teacher, on one benchmark (accuracy.csv)."""
+
+    seed: str
+    evaluation: str
+    n: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+    legacy_accuracy: float
+    committed: float
+    chains: float
+    cut: float
+    mean_tokens: float
+    checkpoint: str
+    samples: str
+
+
+class ArmRow(Facts):
+    """One arm on one benchmark, over seeds (arms.csv)."""
+
+    evaluation: str
+    seeds: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    level: float
+    interval: str
+    samples: str
+
+
+class ComparisonRow(Facts):
+    """One checkpoint against the one it was trained from, paired by item (comparisons.csv)."""
+
+    seed: str
+    against: str
+    evaluation: str
+    n: int
+    difference: float
+    low: float
+    high: float
+    gained: int
+    lost: int
+    mcnemar_p: float
+    differs: str
+    samples: str
+
+
+class LengthRow(Facts):
+    """Tokens per answer of one arm on one benchmark (lengths.csv); `longer` is NaN where nothing came before."""
+
+    evaluation: str
+    seeds: int
+    n: int
+    tokens: float
+    low: float
+    high: float
+    against: str
+    longer: float
+    longer_low: float
+    longer_high: float
+    level: float
+    samples: str
+    against_samples: str
+
+
+class Start(TypedDict):
+    """Who was sampled for a refinement: a student, after which training, on which benchmark."""
+
+    student: str
+    teacher: str
+    task: str
+    after: str
+    refine_task: str
+    share: str
+
+
+class PathRow(Start):
+    """How one checkpoint's sampled paths of one style came out (paths.csv)."""
+
+    sampled: str
+    seed: str
+    style: str
+    items: int
+    items_solved: int
+    paths: int
+    correct: int
+    committed: int
+    chains: int
+    cut: int
+
+
+class SolvingRow(Start):
+    """pass@k or maj@k of one arm's sampled paths, over seeds (solving.csv)."""
+
+    style: str
+    measure: str
+    k: int
+    seeds: int
+    items: int
+    value: float
+    low: float
+    high: float
+    level: float
+    sampled: str
+
+
+# `yield` is a keyword of Python.
+_Yield = TypedDict("_Yield", {"yield": float})
+
+
+class PairRow(Start, _Yield):
+    """What one checkpoint's sampled paths gave of preference pairs (pairs.csv)."""
+
+    sampled: str
+    recipe: str
+    seed: str
+    dropped: dict[str, int]
+    """Items without a pair, by reason: the columns `dropped_…`."""
+    items: int
+    items_with_pairs: int
+    pairs: int
+    train: int
+    validation: int
+    low: float
+    high: float
+
+
+class DemonstrationRow(TypedDict):
+    """What became of a teacher's answers to one benchmark (demonstrations.csv)."""
+
+    demonstrations: str
+    answers: int
+    kept: int
+    dropped: dict[str, int]
+    """Answers that were dropped, by reason: the other columns."""
+
+
+class StageRow(TypedDict):
+    """What one artifact cost (stages.csv)."""
+
+    stage: str
+    artifact: str
+    wall_seconds: float
+    tokens: int
+    tokens_per_second: float
+    peak_memory_mib: int
+
+
+class CostRow(TypedDict):
+    """What one checkpoint of an arm cost in one stage (costs.csv)."""
+
+    student: str
+    arm: str
+    share: str
+    stage: str
+    checkpoints: int
+    jobs: float
+    wall_seconds: float
+    least: float
+    most: float
+    tokens: float
+    peak_memory_mib: int
+
+
+class CheckpointFacts(TypedDict):
+    """What a checkpoint to evaluate is; "" stands where a fact does not apply."""
+
+    arm: str
+    student: str
+    teacher: str
+    family: str
+    """"in" or "out": whether the teacher is of the student's family."""
+    task: str
+    refine_task: str
+    recipe: str
+    share: int | str
+    seed: int | str
+    checkpoint: str
+
+
+class Cell(CheckpointFacts):
+    """One cell of the accuracy table: a checkpoint, or a teacher, and the benchmark that it is evaluated on."""
+
+    evaluation: str
+
+
+class EvaluatedCell(Cell):
+    """A cell of the accuracy table under one seed, and the file of its judged answers."""
+
+    samples: str
+
+
+class SeedTest(TypedDict):
+    """McNemar's test of one seed."""
+
+    seed: int | str
+    gained: int
+    lost: int
+    p: float
+
+
+class ClaimComparison(TypedDict):
+    """One comparison of a claim. What depends on the claim's other comparisons is added last."""
+
+    part: str
+    arm: str
+    against: str
+    student: str
+    teacher: str
+    against_teacher: str
+    task: str
+    refine_task: str
+    share: int | str
+    evaluation: str
+    items: int
+    seeds: int
+    accuracy: float
+    against_accuracy: float
+    difference: float
+    low: float
+    high: float
+    bound: float
+    p: float
+    detectable: float | None
+    components: dict[str, Any]
+    """The fields of analysis.statistics.Components."""
+    mcnemar: list[SeedTest]
+    samples: list[str]
+    against_samples: list[str]
+    corrected_p: NotRequired[float]
+    verdict: NotRequired[str]
+    items_needed: NotRequired[int | None]
+    seeds_needed: NotRequired[int | None]
+
+
+class ClaimPart(TypedDict):
+    """A part of a claim: its verdict, what it lacks, and its comparisons."""
+
+    title: str
+    verdict: str
+    missing: str
+    comparisons: list[ClaimComparison]
+
+
+class AssessedClaim(TypedDict):
+    """A claim's verdict under one preference recipe, with its parts."""
+
+    claim: int
+    title: str
+    says: str
+    recipe: str
+    verdict: str
+    seeds: int
+    parts: list[ClaimPart]

@@ -1,0 +1,143 @@
+"""Rows of the JSON Lines files that stages hand to each other, as typed dictionaries.
+
+They are plain dictionaries when the program runs, so reading and writing a file costs nothing more; a type checker
+knows their keys. Input from outside is checked where it is read (data/items.py, store/files.py).
+"""
+
+from typing import Literal, TypedDict
+
+Kind = Literal["math", "choice"]
+FinishReason = Literal["stop", "length"]
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Item(TypedDict):
+    """One question of a benchmark (items.jsonl)."""
+
+    id: str
+    kind: Kind
+    question: str
+    choices: list[str]
+    """The options in order; empty for `math`."""
+    answer: str
+    """A label "A", "B", …, or a number in canonical form."""
+
+
+class Document(Item):
+    """An item with its prompt, as an exported lm-eval task has it (docs.jsonl)."""
+
+    prompt: str
+
+
+class Judged(TypedDict):
+    """The verdict on an answer."""
+
+    extracted: str | None
+    """What was extracted from it, by the extractor that the configuration names."""
+    correct: bool
+    """That extractor's verdict."""
+    strict: bool
+    legacy: bool
+    """Each extractor's verdict."""
+    chain: bool
+    """Whether it reasons before it answers."""
+
+
+class SampledPath(Judged):
+    """A student's path for a training item (paths.jsonl)."""
+
+    id: str
+    """`{item}-{style}-{sample}`."""
+    item: str
+    style: str
+    """`cot`, `plain` or `rationale`."""
+    sample: int
+    seed: int | None
+    """None where decoding was greedy."""
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+    """With the stop token."""
+    prompt_tokens: int
+
+
+class TeacherAnswer(SampledPath):
+    """A teacher's answer to an item (answers.jsonl)."""
+
+    key: str
+    """The request's, by which a recording is searched."""
+
+
+class Demonstration(TypedDict):
+    """A teacher's answer that a student learns from (demonstrations.jsonl)."""
+
+    id: str
+    item: str
+    text: str
+    correct: bool
+    finish_reason: FinishReason
+    tokens: int
+
+
+class Response(TypedDict):
+    """One side of a pair."""
+
+    id: str
+    text: str
+    source: str
+    """`student cot`, `student plain`, `student rationale` or `teacher`."""
+    finished: bool
+    """False for a response that was cut at max_tokens."""
+    correct: bool
+
+
+class Pair(TypedDict):
+    """A chosen and a rejected response to one item (pairs.jsonl)."""
+
+    id: str
+    item: str
+    split: Literal["train", "validation"]
+    prompt: Literal["cot", "plain"]
+    """The style of the prompt that the student is trained on."""
+    chosen: Response | None
+    """None for a response without a counterpart, where a recipe's responses are unpaired."""
+    rejected: Response | None
+
+
+class EvaluatedAnswer(TypedDict):
+    """A judged answer to an item of a test split (samples.jsonl)."""
+
+    id: str
+    doc_id: int
+    """The item's position in the exported task's docs.jsonl."""
+    target: str
+    text: str
+    extracted: str | None
+    """By the strict extractor."""
+    strict: float
+    """1 or 0, as lm-eval's metrics have it; likewise the next three."""
+    legacy: float
+    committed: float
+    """Whether the strict extractor found an answer."""
+    chain: float
+    finish_reason: FinishReason
+    tokens: int
+    prompt_tokens: int
+
+
+class RecordedCompletion(TypedDict):
+    """A kept completion in a recording (all lines but the first)."""
+
+    key: str
+    """Stands for what was asked."""
+    id: str
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+    prompt_tokens: int

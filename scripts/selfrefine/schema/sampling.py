@@ -1,0 +1,23 @@
+"""How a checkpoint samples paths on the training items."""
+
+from pydantic import Field
+
+from selfrefine.schema.base import Strict
+from selfrefine.schema.generation import Generation
+
+
+class Sampling(Strict):
+    """How many paths a student samples for each training item, and how."""
+
+    cot: int = Field(4, ge=0, description="Paths per item with a chain of thought elicited.")
+    plain: int = Field(4, ge=0, description="Paths per item without.")
+    rationales: int = Field(
+        0,
+        ge=0,
+        description="Paths per item that no chain of thought solved, sampled with the correct answer given (STaR).",
+    )
+    hint: str = Field(
+        "The right answer is {answer}. Explain how it is reached.",
+        description="The line that gives it, after the prompt that elicits a chain of thought.",
+    )
+    generation: Generation = Generation(temperature=0.7)

@@ -1,0 +1,182 @@
+"""The settings of each stage: the slice of the configuration that it reads, after defaults."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from selfrefine.schema.base import Strict
+from selfrefine.schema.benchmark import Mapping, Split
+from selfrefine.schema.generation import Answering, Dtype, Generation, Quantisation
+from selfrefine.schema.optimisation import InstructTraining, RefineTraining
+from selfrefine.schema.preference import Objective, Selection
+from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.sampling import Sampling
+from selfrefine.schema.server import check_extra
+
+Figure = Literal[
+    "accuracy",
+    "in-family",
+    "out-family",
+    "low-resource",
+    "lengths",
+    "solving",
+    "yields",
+    "cost",
+    "training",
+]
+Layout = Literal["transfer", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost"]
+
+
+class PrepareSettings(Mapping):
+    """What the prepare stage reads: the mapping and the split to make."""
+
+    name: Literal["train", "test"]
+    split: Split
+
+
+class PairSettings(Strict):
+    """What the pair stage reads."""
+
+    preference: Selection
+    validation: float = Field(
+        0.1, gt=0, lt=1, description="Share of the items whose pairs are held out to select the checkpoint."
+    )
+
+
+class SampleSettings(Answering):
+    """What the sample stage reads."""
+
+    prompt: Prompt
+    extractor: Literal["strict", "legacy"] = "strict"
+    sampling: Sampling = Sampling()
+    share: int = Field(100, gt=0, le=100, description="Percent of the training items.")
+    seed: int = 0
+
+
+class FetchSettings(Strict):
+    """What a fetched file's content follows from: its sha256 or, without one, its source or the files of a folder."""
+
+    suffix: str
+    sha256: str | None
+    source: str = ""
+    parts: int = 1
+    files: list[str] = Field([], description="The names of the files, where the source is a folder on this machine.")
+
+
+class ExportTaskSettings(Strict):
+    """What the export of an lm-eval task reads."""
+
+    task: str
+    prompt: Prompt
+    style: Literal["cot", "plain"] = Field("cot", description="The prompt under which checkpoints are evaluated.")
+    max_tokens: int = Field(256, gt=0)
+
+
+class EvaluateSettings(Answering):
+    """What the evaluate stage reads besides the exported task."""
+
+    task: str
+
+
+class TeachSettings(Strict):
+    """What the teach stage reads."""
+
+    engine: Literal["transformers", "vllm", "openai", "recorded"]
+    prompt: Prompt
+    style: Literal["cot", "plain"] = "cot"
+    request: str = Field("", description="An extra last line of the prompt, such as a request to be brief.")
+    system: str | None = None
+    generation: Generation = Generation()
+    extractor: Literal["strict", "legacy"] = "strict"
+    dtype: Dtype = "bfloat16"
+    batch_size: int | None = Field(16, gt=0, description="Sequences decoded at once (engine transformers).")
+    served: str = Field("", description="The model's name at the server (engine openai).")
+    revision: str = Field("", description="Tells apart different weights served under one name (engine openai).")
+    extra: dict[str, Any] = Field({}, description="Further fields of each request's body (engine openai).")
+
+    _extra_is_free = field_validator("extra")(check_extra)
+
+
+class DemonstrateSettings(Strict):
+    """Which teacher answers become demonstrations."""
+
+    keep_wrong: bool = Field(
+        False,
+        description="Keep incorrect answers, and those from which none is extracted (the paper does not say).",
+    )
+    keep_cut: bool = Field(False, description="Keep answers cut at max_tokens: they would teach never to stop.")
+
+
+class InstructSettings(Strict):
+    """What the instruct stage reads."""
+
+    prompt: Prompt
+    style: Literal["cot", "plain"] = Field("cot", description="The prompt that the student learns to answer.")
+    system: str | None = None
+    dtype: Dtype = "bfloat16"
+    quantisation: Quantisation = "none"
+    share: int = Field(100, gt=0, le=100, description="Percent of the demonstrations.")
+    seed: int = 0
+    training: InstructTraining = InstructTraining()
+
+
+class RefineSettings(Strict):
+    """What the refine stage reads."""
+
+    prompt: Prompt
+    system: str | None = None
+    dtype: Dtype = "bfloat16"
+    quantisation: Quantisation = "none"
+    seed: int = 0
+    objective: Objective = Objective()
+    training: RefineTraining = RefineTraining()
+
+
+class TablesSettings(Strict):
+    """What the tables stage reads besides the answers."""
+
+    level: float = Field(description="Of the intervals.")
+    extractor: str = Field(description="Whose verdict on an answer counts.")
+
+
+class ClaimsSettings(Strict):
+    """What the claims stage reads besides the answers."""
+
+    level: float = Field(gt=0.5, lt=1, description="Of the intervals; 1 - level is the tests' alpha.")
+    margin: float = Field(gt=0, lt=100, description="Accuracy points that 'reaches' and 'about as good' allow for.")
+    extractor: str = Field(description="Whose verdict on an answer counts.")
+    titles: dict[str, str] = Field(description="What the claims call each benchmark.")
+
+
+class SummariseSettings(Strict):
+    """What the summarise stage reads besides the tables and claims."""
+
+    titles: dict[str, str] = Field(description="What the summary calls each benchmark.")
+    sources: list[dict[str, str]] = Field(description="What the study uses, from where, under which licence.")
+
+
+class PageSettings(Strict):
+    """What the page stage reads besides the results."""
+
+    titles: dict[str, str] = Field(description="What the page calls each benchmark.")
+
+
+class PlotSettings(Strict):
+    """What the plot stage reads besides the tables."""
+
+    figure: Figure
+    student: str = Field("", description="Whose figure it is (low-resource, solving, yields).")
+    titles: dict[str, str] = Field({}, description="What the figure calls each benchmark.")
+
+
+class LayoutSettings(Strict):
+    """What the layout stage reads besides the tables."""
+
+    layout: Layout
+    student: str = Field("", description="Whose table it is (transfer).")
+    titles: dict[str, str] = Field({}, description="What the table calls each benchmark.")
+    rows: list[dict[str, Any]] = Field(
+        [], description="What is shown, with the files behind it (teachers, prompts, splits)."
+    )
+    level: float | None = Field(None, description="Of the intervals (teachers).")
+    extractor: str = Field("", description="Whose verdict counts (teachers).")

@@ -1,0 +1,1 @@
+"""From the configuration to artifacts: checks, design, stage settings, keys, plans."""

@@ -1,0 +1,212 @@
+"""The artifacts of a study up to its evaluations and their inputs, known before anything runs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from selfrefine.data.fetching import local_files
+from selfrefine.errors import UserError
+from selfrefine.schema.source import Source
+from selfrefine.study import stage_settings
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.checkpoint_names import base, names_of, origin_of, refinements_of, student_of, teacher_of
+from selfrefine.study.design import Study
+from selfrefine.study.resolve import model_of_teacher, split_of
+
+# By the flag that hands them to the stage's script, one artifact, several, or none.
+Inputs = Mapping[str, Artifact | tuple[Artifact, ...] | None]
+
+
+class Artifacts:
+    """The artifacts of one study; each is made up once, when it is first asked for.
+
+    `code(script)` gives the version of a script's code, `command(rule)` a rule's text without what belongs to the
+    machine, and `sha256(path)` the content of a local file, None if it is not there.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        code: Callable[[str], str],
+        command: Callable[[str], str],
+        sha256: Callable[[Path], str | None],
+    ):
+        self.study = study
+        self.code, self._command, self._sha256 = code, command, sha256
+        self._made: dict[tuple[str, ...], Artifact] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], list[Artifact]] = {}
+
+    def artifact(
+        self,
+        stage: str,
+        names: tuple[str, ...],
+        of: dict[str, str],
+        inputs: Inputs,
+        settings: dict[str, Any] | None = None,
+        sources: Iterable[tuple[str, str]] = (),
+    ) -> Artifact:
+        """An artifact with these inputs; `settings` are those that the study has for the stage, unless given."""
+        by_flag = {flag: one if isinstance(one, tuple) else (one,) for flag, one in inputs.items() if one is not None}
+        settings = stage_settings.settings(self.study, stage, **of) if settings is None else settings
+        made = Artifact(stage, names, of, settings, by_flag, self.code(stage), self._command(stage), tuple(sources))
+        self._known.setdefault((stage, names), []).append(made)
+        return made
+
+    def known(self, stage: str, names: tuple[str, ...]) -> list[Artifact]:
+        """The artifacts of a stage with these names that have been asked for so far."""
+        return self._known.get((stage, names), [])
+
+    def once(self, of: tuple[str, ...], make: Callable[[], Artifact]) -> Artifact:
+        """What `make` gives, made the first time that it is asked for."""
+        if of not in self._made:
+            self._made[of] = make()
+        return self._made[of]
+
+    # Data and weights.
+
+    def raw(self, task: str, file: str) -> Artifact:
+        """A benchmark's file as it was fetched."""
+        source = self.study.benchmarks[task].files[file]
+        return self.once(
+            ("fetch", task, file),
+            lambda: self._fetched("fetch", f"{task}-{file}", {"task": task, "file": file}, source),
+        )
+
+    def model(self, model: str) -> Artifact:
+        """A model's weights."""
+        source = self.study.models[model]
+        return self.once(("fetch_model", model), lambda: self._fetched("fetch_model", model, {"model": model}, source))
+
+    def _fetched(self, stage: str, name: str, of: dict[str, str], source: Source) -> Artifact:
+        known: dict[str, Any] = {"suffix": source.suffix, "sha256": source.sha256}
+        # What a pinned source holds, its hash says, wherever it comes from.
+        if source.sha256:
+            return self.artifact(stage, (name,), of, {}, known)
+        sources = [(str(path), self._content(path, f"source {source.source!r}")) for path in local_files(source)]
+        # Files of a folder count by their names too.
+        known |= {"files": [Path(path).name for path, _ in sources]} if len(sources) > 1 else {}
+        known |= {} if sources else {"source": source.source, "parts": source.parts}
+        return self.artifact(stage, (name,), of, {}, known, sources)
+
+    def _content(self, path: Path, where: str) -> str:
+        content = self._sha256(path)
+        if content is None:
+            raise UserError(f"configuration: {where}: there is no file {path}")
+        return content
+
+    def items(self, task: str, split: str) -> Artifact:
+        """A benchmark's split, as items."""
+
+        def make() -> Artifact:
+            apart = split == "train" and "test" in self.study.benchmarks[task].splits
+            raw = self.raw(task, split_of(self.study, task, split).file)
+            held_out = self.items(task, "test") if apart else None
+            inputs = {"raw": raw, "held_out": held_out}
+            return self.artifact("prepare", (f"{task}-{split}",), {"task": task, "split": split}, inputs)
+
+        return self.once(("prepare", task, split), make)
+
+    # Phase 1.
+
+    def answers(self, teacher: str, task: str, split: str, style: str) -> Artifact:
+        """What a teacher answers to a split."""
+
+        def make() -> Artifact:
+            entry = self.study.teachers[teacher]
+            sources = []
+            if entry.engine == "recorded" and entry.recording is not None:
+                where = f"teachers.{teacher}.recording"
+                sources = [(entry.recording, self._content(Path(entry.recording), where))]
+            loaded = model_of_teacher(self.study, teacher)
+            model = self.model(loaded) if loaded else None
+            of = {"teacher": teacher, "task": task, "split": split, "style": style}
+            inputs = {"items": self.items(task, split), "model": model}
+            return self.artifact("teach", (teacher, f"{task}-{split}-{style}"), of, inputs, sources=sources)
+
+        return self.once(("teach", teacher, task, split, style), make)
+
+    def demonstrations(self, teacher: str, task: str) -> Artifact:
+        """What a teacher's answers to the training items leave to learn from."""
+        return self.once(
+            ("demonstrate", teacher, task),
+            lambda: self.artifact(
+                "demonstrate",
+                (teacher, task),
+                {"teacher": teacher, "task": task},
+                {"answers": self.answers(teacher, task, "train", "cot")},
+            ),
+        )
+
+    # Checkpoints, by the names of checkpoints.py.
+
+    def checkpoint(self, name: str) -> Artifact:
+        """A checkpoint: a student as it comes, instructed, or refined."""
+        return self.once(("checkpoint", name), lambda: self._checkpoint(name))
+
+    def _checkpoint(self, name: str) -> Artifact:
+        student = student_of(name)
+        if name == base(student):
+            return self.model(self.study.students[student].model)
+        if steps := refinements_of(name):
+            step = steps[-1]
+            restarts = self.study.recipes[step.recipe].objective.restart
+            inputs = {
+                "start": self.checkpoint(origin_of(step.start) if restarts else step.start),
+                "items": self.items(step.task, "train"),
+                "pairs": self.pairs(*step),
+            }
+            return self.artifact("refine", names_of(name), step._asdict(), inputs)
+        _, _, teacher, task, share, seed = name.split("/")
+        varied = {"student": student, "teacher": teacher, "task": task, "share": share, "seed": seed}
+        inputs = {
+            "start": self.checkpoint(base(student)),
+            "items": self.items(task, "train"),
+            "demonstrations": self.demonstrations(teacher, task),
+        }
+        return self.artifact("instruct", names_of(name), varied, inputs)
+
+    def paths(self, start: str, task: str, share: str, seed: str) -> Artifact:
+        """What a checkpoint samples for the training items."""
+        of = {"start": start, "task": task, "share": share, "seed": seed}
+
+        def make() -> Artifact:
+            names = (*names_of(start), f"{task}-{share}-seed{seed}")
+            inputs = {"checkpoint": self.checkpoint(start), "items": self.items(task, "train")}
+            return self.artifact("sample", names, of, inputs)
+
+        return self.once(("sample", *of.values()), make)
+
+    def pairs(self, start: str, task: str, recipe: str, share: str, seed: str) -> Artifact:
+        """What a recipe makes of a checkpoint's paths."""
+        of = {"start": start, "task": task, "recipe": recipe, "share": share, "seed": seed}
+
+        def make() -> Artifact:
+            demonstrations, teacher = None, teacher_of(start)
+            if self.study.recipes[recipe].needs_teacher:
+                if teacher is None:
+                    raise UserError(f"recipe {recipe!r} draws on a teacher, but {start} was instructed by none")
+                demonstrations = self.demonstrations(teacher, task)
+            names = (*names_of(start), f"{task}-{recipe}-{share}-seed{seed}")
+            inputs = {"paths": self.paths(start, task, share, seed), "demonstrations": demonstrations}
+            return self.artifact("pair", names, of, inputs)
+
+        return self.once(("pair", *of.values()), make)
+
+    # Evaluation.
+
+    def lm_eval_task(self, task: str) -> Artifact:
+        """A test split as an lm-eval task."""
+        return self.once(
+            ("export_task", task),
+            lambda: self.artifact("export_task", (task,), {"task": task}, {"items": self.items(task, "test")}),
+        )
+
+    def evaluation(self, checkpoint: str, task: str) -> Artifact:
+        """A checkpoint's judged answers to a test split."""
+
+        def make() -> Artifact:
+            names, of = (*names_of(checkpoint), task), {"checkpoint": checkpoint, "task": task}
+            inputs = {"checkpoint": self.checkpoint(checkpoint), "task": self.lm_eval_task(task)}
+            return self.artifact("evaluate", names, of, inputs)
+
+        return self.once(("evaluate", checkpoint, task), make)

@@ -1,0 +1,76 @@
+"""Which figures and laid-out tables a study's design gives content to, and what each reads."""
+
+from collections.abc import Sequence
+
+from selfrefine.schema.results import CheckpointFacts
+
+# By kind, the tables that a figure is drawn from. Kinds with one figure per student are followed by the student's name.
+FIGURES = {
+    "accuracy": ("arms",),
+    "in-family": ("arms",),
+    "out-family": ("arms",),
+    "low-resource": ("arms",),
+    "lengths": ("lengths",),
+    "solving": ("solving",),
+    "yields": ("paths", "pairs", "solving"),
+    "cost": ("costs",),
+    "training": (),
+}
+LAYOUTS = {
+    "transfer": ("arms",),
+    "teachers": (),
+    "prompts": (),
+    "splits": (),
+    "lengths": ("lengths",),
+    "solving": ("solving",),
+    "yields": ("pairs",),
+    "cost": ("costs",),
+}
+OF_A_STUDENT = ("low-resource-", "solving-", "yields-", "transfer-")
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """(kind, student) of a figure or layout by its name; the student is "" where there is one for all."""
+    for prefix in OF_A_STUDENT:
+        if name.startswith(prefix):
+            return prefix[:-1], name.removeprefix(prefix)
+    return name, ""
+
+
+def name_of(kind: str, student: str) -> str:
+    """What a figure or layout is called."""
+    return f"{kind}-{student}" if student else kind
+
+
+def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str]) -> list[str]:
+    """The figures of a study, from its checkpoints and the benchmarks that it evaluates on."""
+    shown = [row for row in checkpoints if is_in_domain(row, evaluate)]
+    families = {row["family"] for row in shown}
+    curves = [row for row in shown if row["task"] or row["refine_task"]]
+    names = ["accuracy"]
+    names += [f"{family}-family" for family in ("in", "out") if family in families]
+    if len({row["share"] for row in curves}) > 1:
+        names += [f"low-resource-{student}" for student in students_of(curves)]
+    names += ["lengths"] if families - {""} else []
+    refined = [row for row in checkpoints if row["refine_task"]]
+    names += [f"{kind}-{student}" for kind in ("solving", "yields") for student in students_of(refined)]
+    return names + (["cost", "training"] if any(row["share"] for row in checkpoints) else [])
+
+
+def layouts(checkpoints: Sequence[CheckpointFacts]) -> list[str]:
+    """The laid-out tables of a study, from its checkpoints."""
+    names = [f"transfer-{student}" for student in students_of(checkpoints)]
+    names += ["teachers", "prompts", "splits", "lengths"]
+    names += ["solving", "yields"] if any(row["refine_task"] for row in checkpoints) else []
+    return [*names, "cost"]
+
+
+def is_in_domain(row: CheckpointFacts, evaluate: Sequence[str]) -> bool:
+    """Whether a checkpoint was trained on one benchmark alone, and is evaluated on it."""
+    tasks = {row["task"], row["refine_task"]} - {""}
+    return len(tasks) == 1 and tasks <= set(evaluate)
+
+
+def students_of(checkpoints: Sequence[CheckpointFacts]) -> list[str]:
+    """The students of some checkpoints, each once."""
+    return list(dict.fromkeys(row["student"] for row in checkpoints))

@@ -1,0 +1,107 @@
+"""The jobs that a study has still to run and what they take, as tables for `study.py plan`."""
+
+import collections
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selfrefine.errors import UserError
+from selfrefine.report.formats import Rows, Table
+from selfrefine.schema.assumptions import Assumptions
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.open_study import ROOT, merge, open_study
+from selfrefine.study.planning import Planner
+from selfrefine.study.workload import Cost
+
+ASSUMPTIONS = ROOT / "config/assumptions.yaml"
+HEADER = ("jobs", "GPU hours", "prompts", "generated", "trained", "disk")
+TITLES = {
+    "stage": "By stage",
+    "teacher": "Teachers",
+    "student": "Students",
+    "benchmark": "Evaluation by benchmark",
+}
+Costs = dict[str, list[Cost]]
+
+
+def plan_of(configuration: list[Path], assumptions: list[Path]) -> str:
+    """What the jobs take that `snakemake` would run now; files of `assumptions` go over the shipped ones key by key."""
+    assumed = read_assumptions(assumptions)
+    finals = open_study(configuration)
+    planner = Planner(finals.study, assumed, lambda task, split: finals.artifacts.items(task, split).file)
+    return tables_of(finals.missing(), planner)
+
+
+def read_assumptions(paths: list[Path]) -> Assumptions:
+    """The shipped assumptions with each file merged over them."""
+    values: dict[str, Any] = {}
+    for path in (ASSUMPTIONS, *paths):
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+        if not isinstance(read, dict):
+            raise UserError(f"{path}: holds no keys")
+        merge(values, read)
+    return Assumptions.read(values)
+
+
+def tables_of(jobs: list[Artifact], planner: Planner) -> str:
+    """What the jobs take: by stage, by teacher and student, and evaluation by benchmark."""
+    if not jobs:
+        return "Nothing would run: everything is up to date."
+    groups: dict[str, Costs] = collections.defaultdict(lambda: collections.defaultdict(list))
+    for job in jobs:
+        cost = planner.cost(job.stage, **job.of)
+        for kind, group in _groups_of(job, cost, planner).items():
+            groups[kind][group].append(cost)
+    sections = [
+        "Tokens in millions; disk in GB at the end. "
+        "A job that trains also keeps the optimizer state of its weights on disk, until it ends."
+    ]
+    sections += [_table(kind, title, groups[kind]) for kind, title in TITLES.items() if groups[kind]]
+    gpu = planner.assumed.gpu
+    sections.append(
+        f"Estimated for GPUs of {gpu.peak_tflops:g} TFLOPS and {gpu.memory_gb:g} GB that reach {gpu.generate:.0%} of "
+        f"their peak in generation and {gpu.train:.0%} in training; see config/assumptions.yaml."
+    )
+    return "\n\n".join(sections)
+
+
+def _groups_of(job: Artifact, cost: Cost, planner: Planner) -> dict[str, str]:
+    """The groups that a job counts in, {kind of group: group}."""
+    stage, of = job.stage, job.of
+    groups = {"stage": stage}
+    if stage == "evaluate":
+        groups["benchmark"] = of["task"]
+    if stage == "teach":
+        groups["teacher"] = f"{of['teacher']} ({planner.study.teachers[of['teacher']].engine})"
+    where = of.get("checkpoint") or of.get("start") or of.get("student")
+    if where and cost.gpu_hours:
+        gpus = planner.gpus(stage, **of)
+        groups["student"] = f"{where.split('/')[0]} ({gpus} GPU{'s' * (gpus > 1)} a job)"
+    return groups
+
+
+def _table(kind: str, title: str, costs: Costs) -> str:
+    """Jobs and their costs by group, and the total."""
+    rows: Rows = [[group, *_numbers(len(found), _total(found))] for group, found in costs.items()]
+    everything = [cost for found in costs.values() for cost in found]
+    rows.append(["total", *_numbers(len(everything), _total(everything))])
+    return f"## {title}\n\n" + Table(kind, "", [kind, *HEADER], rows, list("lrrrrrr")).markdown().strip()
+
+
+def _numbers(jobs: int, cost: Cost) -> list[str]:
+    """The cells of one row."""
+    millions = (f"{tokens / 1e6:,.1f}" if tokens else "" for tokens in cost[1:4])
+    hours, disk = (f"{value:,.1f}" if value else "" for value in (cost.gpu_hours, cost.bytes / 1e9))
+    return [f"{jobs:,}", hours, *millions, disk]
+
+
+def _total(costs: list[Cost]) -> Cost:
+    """The sum of some costs."""
+    result = Cost()
+    for cost in costs:
+        result = result.plus(cost)
+    return result

@@ -1,0 +1,63 @@
+"""What each table laid out as in the paper is made of: settings, and artifacts beside the tables."""
+
+from typing import Any, Literal
+
+from selfrefine.schema.config import Student, Teacher
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.figures_and_layouts import kind_of
+from selfrefine.study.table_inputs import TableInputs
+
+
+def layout_inputs(inputs: TableInputs, name: str) -> tuple[dict[str, Any], list[Artifact]]:
+    """What the layout stage reads to lay out one table, and the artifacts that it is made of beside the tables."""
+    study, (kind, student) = inputs.study, kind_of(name)
+    settings: dict[str, Any] = {"layout": kind, "student": student, "titles": {}, "rows": []}
+    settings |= {"level": None, "extractor": ""}
+    behind: list[Artifact] = []
+    if kind == "prompts":
+        settings["rows"], behind = _prompts(inputs)
+        return settings, behind
+    if kind == "teachers":
+        behind = inputs.teachers_answers
+        settings["rows"] = [{**one.of, "answers": str(one.file)} for one in behind]
+        settings |= {"level": study.statistics.level, "extractor": study.extractor}
+    if kind == "splits":
+        behind = inputs.splits()
+        settings["rows"] = [{**one.of, "items": str(one.file), "record": str(one.record)} for one in behind]
+    return settings if kind == "cost" else settings | {"titles": study.titles()}, behind
+
+
+def _prompts(inputs: TableInputs) -> tuple[list[dict[str, Any]], list[Artifact]]:
+    """What each teacher and student is asked, {name, kind, style, prompt, request, system, items}."""
+    study = inputs.study
+    examples: dict[Literal["math", "choice"], Artifact] = {}
+    for task in study.study.evaluate:
+        examples.setdefault(study.benchmarks[task].kind, inputs.artifacts.items(task, "test"))
+    rows = [
+        {
+            "name": name,
+            "kind": kind,
+            "style": style,
+            "prompt": study.prompts[kind].model_dump(include={"instruction", style}),
+            "request": model.request.get(kind, "") if isinstance(model, Teacher) and style == "cot" else "",
+            "system": model.system,
+            "items": str(items.file),
+        }
+        for kind, items in examples.items()
+        for name, model, style in _asked(inputs)
+    ]
+    return rows, list(examples.values())
+
+
+def _asked(inputs: TableInputs) -> list[tuple[str, Teacher | Student, str]]:
+    """Who is asked in which style: teachers, then students."""
+    study, checkpoints = inputs.study, inputs.study.checkpoints()
+    styles = {str(study.evaluation.style)}
+    styles |= {"cot"} if any(row["task"] for row in checkpoints) else set()
+    styles |= {"cot", "plain"} if any(row["refine_task"] for row in checkpoints) else set()
+    asked: list[tuple[str, Teacher | Student, str]] = []
+    for style in study.study.teacher_styles:
+        asked += [(name, study.teachers[name], style) for name in study.study.teachers]
+    for each in sorted(styles):
+        asked += [(name, study.students[name], each) for name in study.study.students]
+    return asked

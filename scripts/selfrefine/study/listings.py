@@ -1,0 +1,80 @@
+"""The listings of a study: files that its configuration alone decides, such as what tables read."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from selfrefine.store.files import whole_file
+from selfrefine.store.hashing import digest
+from selfrefine.store.locations import LISTINGS, listing_file
+from selfrefine.store.run import note_text
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.table_inputs import TableInputs
+
+# By listing, what it has of the index.
+PARTS = {
+    "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
+    "training": ("training",),
+    "page": ("cells", "tasks", "items", "answers", "paths", "pairs", "origins", "records"),
+}
+
+
+class Listings:
+    """The listings of a study; the key of each is that of its content."""
+
+    def __init__(self, inputs: TableInputs):
+        self.inputs = inputs
+        self.study = inputs.study
+        self.text = functools.cache(self._text)
+
+    def artifact(self, part: str) -> Artifact:
+        """A listing as an artifact."""
+        return self.inputs.artifacts.once(
+            ("listing", part),
+            lambda: Artifact("listing", (part,), {"part": part}, {"text": digest(self.text(part), 64)}, {}, "", ""),
+        )
+
+    def file(self, part: str) -> Path:
+        """Where a listing lies."""
+        return self.artifact(part).folder / LISTINGS[part]
+
+    def _text(self, part: str) -> str:
+        """What a listing says."""
+        if part == "configuration":
+            return self.study.yaml()
+        if part == "sources":
+            return self.study.sources_csv()
+        if part == "asked":
+            return json.dumps(self._asked(), indent=1) + "\n"
+        index: dict[str, Any] = {**self.inputs.index}
+        return json.dumps({kind: index[kind] for kind in PARTS[part]}, indent=1) + "\n"
+
+    def _served_answers(self) -> list[Artifact]:
+        served = self.study.served()
+        return [one for one in self.inputs.teachers_answers if one.of["teacher"] in served]
+
+    def _asked(self) -> list[dict[str, Any]]:
+        """What is asked of served teachers, {teacher, items, settings, server} per file of answers."""
+        return [
+            {
+                "teacher": one.of["teacher"],
+                "items": str(self.inputs.artifacts.items(one.of["task"], one.of["split"]).file),
+                "settings": one.settings,
+                "server": self.study.teachers[one.of["teacher"]].server.model_dump(),
+            }
+            for one in self._served_answers()
+        ]
+
+    def asked_items(self) -> list[Artifact]:
+        """The items that served teachers are asked."""
+        items = (self.inputs.artifacts.items(one.of["task"], one.of["split"]) for one in self._served_answers())
+        return list(dict.fromkeys(items))
+
+
+def write_listing(record: str | Path, text: str) -> None:
+    """Writes a listing and its record."""
+    path = listing_file(record)
+    with whole_file(path) as file:
+        file.write(text)
+    note_text(Path(record), path, digest(text, 64))

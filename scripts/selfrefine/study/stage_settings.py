@@ -1,0 +1,184 @@
+"""The settings of each stage: the slice of the configuration that it reads, and nothing else.
+
+Each stage has a function here that cuts its slice out, with defaults filled in. Rules and keys get settings from
+nowhere else.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from selfrefine.schema.benchmark import Mapping
+from selfrefine.schema.config import Student
+from selfrefine.schema.generation import Answering
+from selfrefine.schema.preference import Selection
+from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, PairSettings, PrepareSettings
+from selfrefine.store.hashing import canonical_json
+from selfrefine.study import figures_and_layouts
+from selfrefine.study.checkpoint_names import student_of
+from selfrefine.study.design import Study
+from selfrefine.study.resolve import split_of, training_of
+
+Slice = BaseModel | dict[str, Any]
+STAGES: dict[str, Callable[..., Slice]] = {}
+
+
+def settings(study: Study, stage: str, **names: str) -> dict[str, Any]:
+    """What a stage reads of the configuration for the artifact of these names, as plain JSON values."""
+    found = STAGES[stage](study, **names)
+    return json.loads(canonical_json(found.model_dump() if isinstance(found, BaseModel) else found))
+
+
+def stage(cut: Callable[..., Slice]) -> Callable[..., Slice]:
+    """Registers a function for the stage of its name."""
+    STAGES[cut.__name__] = cut
+    return cut
+
+
+@stage
+def prepare(study: Study, task: str, split: Literal["train", "test"]) -> PrepareSettings:
+    """A split's size, and how a benchmark's records become items."""
+    benchmark = study.benchmarks[task]
+    mapping = {name: getattr(benchmark, name) for name in Mapping.model_fields}
+    return PrepareSettings(**mapping, name=split, split=split_of(study, task, split))
+
+
+@stage
+def teach(study: Study, teacher: str, task: str, split: str, style: str) -> Slice:
+    """How a teacher is asked, and what answers for it."""
+    entry = study.teachers[teacher]
+    own: dict[str, dict[str, Any]] = {
+        "openai": {"served": entry.served, "revision": entry.revision, "extra": entry.extra},
+        "transformers": {"dtype": entry.dtype, "batch_size": entry.batch_size},
+        "vllm": {"dtype": entry.dtype, "batch_size": None},
+        "recorded": {},
+    }
+    return {
+        "engine": entry.engine,
+        "prompt": _prompt(study, task, style),
+        "style": style,
+        # A request on how to reason has no place where no reasoning is asked for.
+        "request": entry.request.get(study.benchmarks[task].kind, "") if style == "cot" else "",
+        "system": entry.system,
+        "generation": entry.generation.model_dump(),
+        "extractor": study.extractor,
+        **own[entry.engine],
+    }
+
+
+@stage
+def demonstrate(study: Study, teacher: str, task: str) -> DemonstrateSettings:
+    """Which of a teacher's answers become demonstrations."""
+    return study.demonstrations
+
+
+@stage
+def instruct(study: Study, student: str, teacher: str, task: str, share: str, seed: str) -> Slice:
+    """The prompt that is learned, and the hyper-parameters of phase 1."""
+    return {
+        "prompt": _prompt(study, task, InstructSettings.model_fields["style"].default),
+        **study.students[student].model_dump(include={"system", "dtype", "quantisation"}),
+        "share": int(share),
+        "seed": int(seed),
+        "training": training_of(study, student, "instruct").model_dump(),
+    }
+
+
+@stage
+def sample(study: Study, start: str, task: str, share: str, seed: str) -> Slice:
+    """How a checkpoint is asked, and how often."""
+    asked = {"cot"} if study.sampling.cot or study.sampling.rationales else set()
+    asked |= {"plain"} if study.sampling.plain else set()
+    unread = set() if study.sampling.rationales else {"hint"}
+    return {
+        **_answering(study, study.students[student_of(start)]),
+        "prompt": _prompt(study, task, *asked),
+        "extractor": study.extractor,
+        "sampling": study.sampling.model_dump(exclude=unread),
+        "share": int(share),
+        "seed": int(seed),
+    }
+
+
+@stage
+def pair(study: Study, start: str, task: str, recipe: str, share: str, seed: str) -> PairSettings:
+    """Which sampled paths are chosen and rejected; not what is learned from them."""
+    whole = study.recipes[recipe]
+    selection = {name: getattr(whole, name) for name in Selection.model_fields}
+    return PairSettings(preference=Selection(**selection), validation=study.validation)
+
+
+@stage
+def refine(study: Study, start: str, task: str, recipe: str, share: str, seed: str) -> Slice:
+    """The objective of a recipe, and the hyper-parameters of phase 2."""
+    student = student_of(start)
+    return {
+        "prompt": _prompt(study, task, study.recipes[recipe].prompt),
+        **study.students[student].model_dump(include={"system", "dtype", "quantisation"}),
+        "seed": int(seed),
+        "objective": study.recipes[recipe].objective.model_dump(),
+        "training": training_of(study, student, "refine").model_dump(),
+    }
+
+
+@stage
+def export_task(study: Study, task: str) -> Slice:
+    """How a test split is asked."""
+    return {
+        "task": task,
+        "prompt": _prompt(study, task, study.evaluation.style),
+        "style": study.evaluation.style,
+        "max_tokens": study.evaluation.max_tokens,
+    }
+
+
+@stage
+def evaluate(study: Study, checkpoint: str, task: str) -> Slice:
+    """How a checkpoint answers."""
+    return {"task": task, **_answering(study, study.students[student_of(checkpoint)])}
+
+
+@stage
+def tables(study: Study) -> Slice:
+    """The level of the intervals, and whose verdicts count."""
+    return {"level": study.statistics.level, "extractor": study.extractor}
+
+
+@stage
+def claims(study: Study) -> Slice:
+    """The level and margin of the claims' tests."""
+    known = {"level": study.statistics.level, "margin": study.statistics.margin}
+    return known | {"extractor": study.extractor, "titles": study.titles()}
+
+
+@stage
+def plot(study: Study, figure: str) -> Slice:
+    """Which figure, and what its benchmarks are called."""
+    kind, student = figures_and_layouts.kind_of(figure)
+    return {"figure": kind, "student": student, "titles": {} if kind == "cost" else study.titles()}
+
+
+@stage
+def page(study: Study) -> Slice:
+    """What the page calls each benchmark."""
+    return {"titles": study.titles()}
+
+
+@stage
+def summarise(study: Study) -> Slice:
+    """What benchmarks are called, and what the study is made of."""
+    return {"titles": study.titles(), "sources": study.sources()}
+
+
+def _prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:
+    """A benchmark's prompt, as far as questions are asked in these styles."""
+    return study.prompts[study.benchmarks[task].kind].model_dump(include={"instruction", *styles})
+
+
+def _answering(study: Study, student: Student) -> dict[str, Any]:
+    """How a student answers, wherever it does: within one table all numbers come from one engine."""
+    own = {name: getattr(student, name) for name in ("system", "dtype", "quantisation")}
+    batch_size = None if study.engine == "vllm" else student.batch_size
+    return Answering(engine=study.engine, batch_size=batch_size, **own).model_dump()

@@ -1,0 +1,149 @@
+"""What a study's tables and figures are made of: cells, and what the checkpoints come from."""
+
+import functools
+import itertools
+from typing import Literal, TypedDict
+
+from selfrefine.schema.results import Cell, EvaluatedCell
+from selfrefine.store.locations import DOCUMENTS, TRAINING
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.checkpoint_names import Refinement, facts_of, refined, refinements_of
+from selfrefine.study.resolve import steps_of
+
+Kind = Literal["answers", "demonstrations", "training", "paths", "pairs", "items"]
+# Those that the tables read, and whose records they count.
+COUNTED: tuple[Kind, ...] = ("answers", "demonstrations", "training", "paths", "pairs")
+
+
+class Index(TypedDict):
+    """Where everything lies that the tables and figures are made of."""
+
+    cells: list[EvaluatedCell]
+    answers: list[str]
+    demonstrations: list[str]
+    paths: list[str]
+    pairs: list[str]
+    items: dict[str, str]
+    """By benchmark, the training items that students sampled paths for."""
+    tasks: dict[str, str]
+    """By benchmark, the test items with their prompts."""
+    training: dict[str, str]
+    """By checkpoint, its losses by update."""
+    origins: dict[str, dict[str, str]]
+    """By file of paths or pairs, what it is of."""
+    records: list[str]
+
+
+class TableInputs:
+    """What the tables and figures of a study are made of."""
+
+    def __init__(self, artifacts: Artifacts):
+        self.artifacts = artifacts
+        self.study = artifacts.study
+
+    @functools.cached_property
+    def cells(self) -> list[tuple[Cell, Artifact]]:
+        """The cells of the accuracy table, each with the artifact of its judged answers."""
+        found = []
+        for cell in self.study.cells():
+            if cell["arm"] == "teacher":
+                made = self.artifacts.answers(cell["teacher"], cell["evaluation"], "test", "cot")
+            else:
+                made = self.artifacts.evaluation(cell["checkpoint"], cell["evaluation"])
+            found.append((cell, made))
+        return found
+
+    @functools.cached_property
+    def samples(self) -> tuple[Artifact, ...]:
+        """The artifacts of judged answers, each once."""
+        return tuple(dict.fromkeys(one for _, one in self.cells))
+
+    @functools.cached_property
+    def behind(self) -> dict[Kind, list[Artifact]]:
+        """The artifacts of each kind that the study's checkpoints come from."""
+        artifacts, checkpoints = self.artifacts, self.study.checkpoints()
+        refinements = [row for row in checkpoints if row["refine_task"]]
+        taught = {(row["teacher"], row["task"]) for row in checkpoints if row["teacher"]}
+        taught |= {
+            (row["teacher"], row["refine_task"])
+            for row in refinements
+            if row["teacher"]
+            and any(self.study.recipes[step].needs_teacher for step in steps_of(self.study, row["recipe"]))
+        }
+        sampled = dict.fromkeys((s.start, s.task, s.share, s.seed) for s in self.steps)
+        return {
+            "answers": [artifacts.answers(teacher, task, "train", "cot") for teacher, task in sorted(taught)],
+            "demonstrations": [artifacts.demonstrations(teacher, task) for teacher, task in sorted(taught)],
+            "training": [artifacts.checkpoint(name) for name in self.trained],
+            "paths": [artifacts.paths(*of) for of in sorted(sampled)],
+            "pairs": [artifacts.pairs(*step) for step in self.steps],
+            "items": [artifacts.items(task, "train") for task in sorted({row["refine_task"] for row in refinements})],
+        }
+
+    @functools.cached_property
+    def tasks(self) -> dict[str, Artifact]:
+        """By benchmark, the test split that is evaluated on, as an lm-eval task."""
+        return {
+            task: self.artifacts.lm_eval_task(task)
+            for task in dict.fromkeys(cell["evaluation"] for cell, _ in self.cells)
+        }
+
+    def of(self, kinds: tuple[Kind, ...]) -> tuple[Artifact, ...]:
+        """The artifacts of some kinds, in their order."""
+        return tuple(one for kind in kinds for one in self.behind[kind])
+
+    @functools.cached_property
+    def steps(self) -> list[Refinement]:
+        """The refinements of the study, each once."""
+        names = [row["checkpoint"] for row in self.study.checkpoints() if row["refine_task"]]
+        return list(dict.fromkeys(step for name in names for step in refinements_of(name)))
+
+    @functools.cached_property
+    def trained(self) -> list[str]:
+        """The checkpoints whose training the study shows."""
+        instructed = [row["checkpoint"] for row in self.study.checkpoints() if row["arm"] == "instruct"]
+        return [*instructed, *(refined(*step) for step in self.steps)]
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """Where everything that the tables and figures are made of lies."""
+        files = {kind: [str(one.file) for one in found] for kind, found in self.behind.items() if kind != "training"}
+        logs = (str(one.folder / TRAINING) for one in self.behind["training"])
+        return {
+            "cells": [{**cell, "samples": str(one.file)} for cell, one in self.cells],
+            "answers": files["answers"],
+            "demonstrations": files["demonstrations"],
+            "paths": files["paths"],
+            "pairs": files["pairs"],
+            "items": {one.of["task"]: str(one.file) for one in self.behind["items"]},
+            "tasks": {task: str(one.folder / DOCUMENTS) for task, one in self.tasks.items()},
+            "training": dict(zip(self.trained, logs, strict=True)),
+            "origins": self._origins(),
+            "records": [str(one.record) for one in itertools.chain(self.samples, self.of(COUNTED))],
+        }
+
+    def _origins(self) -> dict[str, dict[str, str]]:
+        """By file of sampled paths or pairs, the facts of the refinement that it was made for."""
+        origins = {}
+        for step, pairs in zip(self.steps, self.behind["pairs"], strict=True):
+            facts = facts_of(step)
+            origins[str(pairs.file)] = facts
+            paths = self.artifacts.paths(step.start, step.task, step.share, step.seed)
+            origins[str(paths.file)] = {name: value for name, value in facts.items() if name != "recipe"}
+        return origins
+
+    @functools.cached_property
+    def teachers_answers(self) -> list[Artifact]:
+        """The teachers' answers that a study has, in every style that they are asked in."""
+        known = [*self.behind["answers"], *(one for cell, one in self.cells if cell["arm"] == "teacher")]
+        of = sorted({(one.of["teacher"], one.of["task"], one.of["split"]) for one in known})
+        return [self.artifacts.answers(*each, style) for each in of for style in self.study.study.teacher_styles]
+
+    def splits(self) -> list[Artifact]:
+        """The splits that a study uses."""
+        design = self.study.study
+        trained = {task for row in self.study.checkpoints() for task in (row["task"], row["refine_task"]) if task}
+        used = {(task, "train") for task in design.tasks if task in trained}
+        used |= {(task, "test") for task in design.evaluate}
+        return [self.artifacts.items(*of) for of in sorted(used, key=lambda pair: (pair[0], pair[1] == "test"))]

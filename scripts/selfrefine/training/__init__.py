@@ -1,0 +1,1 @@
+"""Training: encoded examples, preference pairs, packed updates, resumption, saving."""

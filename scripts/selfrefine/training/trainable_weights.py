@@ -1,0 +1,58 @@
+"""The model to train: with an adapter or all weights trainable, in the precision that they learn in."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import nn
+
+from selfrefine.models.checkpoints import load_model
+from selfrefine.schema.generation import Compute
+from selfrefine.schema.optimisation import Lora
+from selfrefine.schema.stages import InstructSettings, RefineSettings
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """PEFT's configuration of an adapter."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else sorted(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def load_for_training(
+    folder: Path, adapter: Path | None, settings: InstructSettings | RefineSettings, compute: Compute = "auto"
+) -> Any:
+    """The model to train: a base model, one with the adapter to continue from, or, in full, its weights in float32.
+
+    Frozen weights are multiplied in what `compute` says (compute.py).
+    """
+    if settings.training.method == "full":
+        model = load_model(folder, "float32", training=True)
+        # An adapter freezes the weights below it.
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload().requires_grad_() if adapter else model
+    model = load_model(folder, settings.dtype, settings.quantisation, training=True, compute=compute)
+    # A PeftModel without a peft_config makes TRL's trainers keep a frozen copy of the adapter as the reference; with a
+    # peft_config the reference would be the base model.
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
+
+
+def adapter_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of an adapter's weights, by name."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if ".lora_" in name}
+
+
+def restore_precision(model: nn.Module, adapter: dict[str, torch.Tensor]) -> None:
+    """Undoes TRL's rounding of an adapter to bfloat16 where the weights below are packed.
+
+    At the learning rates of preference optimisation an update of bfloat16 weights rounds to nothing, and the student
+    would not start at its reference. TRL rounds since PEFT offers no choice there:
+    https://github.com/huggingface/peft/issues/2889
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            weight.data = adapter.get(name, weight.data).float()

@@ -1,0 +1,1 @@
+"""What the rules are made with: the one package that knows Snakemake."""

@@ -1,0 +1,99 @@
+"""One run of Snakemake: its study, its hold on the store, what it prints at start and end."""
+
+import atexit
+import gc
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from selfrefine.schema.assumptions import Assumptions
+from selfrefine.store.locations import STORE, summary_file
+from selfrefine.store.locks import occupy, stamp_of
+from selfrefine.study.design import Study
+from selfrefine.study.duration import expected_duration
+from selfrefine.study.open_study import finals_of
+from selfrefine.study.planning import Planner
+from selfrefine.workflow import slurm_plugin
+from selfrefine.workflow.evaluation_jobs import EvaluationJobs
+from selfrefine.workflow.refusal import refused
+from selfrefine.workflow.rule_flags import RuleFlags
+from selfrefine.workflow.rule_inputs import RuleInputs
+from selfrefine.workflow.rule_resources import RuleResources
+
+
+class Session:
+    """The validated study of one run of Snakemake, and the functions that its rules are made of.
+
+    `workflow` and `config` are Snakemake's own, `root` is the folder of the Snakefile.
+    """
+
+    def __init__(self, workflow: Any, config: dict[str, Any], root: Path):
+        keep_loaded()
+        self._workflow = workflow
+        # On a node, Snakemake reads the Snakefile again for one job; only the process that plans keeps what it has
+        # hashed.
+        plans = workflow.is_main_process
+        # The cores that profiles/default names are this machine's; jobs that are sent elsewhere are not bound to them.
+        if self._on_nodes():
+            workflow.global_resources["_cores"] = None
+        self._planned_at = stamp_of(STORE)
+        self._occupied: TextIO | None = None
+        with refused():
+            self.study = Study.read(config).located(root)
+            self.finals = finals_of(self.study, keep=plans)
+            assumptions = yaml.safe_load((root / "config/assumptions.yaml").read_text())
+            items = self.finals.artifacts.items
+            self.planner = Planner(self.study, Assumptions.read(assumptions), lambda *of: items(*of).file)
+        self.inputs = RuleInputs(self.finals, root, plans)
+        self.resources = RuleResources(self.study, self.planner, self.inputs)
+        self.evaluations = EvaluationJobs(self.finals, self.inputs, self.resources)
+        self.flags = RuleFlags(self.study)
+
+    def begin(self, stream: TextIO = sys.stderr) -> None:
+        """Takes the store, alone; says how long the jobs will take, where that is worth saying."""
+        executor = self._workflow.executor_plugin
+        if executor.common_settings.non_local_exec and self.study.cluster is None:
+            raise WorkflowError(
+                "configuration: cluster: is missing, so jobs would ask for no GPUs; slurm/config.yaml sets it under "
+                "`config`, which `--config` on the command line replaces: put settings of the study into its file "
+                "instead"
+            )
+        if executor.name == "slurm":
+            slurm_plugin.install(stream)
+        with refused():
+            self._occupied = occupy(STORE, self._planned_at)
+            if self.finals.hashes:
+                self.finals.hashes.save()
+        if not self._on_nodes() and self._is_whole():
+            jobs = [(one.stage, one.of) for one in self.finals.missing()]
+            cores = self._workflow.resource_settings.cores
+            said = expected_duration(self.study, self.planner.assumed, jobs, cores, self.planner.work.items_of)
+            if said:
+                print(said, file=stream, flush=True)
+
+    def end(self) -> None:
+        """Shows the summary; refuses to call a study done that is not."""
+        if not self._is_whole():
+            return
+        if missing := [str(one.record) for one in self.finals.all() if not one.record.exists()]:
+            raise WorkflowError(f"not made, start snakemake again: {', '.join(missing)}")
+        summary = summary_file(self.study.study.name)
+        print(f"{summary}\n\n{summary.read_text()}", end="")
+
+    def _on_nodes(self) -> bool:
+        """Whether jobs are sent elsewhere."""
+        return self._workflow.resource_settings.nodes is not None
+
+    def _is_whole(self) -> bool:
+        """Whether the whole study is asked for."""
+        asked = self._workflow.dag_settings
+        return not (set(asked.targets) - {"all"} or asked.until or asked.omit_from)
+
+
+def keep_loaded() -> None:
+    """Looks for no garbage any more in what is loaded by now, and at the end in nothing."""
+    gc.freeze()
+    atexit.register(gc.freeze)

@@ -1,0 +1,240 @@
+"""A finished study made up for the page's tests: responses of any number and any content, tables computed from them."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+import tables
+from selfrefine.analysis import verdicts
+from selfrefine.report.page.page_inputs import PageInputs
+from selfrefine.report.study_tables import StudyTables
+from selfrefine.schema.stages import TablesSettings
+
+TITLES = {"sums": "Sums & <more>", "letters": "Letters"}
+INSTRUCTED = "ant-135m/instruct/qwen2.5-1.5b/sums/100/0"
+CHECKPOINTS = {
+    "baseline": "ant-135m/base",
+    "instruct": INSTRUCTED,
+    "refine": f"{INSTRUCTED}/refine/sums/cot/100/0",
+    "teacher": "",
+}
+FACTS = ("arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share", "seed")
+OF_ARM = {
+    "baseline": ("baseline", "ant-135m", "", "", "", "", "", "", ""),
+    "instruct": ("instruct", "ant-135m", "qwen2.5-1.5b", "out", "sums", "", "", 100, 0),
+    "refine": ("refine", "ant-135m", "qwen2.5-1.5b", "out", "sums", "sums", "cot", 100, 0),
+    "teacher": ("teacher", "", "qwen2.5-1.5b", "", "", "", "", "", ""),
+}
+PROMPT = {
+    "instruction": "Answer from {labels}, please.",
+    "cot": "Answer: Let's think step by step",
+    "plain": "Answer:",
+}
+# What a model may say to break the page.
+HOSTILE = [
+    "<script>alert('run')</script> The answer is 3.",
+    "</script><script>alert('out')</script>",
+    "<img src=x onerror=alert('loaded')> & &amp; &lt;b&gt;",
+    "<!-- <script> --> ]]> {{ 7 * 7 }} {% raw %}",
+    "مرحبا بالعالم ‮reversed‬ שלום",
+    "🧮 emoji 👩‍👩‍👧‍👦 and \u2028 line separators \x00 \x07",
+    "half a pair: \ud83d",
+    "x" * 10_000,
+    "word " * 2_000,
+    "",
+    "$& $1 $` {answer} {labels}",
+]
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="150"><rect width="300" height="150"/></svg>'
+
+
+class PageStudy:
+    """Writes a study's artifacts below the working directory, and hands them to the page."""
+
+    def __init__(self, test: int = 40, train: int = 12, texts: list[str] | None = None):
+        self.texts = texts
+        self.records: list[str] = []
+        sums = [self._item(number, "sums") for number in range(test)]
+        letters = [self._item(number, "letters") for number in range(8)]
+        training = [self._item(number + 10_000_000, "sums") for number in range(train)]
+        self.index = {
+            "tasks": {"sums": self._task("sums", sums), "letters": self._task("letters", letters)},
+            "items": {"sums": self._artifact("prepare", ("sums-train",), "items.jsonl", training)},
+            "cells": [
+                self._cell(arm, task, items) for arm in OF_ARM for task, items in (("sums", sums), ("letters", letters))
+            ],
+            "training": {},
+            "origins": {},
+            "answers": [self._answers(training)],
+            "demonstrations": [],
+            "paths": [],
+            "pairs": [],
+        }
+        self._refine(training)
+        self.index["records"] = self.records
+
+    def inputs(self) -> PageInputs:
+        """The study as the page reads it."""
+        folder = Path("tables")
+        folder.mkdir(exist_ok=True)
+        for name, frame in tables.make_tables(TablesSettings(level=0.95, extractor="strict"), self.index).items():
+            frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        Path("accuracy.svg").write_text(SVG)
+        Path("cost.csv").write_text(
+            "student,arm,wall seconds,wall seconds low,wall seconds high\nant-135m,refine,5,4,6\n"
+        )
+        return PageInputs(
+            index=self.index,
+            tables=StudyTables(folder),
+            claims=verdicts.assess_all(self.index["cells"], "strict", 0.95, 0.05),
+            level=0.95,
+            margin=5.0,
+            extractor="strict",
+            titles=TITLES,
+            figures={"accuracy": Path("accuracy.svg"), "training": Path("accuracy.svg")},
+            layouts={"cost": Path("cost.csv")},
+            configuration=yaml.safe_dump({"study": {"name": "made-up"}}),
+            sources=[{"role": "benchmark", "name": "sums", "source": "file:<x>", "licence": "MIT", "sha256": "0" * 64}],
+        )
+
+    @staticmethod
+    def _item(number: int, task: str) -> dict:
+        choices = [f"option {letter}" for letter in "abcdefghijkl"] if task == "letters" else []
+        answer = "ABCDEFGHIJKL"[number % 12] if choices else str(number)
+        kind = "choice" if choices else "math"
+        question = f"{task} question {number}: how many?"
+        return {"id": f"{number:016x}", "kind": kind, "question": question, "choices": choices, "answer": answer}
+
+    def _response(self, number: int, arm: int, answer: str) -> dict:
+        """What an arm says to an item: correct by a fixed pattern, three times in four if it is a teacher."""
+        correct, found = (number * 7 + arm * 3) % 5 < arm + 1, (number + arm) % 9 != 0
+        text = f"Step {number} of arm {arm}. The answer is {answer if correct else 'Z'}."
+        if self.texts:
+            text = self.texts[(number + arm) % len(self.texts)]
+        return {
+            "text": text,
+            "extracted": (answer if correct else "Z") if found else None,
+            "correct": correct and found,
+            "strict": correct and found,
+            "legacy": correct,
+            "chain": True,
+            "finish_reason": "length" if number % 10 == 3 else "stop",
+            "tokens": 5 + number % 90,
+            "prompt_tokens": 30,
+        }
+
+    def _cell(self, arm: str, task: str, items: list[dict]) -> dict:
+        number = [*OF_ARM].index(arm)
+        rows = []
+        for item in items:
+            response = self._response(int(item["id"], 16), number, item["answer"])
+            own = {"item": item["id"], "id": f"{item['id']}-cot-0", "style": "cot", "sample": 0, "seed": None}
+            rows.append({**response, **(own if arm == "teacher" else {"id": item["id"], "doc_id": len(rows)})})
+        settings = {"system": "Be brief.", "prompt": PROMPT, "style": "cot", "request": "Finish with a number."}
+        if arm == "teacher":
+            file = self._artifact("teach", ("qwen2.5-1.5b", f"{task}-test-cot"), "answers.jsonl", rows, settings)
+        else:
+            settings = {"system": None if arm == "baseline" else ""}
+            file = self._artifact("evaluate", (arm, task), "samples.jsonl", rows, settings)
+        facts = dict(zip(FACTS, OF_ARM[arm], strict=True))
+        return {**facts, "checkpoint": CHECKPOINTS[arm], "evaluation": task, "samples": file}
+
+    def _task(self, task: str, items: list[dict]) -> str:
+        settings = {"task": task, "prompt": PROMPT, "style": "cot", "max_tokens": 96}
+        return self._artifact("export_task", (task,), "docs.jsonl", items, settings)
+
+    def _answers(self, items: list[dict]) -> str:
+        rows = [
+            {**self._response(int(item["id"], 16), 3, item["answer"])}
+            | {"id": f"{item['id']}-cot-0", "item": item["id"], "style": "cot", "sample": 0, "seed": None}
+            for item in items
+        ]
+        settings = {"system": None, "prompt": PROMPT, "style": "cot", "request": ""}
+        return self._artifact("teach", ("qwen2.5-1.5b", "sums-train-cot"), "answers.jsonl", rows, settings)
+
+    def _refine(self, items: list[dict]) -> None:
+        """Demonstrations, sampled paths and pairs."""
+        answers = [json.loads(line) for line in Path(self.index["answers"][0]).read_text().splitlines()]
+        kept = [row for row in answers if row["correct"]]
+        counts = {
+            "answers": len(answers),
+            "kept": len(kept),
+            "dropped": {"cut": 1, "wrong": len(answers) - len(kept) - 1},
+        }
+        names = ("qwen2.5-1.5b", "sums")
+        self.index["demonstrations"].append(
+            self._artifact("demonstrate", names, "demonstrations.jsonl", kept, figures={"demonstrations": counts})
+        )
+        paths = []
+        for place, item in enumerate(items):
+            for style, samples in (("cot", 3), ("plain", 1), ("rationale", 1 if place % 4 == 0 else 0)):
+                for sample in range(samples):
+                    response = self._response(place + sample * 3, 1, item["answer"])
+                    own = {"item": item["id"], "style": style, "sample": sample, "seed": sample}
+                    paths.append({"id": f"{item['id']}-{style}-{sample}", **own, **response})
+        by_style = {style: [row for row in paths if row["style"] == style] for style in ("cot", "plain", "rationale")}
+        counted = {
+            style: {"paths": len(rows), "correct": sum(row["correct"] for row in rows)}
+            | {
+                "committed": sum(row["extracted"] is not None for row in rows),
+                "chains": len(rows),
+                "cut": 0,
+                "tokens": 9,
+            }
+            for style, rows in by_style.items()
+        }
+        sampling = {"cot": 3, "plain": 1, "rationales": 1, "hint": "It is {answer}. Explain."}
+        settings = {"system": "", "prompt": PROMPT, "sampling": sampling}
+        file = self._artifact("sample", ("ant-135m", "sums"), "paths.jsonl", paths, settings, {"paths": counted})
+        origin = {"student": "ant-135m", "teacher": "qwen2.5-1.5b", "task": "sums", "after": "", "refine_task": "sums"}
+        origin |= {"share": "100", "seed": "0"}
+        pairs = self._pairs(items, by_style)
+        figures = {"items": len(items), "items_with_pairs": len(pairs), "pairs": len(pairs), "train": len(pairs)}
+        dropped = {"no_chosen": len(items) - len(pairs), "no_rejected": 0, "same_text": 0}
+        figures |= {"validation": 0, "rejected_correct": 0, "dropped": dropped}
+        made = self._artifact(
+            "pair", ("ant-135m", "sums"), "pairs.jsonl", pairs, {}, {"pairs": figures}, inputs={file: {}}
+        )
+        self.index["paths"], self.index["pairs"] = [file], [made]
+        self.index["origins"] = {file: origin, made: {**origin, "recipe": "cot"}}
+
+    @staticmethod
+    def _pairs(items: list[dict], paths: dict[str, list[dict]]) -> list[dict]:
+        """A correct chain of thought against the plain answer of its item."""
+        pairs = []
+        for item in items:
+            correct = [row for row in paths["cot"] if row["item"] == item["id"] and row["correct"]]
+            plain = [row for row in paths["plain"] if row["item"] == item["id"]]
+            if correct:
+                sides = [
+                    {"id": row["id"], "text": row["text"], "source": f"student {row['style']}"}
+                    | {"finished": row["finish_reason"] == "stop", "correct": row["correct"]}
+                    for row in (correct[0], plain[0])
+                ]
+                split = "validation" if len(pairs) % 4 == 3 else "train"
+                pairs.append({"id": f"{item['id']}-0", "item": item["id"], "split": split, "prompt": "cot"})
+                pairs[-1] |= {"chosen": sides[0], "rejected": sides[1]}
+        return pairs
+
+    def _artifact(
+        self, stage: str, names: tuple, file: str, rows: list, settings=None, figures=None, inputs=None
+    ) -> str:
+        folder = Path("results/store").joinpath(stage, *names, "0" * 12)
+        folder.mkdir(parents=True)
+        path = folder / file
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        record = {
+            "stage": stage,
+            "settings": settings or {},
+            "figures": {"tokens_made": 100, **(figures or {})},
+            "inputs": inputs or {},
+            "wall_seconds": 61.5,
+            "peak_memory_mib": 512,
+            "packages": {"python": "3.11", "torch": "2.13.0"},
+            "machine": {"cpu": "made up", "cores": 2},
+            "started": "2026-01-02T03:04:05Z",
+        }
+        (folder / "record.json").write_text(json.dumps(record))
+        if stage not in ("prepare", "export_task"):
+            self.records.append(str(folder / "record.json"))
+        return str(path)
