@@ -47,7 +47,8 @@ def main() -> None:
             more = [build]
         else:
             print(
-                "There is no GPU here, and pip finds no CPU build of torch: libraries for GPUs, of several GB, may follow. "
+                "There is no GPU here, and pip finds no CPU build of torch: libraries for GPUs, of several GB, may "
+                "follow. "
                 "Smaller: `rm -rf .venv`, point PIP_EXTRA_INDEX_URL to PyTorch's CPU index, and run this again.",
                 flush=True,
             )

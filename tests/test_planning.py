@@ -56,7 +56,8 @@ def test_instruct_counts_epochs_kept_demonstrations_and_recomputed_activations()
     cost = planner().cost("instruct", student="llama-2-7b", teacher="gpt-3.5", task="gsm8k", share="50", seed="0")
     assert cost.trained_tokens == 4000 * 0.5 * 4 * 300
     assert cost.gpu_hours == pytest.approx(cost.trained_tokens * 3 * 20e9 / 50e12 / 3600)
-    # 10e9 = 12 x layers x (128 x layers)^2 gives 37.05 layers, 4743 wide; LoRA has 19 parameters per layer, width, rank.
+    # 10e9 = 12 x layers x (128 x layers)^2 gives 37.05 layers, 4743 wide; LoRA has 19 parameters
+    # per layer, width and rank.
     assert cost.bytes == pytest.approx(19 * 37.05 * 4743 * 8 * 4, rel=1e-3)
 
 

@@ -385,7 +385,7 @@ CONFIGURATION = {
     ),
     # Only sampling asks plainly.
     "prompts.plain": (put("prompts/choice/plain", "Go:"), {"layout prompts"} | from_sample()),
-    "prompts of a kind that the study does not use": (put("prompts/math/instruction", "Reckon."), set()),
+    "prompts of a kind that the study does not use": (put("prompts/math/instruction", "Compute."), set()),
     # The stages' settings.
     "recipes.chosen": (put("recipes/cot/chosen/verdict", "any"), from_pair()),
     "recipes.cited": (put("recipes/cot/cited", "a paper"), set()),

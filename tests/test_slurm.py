@@ -11,7 +11,7 @@ from cluster import Cluster, install, obstacle
 from conftest import artifact, assert_same_results, loads, make_study, nothing_to_do, planned_jobs, snakemake
 
 STUDENT = "tiny/oracle-boxes-100-seed0"
-# What SLURM is told of a job that evaluates a checkpoint: Snakemake's name for the group, and its rules.
+# What SLURM knows of a job that evaluates a checkpoint: Snakemake's name for the group, and its rules.
 EVALUATIONS = "evaluate_evaluate"
 # The profile's polls are for jobs of minutes; here jobs last seconds.
 QUICK = [

@@ -1,4 +1,4 @@
-"""What the plugin is told of jobs that SLURM preempted, forgot, or did not answer about; no cluster is needed."""
+"""What the plugin learns about jobs that SLURM preempted, forgot, or did not answer about; no cluster is needed."""
 
 import asyncio
 import importlib.metadata

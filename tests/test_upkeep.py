@@ -572,7 +572,7 @@ def test_why_names_the_settings_that_differ(planted, name):
     found = reasons(lines)
     for stage, said in expected:
         assert said in found[stage]
-    # What is to be made for nothing but its inputs is not told of, and nor is a file whose keys alone differ.
+    # What is to be made for nothing but its inputs is not named, and nor is a file whose keys alone differ.
     assert not found.keys() & {*untold}
     assert not any(
         "/results/store" in line or re.search("[0-9a-f]{12}", line) for each in found.values() for line in each

@@ -81,7 +81,7 @@ class JobStates:
         return dict(self._known), seconds
 
     def _settled(self, job: str, state: str | None) -> str:
-        """The state that the plugin is told of, for the one that SLURM gives; None for a job that it does not list."""
+        """The state that the plugin gets, for the one that SLURM gives; None for a job that it does not list."""
         known = self._known.get(job, "")
         # NODE_FAIL may be left again: a job that asks for it is queued again.
         if known in ENDED and state in (None, "PREEMPTED"):
