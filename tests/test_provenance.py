@@ -18,6 +18,7 @@ from selfrefine.errors import UserError
 from selfrefine.schema.record import Record
 from selfrefine.store import provenance
 from selfrefine.store.environment import differences, environment_differences
+from selfrefine.store.files import write_json
 from selfrefine.store.hashing import sha256_of
 from selfrefine.store.locks import Busy
 from selfrefine.store.provenance import read_record, state_of
@@ -577,3 +578,23 @@ def test_times_that_cannot_be_set_stop_nothing(stage, monkeypatch):
     os.utime(reads["checkpoint"], (LATER, LATER))
     monkeypatch.setattr(os, "utime", refuse)
     assert stage(FIRST, **reads).reused is None
+
+
+@pytest.mark.parametrize("how", ["computed", "linked"])
+def test_a_record_is_taken_back_if_an_output_was_removed_before_it_was_there(stage, monkeypatch, how):
+    """As Snakemake removes the outputs of a job whose shell was killed while its program lived on."""
+    reads = written("first")
+    if how == "linked":
+        stage(SECOND, **written("second"))
+
+    def after_a_removal(path, value):
+        if path == FIRST:
+            Path(next(iter(value["outputs"]))).unlink()
+        write_json(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("selfrefine.store.run.write_json", after_a_removal)
+        with pytest.raises(UserError, match="was removed while it was made"):
+            stage(FIRST, **reads)
+    assert not FIRST.exists()
+    assert stage(FIRST, **reads) and FIRST.exists()

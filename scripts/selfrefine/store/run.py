@@ -135,7 +135,7 @@ class Run:
                     outputs[str(target)] = state
                 model = {"model": self._model()} if record.model else {}
                 own = {"outputs": outputs, "inputs": self.inputs, "reused": str(path), **model}
-                write_json(self.path, record.model_copy(update=own).model_dump(mode="json"))
+                self._write(record.model_copy(update=own))
                 self._settle()
                 print(f"{self.path}: its files are those of {path}, which was made from the same contents", flush=True)
                 return True
@@ -184,8 +184,20 @@ class Run:
             peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         )
         keep_code(self.script, self.folder, self.code)
-        write_json(self.path, record.model_dump(mode="json"))
+        self._write(record)
         self._settle()
+
+    def _write(self, record: Record) -> None:
+        """Writes the record, and takes it back if an output has vanished.
+
+        A job's shell may be killed while its program lives on. Snakemake then removes the job's outputs, the record
+        last, while the program writes them. An output that it removed before the record was there is missed here; one
+        that it removes later takes the record with it.
+        """
+        write_json(self.path, record.model_dump(mode="json"))
+        if gone := [path for path in record.outputs if not os.path.exists(path)]:
+            self.path.unlink(missing_ok=True)
+            raise UserError(f"{gone[0]}: was removed while it was made, by snakemake or by hand; start snakemake again")
 
     def _settle(self) -> None:
         """Lists a new artifact under its content; removes what was kept to resume from or left by killed processes."""
