@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import show
 from conftest import REPOSITORY, record_model
 from selfrefine.errors import UserError
 from selfrefine.schema.record import Record
@@ -598,3 +599,22 @@ def test_a_record_is_taken_back_if_an_output_was_removed_before_it_was_there(sta
             stage(FIRST, **reads)
     assert not FIRST.exists()
     assert stage(FIRST, **reads) and FIRST.exists()
+
+
+def test_the_marker_of_the_results_names_is_whole_or_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = artifact(STORE / "claims/aaaaaaaaaaaa", {"claims.md": "# Claims\n"}, stage="claims")
+    marker = Path("results/mine/.shown/0123456789ab.0")
+    monkeypatch.setattr(sys, "argv", ["show.py", "--records", str(record), "--shown", str(marker)])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="could not be written"):
+            show.main()
+    assert list(marker.parent.iterdir()) == []
+    show.main()
+    assert marker.read_text() == f"{record}\n"
+    assert Path("results/mine/claims.md").read_text() == "# Claims\n"
