@@ -128,9 +128,11 @@ def settings(edit):
 
     def change(folder: Path) -> None:
         path = folder / "config/tiny.yaml"
-        config = yaml.safe_load(path.read_text())
+        before = path.read_text()
+        config = yaml.safe_load(before)
         edit(config)
         path.write_text(yaml.safe_dump(config, sort_keys=False))
+        assert path.read_text() != before, "this change changes nothing"
 
     return change
 
@@ -385,7 +387,7 @@ CONFIGURATION = {
     ),
     # Only sampling asks plainly.
     "prompts.plain": (put("prompts/choice/plain", "Go:"), {"layout prompts"} | from_sample()),
-    "prompts of a kind that the study does not use": (put("prompts/math/instruction", "Compute."), set()),
+    "prompts of a kind that the study does not use": (put("prompts/math/instruction", "Work it out."), set()),
     # The stages' settings.
     "recipes.chosen": (put("recipes/cot/chosen/verdict", "any"), from_pair()),
     "recipes.cited": (put("recipes/cot/cited", "a paper"), set()),
