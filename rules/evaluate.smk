@@ -1,15 +1,17 @@
 # Any checkpoint on any benchmark's test split, with lm-eval and the sampler's own prompts and extraction.
 
 
-# Exporting writes three small files.
+# Exporting writes three small files; data are fetched where Snakemake runs, since nodes often have no network.
 localrules:
     export_task,
+    fetch_task,
 
 
 rule export_task:
     """A test split as a task that lm-eval runs."""
     input:
         questions=made("export_task", "items"),
+        shots=made("export_task", "shots"),
     output:
         record=update("results/store/export_task/{name}/{key}/record.json"),
     log:
@@ -20,10 +22,36 @@ rule export_task:
     params:
         settings=settings("export_task"),
         code=code("export_task"),
+        shots=flagged("export_task", "shots"),
     shell:
         'python "$SELFREFINE/export_task.py"'
         " --settings {params.settings:q}"
         " --items {input.questions}"
+        " {params.shots}"
+        " --code {params.code:q}"
+        " --record {output.record}"
+        " &> {log}"
+
+
+rule fetch_task:
+    """The data of one of lm-eval's own tasks."""
+    output:
+        record=update("results/store/fetch_task/{name}/{key}/record.json"),
+    log:
+        "logs/fetch_task/{name}/{key}.log",
+    priority: 1
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        settings=settings("fetch_task"),
+        code=code("fetch_task"),
+        sources=inputs.sources("fetch_task"),
+        include=flags.include(),
+    shell:
+        'python "$SELFREFINE/fetch_task.py"'
+        " --settings {params.settings:q}"
+        " {params.include}"
+        " --sources {params.sources:q}"
         " --code {params.code:q}"
         " --record {output.record}"
         " &> {log}"

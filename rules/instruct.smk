@@ -6,6 +6,7 @@ rule instruct:
     input:
         start=made("instruct", "start"),
         questions=made("instruct", "items"),
+        shots=made("instruct", "shots"),
         demonstrations=made("instruct", "demonstrations"),
     output:
         record=update("results/store/instruct/{names}/{key}/record.json"),
@@ -22,6 +23,7 @@ rule instruct:
     params:
         settings=settings("instruct"),
         code=code("instruct"),
+        shots=flagged("instruct", "shots"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
         compute=flags.compute(),
@@ -30,6 +32,7 @@ rule instruct:
         " --settings {params.settings:q}"
         " --start {input.start}"
         " --items {input.questions}"
+        " {params.shots}"
         " --demonstrations {input.demonstrations}"
         " --threads {threads}"
         " {params.compute}"

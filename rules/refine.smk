@@ -11,6 +11,7 @@ rule sample:
     input:
         checkpoint=made("sample", "checkpoint"),
         questions=made("sample", "items"),
+        shots=made("sample", "shots"),
     output:
         record=update("results/store/sample/{names}/{key}/record.json"),
     log:
@@ -28,6 +29,7 @@ rule sample:
     params:
         settings=settings("sample"),
         code=code("sample"),
+        shots=flagged("sample", "shots"),
         also=evaluations.also("sample"),
         vllm=flags.vllm(study.engine),
         compute=flags.compute(),
@@ -36,6 +38,7 @@ rule sample:
         " --settings {params.settings:q}"
         " --checkpoint {input.checkpoint}"
         " --items {input.questions}"
+        " {params.shots}"
         " --also {params.also:q}"
         " --threads {threads}"
         " {params.vllm}"
@@ -75,6 +78,7 @@ rule refine:
     input:
         start=made("refine", "start"),
         questions=made("refine", "items"),
+        shots=made("refine", "shots"),
         pairs=made("refine", "pairs"),
     output:
         record=update("results/store/refine/{names}/{key}/record.json"),
@@ -91,6 +95,7 @@ rule refine:
     params:
         settings=settings("refine"),
         code=code("refine"),
+        shots=flagged("refine", "shots"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
         compute=flags.compute(),
@@ -99,6 +104,7 @@ rule refine:
         " --settings {params.settings:q}"
         " --start {input.start}"
         " --items {input.questions}"
+        " {params.shots}"
         " --pairs {input.pairs}"
         " --threads {threads}"
         " {params.compute}"

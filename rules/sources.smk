@@ -45,11 +45,13 @@ rule fetch_model:
         settings=settings("fetch_model"),
         code=code("fetch_model"),
         source=inputs.source_of_model,
+        uses=inputs.uses_of_model,
         sources=inputs.sources("fetch_model"),
     shell:
         'python "$SELFREFINE/fetch_model.py"'
         " --settings {params.settings:q}"
         " --source {params.source:q}"
+        " --uses {params.uses:q}"
         " --sources {params.sources:q}"
         " --code {params.code:q}"
         " --record {output.record}"
@@ -57,7 +59,7 @@ rule fetch_model:
 
 
 rule prepare:
-    """A benchmark's split as checked items; a training split repeats nothing of the test split."""
+    """A benchmark's split as checked items; a training split repeats no test item of any benchmark that is evaluated."""
     input:
         raw=made("prepare", "raw"),
         held_out=made("prepare", "held_out"),

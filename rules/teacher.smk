@@ -12,7 +12,9 @@ rule teach:
     """What a teacher whose weights are at hand answers to a split."""
     input:
         questions=made("teach", "items"),
+        shots=made("teach", "shots"),
         model=made("teach", "model"),
+        students=inputs.student_models("teach"),
     output:
         record=update("results/store/teach/{teacher}/{name}/{key}/record.json"),
     log:
@@ -30,6 +32,7 @@ rule teach:
     params:
         settings=settings("teach"),
         code=code("teach"),
+        shots=flagged("teach", "shots"),
         source=flagged("teach", "model"),
         sources=inputs.sources("teach"),
         vllm=flags.teacher_vllm,
@@ -38,6 +41,7 @@ rule teach:
         'HF_HUB_OFFLINE=1 python "$SELFREFINE/teach.py"'
         " --settings {params.settings:q}"
         " --items {input.questions}"
+        " {params.shots}"
         " {params.source}"
         " --sources {params.sources:q}"
         " --threads {threads}"
@@ -60,6 +64,7 @@ use rule teach as ask with:
     params:
         settings=settings("teach"),
         code=code("teach"),
+        shots=flagged("teach", "shots"),
         source=flags.server_or_recording,
         sources=inputs.sources("teach"),
         vllm=flags.teacher_vllm,

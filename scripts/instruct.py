@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from selfrefine.data.items import read_items
+from selfrefine.data.shots import items_to_show
 from selfrefine.errors import UserError
 from selfrefine.models.checkpoints import prepare_torch
 from selfrefine.models.compute import bound_threads
@@ -28,13 +29,14 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1)
     cli.add_compute(parser)
+    cli.add_shots(parser)
     cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    inputs = [args.items, args.demonstrations]
+    inputs = [args.items, args.demonstrations, *cli.shots_given(args)]
     bound_threads(args.threads)
     leads = state().is_main_process
     with cli.begin(__file__, args, inputs, args.settings.seed, leads=leads, checkpoint=args.start) as run:
@@ -48,11 +50,12 @@ def instruct(args: argparse.Namespace, run: Run) -> None:
     from selfrefine.training.instruct_phase import INSTRUCT
     from selfrefine.training.loop import Start, train
 
-    start = Start.open(args.start, args.compute)
+    start = Start.open(args.start, args.compute, args.settings.chat_template)
     if start.adapter:
         raise UserError(f"{args.start}: has an adapter already; instruct starts from a base model")
     items, demonstrations = read_items(args.items), read_jsonl(args.demonstrations)
-    examples, counts = encode_demonstrations(demonstrations, items, args.settings, start.tokenizer)
+    shots = items_to_show(args.settings.prompt, args.shots)
+    examples, counts = encode_demonstrations(demonstrations, items, args.settings, start.tokenizer, shots)
     if not examples.train:
         raise UserError(f"{args.demonstrations}: no demonstration is left ({counts}); raise `max_length` or `share`")
     train(run, start, args.settings, examples, INSTRUCT, {"demonstrations": counts})

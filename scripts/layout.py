@@ -6,6 +6,7 @@ prompts   what is asked of whom, one question each (Table 6)
 splits    sizes, answers and dropped rows of each split, with an example (Table 9)
 lengths   tokens per answer, and how many more than before the training
 solving   pass@k and maj@k of the sampled answers
+pass-at-k pass@k and maj@k of several answers to each test item
 yields    items that gave preference pairs, and why others did not
 cost      wall time and tokens of one checkpoint of each arm, by stage
 """
@@ -52,6 +53,8 @@ def lay_out(settings: LayoutSettings, tables: StudyTables) -> Table:
             return paper_tables.lengths(of_layout(layout, student, tables.lengths()), titles)
         case "solving":
             return paper_tables.solving(of_layout(layout, student, tables.solving()), titles)
+        case "pass-at-k":
+            return paper_tables.pass_at_k(of_layout(layout, student, tables.pass_at_k()), titles, student)
         case "yields":
             return paper_tables.yields(of_layout(layout, student, tables.pairs()), titles)
         case "cost":

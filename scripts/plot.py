@@ -6,12 +6,14 @@ out-family    the same with out-family teachers beside them (Figure 3)
 low-resource  accuracy of one student over the share of the demonstrations (Figure 4)
 lengths       tokens per answer, as out-family
 solving       pass@k and maj@k of one student's chains of thought
+pass-at-k     pass@k and maj@k of one student's arms on the test splits
 yields        how one student's sampled answers came out, and which items gave preference pairs
 cost          wall time and tokens of one checkpoint of each arm, by stage
 training      loss of each training run by update, and the rewards' margin and accuracy of each refinement
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -26,9 +28,10 @@ from selfrefine.report.figures import style
 from selfrefine.report.figures.accuracy_points import draw_accuracy
 from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
-from selfrefine.report.figures.sampling_yields import draw_solving, draw_yields
+from selfrefine.report.figures.sampling_yields import draw_pass_at_k, draw_solving, draw_yields
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
+from selfrefine.report.figures.wording import complete_fonts
 from selfrefine.report.selection import in_figure
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.schema.stages import PlotSettings
@@ -72,6 +75,8 @@ def draw(settings: PlotSettings, tables: StudyTables) -> plt.Figure:
             return draw_low_resource(shown(tables.arms(), "arms"), titles)
         case "solving":
             return draw_solving(shown(tables.solving(), "solving"), titles)
+        case "pass-at-k":
+            return draw_pass_at_k(shown(tables.pass_at_k(), "pass_at_k"), titles)
         case "yields":
             paths, pairs = shown(tables.paths(), "paths"), shown(tables.pairs(), "pairs")
             return draw_yields(paths, pairs, shown(tables.solving(), "solving"), titles)
@@ -95,6 +100,12 @@ def main() -> None:
             return
         plt.rcParams |= style.STYLE
         figure = draw_training(runs, settings.titles) if runs else draw(settings, StudyTables(args.tables))
+        if lacking := complete_fonts(figure):
+            print(
+                f"no font of this machine has {lacking}: the PDF and PNG show boxes in their places, the SVG what the "
+                "reader's fonts have; install one that has them, such as Noto Sans CJK for Chinese, and run again",
+                file=sys.stderr,
+            )
         resolution = min(RESOLUTION, MOST / max(figure.get_size_inches()))
         name = name_of(settings.figure, settings.student)
         paths = [run.folder / f"{name}.{form}" for form in FIGURE_FORMATS]

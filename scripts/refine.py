@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from selfrefine.data.items import read_items
+from selfrefine.data.shots import items_to_show
 from selfrefine.errors import UserError
 from selfrefine.models.checkpoints import prepare_torch
 from selfrefine.models.compute import bound_threads
@@ -28,13 +29,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", required=True, type=cli.file_of("pair"), help="the preference pairs")
     parser.add_argument("--threads", type=int, default=1)
     cli.add_compute(parser)
+    cli.add_shots(parser)
     cli.add_record(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    inputs = [args.items, args.pairs]
+    inputs = [args.items, args.pairs, *cli.shots_given(args)]
     bound_threads(args.threads)
     leads = state().is_main_process
     with cli.begin(__file__, args, inputs, args.settings.seed, leads=leads, checkpoint=args.start) as run:
@@ -48,9 +50,10 @@ def refine(args: argparse.Namespace, run: Run) -> None:
     from selfrefine.training.loop import Start, train
     from selfrefine.training.refine_phase import REFINE, record_unchanged
 
-    start = Start.open(args.start, args.compute)
+    start = Start.open(args.start, args.compute, args.settings.chat_template)
     pairs, items = read_jsonl(args.pairs), read_items(args.items)
-    examples, counts = encode_pairs(pairs, items, args.settings, start.tokenizer)
+    shots = items_to_show(args.settings.prompt, args.shots)
+    examples, counts = encode_pairs(pairs, items, args.settings, start.tokenizer, shots)
     if examples.train and examples.validation:
         train(run, start, args.settings, examples, REFINE, {"pairs": counts})
     elif counts["too_long"]:

@@ -1,7 +1,8 @@
-"""Plan a study, explain and check its results, and keep its store in order.
+"""Preview benchmarks, plan a study, explain and check its results, and keep its store in order.
 
 Run it where `snakemake` is run, with the same --configfile. `study.py COMMAND --help` has more about each command.
 
+preview asdiv
 plan
 why results/quickstart/summary.md
 """
@@ -44,6 +45,31 @@ def plan(command: argparse.ArgumentParser) -> None:
         from selfrefine.study.job_table import plan_of
 
         print(plan_of(configuration(args), args.assume))
+
+    command.set_defaults(run=run)
+
+
+def preview(command: argparse.ArgumentParser) -> None:
+    """Show a benchmark's items as a student will see them, what was dropped and why, answers and lengths.
+
+    It needs no run of the workflow. A raw file that is not on this machine is fetched to its place in the store. The exit
+    status is 1 if the workflow would refuse the benchmark.
+
+    preview asdiv
+    preview mine --split train --configfile config/mine.yaml
+    """
+    command.add_argument("benchmark", help="the benchmark's name")
+    command.add_argument("--split", choices=("train", "test"), help="default: test, if it has one")
+    command.add_argument("--items", type=int, default=10, metavar="N", help="how many items (default: %(default)s)")
+    add_configuration(command)
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.programs.preview import preview
+        from selfrefine.study.open_study import open_study
+
+        found = preview(open_study(configuration(args)), args.benchmark, args.split, args.items)
+        print("\n".join(found.lines))
+        sys.exit(1 if found.refused else 0)
 
     command.set_defaults(run=run)
 
@@ -272,7 +298,7 @@ def read_asked(args: argparse.Namespace) -> Any:
 
 def build() -> argparse.ArgumentParser:
     """The program's arguments, those of every command among them."""
-    return program(__doc__, (plan, why, trace, verify, prune, adopt, crate, record, batch, estimate))
+    return program(__doc__, (preview, plan, why, trace, verify, prune, adopt, crate, record, batch, estimate))
 
 
 def main() -> None:

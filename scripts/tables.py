@@ -7,6 +7,7 @@ lengths.csv         tokens of an answer per arm and evaluation task, and how man
 demonstrations.csv  the teachers' answers: kept, dropped and why
 paths.csv           the students' sampled paths by style: correct, with an answer extracted, chains of thought, cut
 solving.csv         pass@k and maj@k of the sampled paths, over seeds
+pass_at_k.csv       pass@k and maj@k of several answers to each test item, over seeds
 pairs.csv           yield of the preference recipes, and why items were dropped
 stages.csv          wall time, peak memory and tokens per second of each stage
 costs.csv           wall time and tokens of one checkpoint of each arm and share, by stage, from teacher to evaluation
@@ -66,6 +67,7 @@ def make_tables(settings: TablesSettings, index: dict[str, Any]) -> dict[str, pd
         "demonstrations": yield_tables.demonstrations_table(index["demonstrations"]),
         "paths": yield_tables.paths_table(index["paths"], origins),
         "solving": yield_tables.solving_table(index["paths"], origins, level),
+        "pass_at_k": yield_tables.pass_table(index["cells"], settings.extractor, level),
         "pairs": yield_tables.pairs_table(index["pairs"], origins, level),
         "stages": yield_tables.stages_table(artifacts, index["cells"]),
         "costs": costs_table(index["cells"], index["records"]),

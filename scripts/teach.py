@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from selfrefine.data.items import read_items
+from selfrefine.data.shots import items_to_show
 from selfrefine.engines.checkpoint_engines import open_model_engine
 from selfrefine.engines.interface import Engine, complete
 from selfrefine.engines.item_requests import requests_for
@@ -39,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads that torch uses")
     cli.add_vllm(parser)
     cli.add_compute(parser)
+    cli.add_shots(parser)
     cli.add_record(parser)
     return parser.parse_args()
 
@@ -71,7 +73,7 @@ def open_engine(args: argparse.Namespace) -> Engine:
 
 def main() -> None:
     args = arguments()
-    inputs = [args.items]
+    inputs = [args.items, *cli.shots_given(args)]
     if args.recording and str(args.recording) not in args.sources:
         inputs.append(args.recording)
     with cli.begin(__file__, args, inputs, checkpoint=args.model) as run:
@@ -86,10 +88,12 @@ def teach(args: argparse.Namespace, run: Run) -> None:
         *(items, settings.prompt, settings.style, 1, settings.generation, 0),
         request=settings.request,
         system=settings.system,
+        shots=items_to_show(settings.prompt, args.shots),
+        stop=settings.stop,
     )
     engine = open_engine(args)
     completions = complete(engine, requests, run.file, f"teach {settings.style}")
-    rows = to_rows(requests, completions, items, settings.extractor)
+    rows = to_rows(requests, completions, items, settings.extractor, settings.answer_phrases)
     keys = {request.id: request.key for request in requests}
     answers: list[TeacherAnswer] = [{**row, "key": keys[row["id"]]} for row in rows]
     write_jsonl(run.file, answers)

@@ -116,6 +116,7 @@ class PageStudy:
             "extracted": (answer if correct else "Z") if found else None,
             "correct": correct and found,
             "strict": correct and found,
+            "unanimous": correct,
             "legacy": correct,
             "chain": True,
             "finish_reason": "length" if number % 10 == 3 else "stop",

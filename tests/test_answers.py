@@ -688,7 +688,7 @@ def test_legacy_fuzzy_match_begins_at_six_tenths(tail, expected):
 
 
 def test_unknown_extractor_is_refused():
-    with pytest.raises(ValueError, match="lax.*strict, legacy"):
+    with pytest.raises(ValueError, match="lax.*strict, unanimous, legacy"):
         extract("The answer is 1.", "math", [], "lax")
 
 
@@ -760,9 +760,12 @@ def test_match_with_the_target(found, target, kind, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("We add the two and two of them. The answer is 4.", {"strict": 1, "legacy": 1, "committed": 1, "chain": 1}),
-        ("The answer is 4, not 5", {"strict": 1, "legacy": 0, "committed": 1, "chain": 0}),
-        ("It is 4", {"strict": 0, "legacy": 1, "committed": 0, "chain": 0}),
+        (
+            "We add the two and two of them. The answer is 4.",
+            {"strict": 1, "unanimous": 1, "legacy": 1, "committed": 1, "chain": 1},
+        ),
+        ("The answer is 4, not 5", {"strict": 1, "unanimous": 1, "legacy": 0, "committed": 1, "chain": 0}),
+        ("It is 4", {"strict": 0, "unanimous": 0, "legacy": 1, "committed": 0, "chain": 0}),
     ],
 )
 def test_scores_for_lm_eval(text, expected):
@@ -774,7 +777,10 @@ def test_module_imports_nothing_of_this_repository_since_exported_tasks_carry_a_
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     # Beside the standard library only datasets, which lm-eval brings.
-    assert imported == {"difflib", "json", "re", "fractions", "pathlib", "typing", "datasets"}
+    assert imported == {
+        *("collections.abc", "difflib", "json", "re", "fractions", "pathlib", "typing", "unicodedata"),
+        "datasets",
+    }
 
 
 def test_documents_are_those_beside_the_copy_wherever_it_lies(tmp_path, monkeypatch):

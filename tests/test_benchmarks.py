@@ -63,7 +63,9 @@ def picks(number: int) -> list[dict]:
 
 
 def split(raw: Path, mapping: dict, name: str, held_out=(), **settings) -> tuple[list[dict], dict]:
-    return prepare(raw, PrepareSettings(**mapping, name=name, split={"file": "all", **settings}), list(held_out))
+    return prepare(
+        raw, PrepareSettings(**mapping, name=name, split={"file": "all", **settings}), {"own": list(held_out)}
+    )
 
 
 def ids(items: list[dict]) -> list[str]:
@@ -142,12 +144,62 @@ HUB_ITEMS = {
         ("For all real x, (x + 1)^2 - x^2 equals", 4, "2x + 1", "A"),
         ("A price ceiling below the equilibrium price leads to", 4, "a shortage", "D"),
     ],
+    "svamp": [
+        ("A baker had 18 rolls and sold 7 of them. How many rolls did the baker have left?", 0, None, "11"),
+        ("Each of 6 shelves holds 24 books. How many books are on the shelves?", 0, None, "144"),
+        ("Uma ran 2.5 miles on Monday and 4 miles on Friday How many miles did she run?", 0, None, "6.5"),
+    ],
+    "addsub": [
+        ("Rosa picked 14 plums and Eli picked 9 plums . How many plums did they pick ?", 0, None, "23"),
+        ("A rope of 12.5 feet lost 4 feet . How long is it now ?", 0, None, "8.5"),
+        ("There were 40 gulls . 13 flew off . How many stayed ?", 0, None, "27"),
+    ],
+    "singleeq": [
+        ("A crate weighs 3.25 pounds. What do 4 crates weigh?", 0, None, "13"),
+        ("Ian shared 56 cards among 8 friends. How many did each get?", 0, None, "7"),
+        ("A jacket of $45 is $12 cheaper today. What does it cost?", 0, None, "33"),
+    ],
+    "aqua": [
+        ("A van drives 150 km in 3 hours. What is its speed?", 5, "50 km/h", "C"),
+        ("What is 15% of 60?", 5, "9", "A"),
+        ("The mean of 4, 8 and x is 9. What is x?", 5, "15", "E"),
+    ],
+    "arc-easy": [
+        ("Which tool measures temperature?", 4, "a thermometer", "B"),
+        ("What do roots do for a plant?", 3, "take in water", "A"),
+        ("Which body gives off its own light?", 4, "the Sun", "D"),
+    ],
+    "arc-challenge": [
+        ("What happens to most metals when they are heated?", 4, "They expand.", "A"),
+        ("Which change is chemical?", 4, "wood burning", "C"),
+        ("Which force slows a sliding box?", 4, "friction", "B"),
+    ],
+    "strategyqa": [
+        ("Would a penguin win a flying contest?", 2, "no", "B"),
+        ("Can two people play chess by letter?", 2, "yes", "A"),
+        ("Would a spoon of frozen mercury melt in hot tea?", 2, "yes", "A"),
+    ],
+    "boolq": [
+        (
+            "Sea otters sleep on their backs in the water, and wrap themselves in kelp. do otters sleep in the water?",
+            2,
+            "yes",
+            "A",
+        ),
+        ("Marlow lies a hundred miles inland. is the town on the coast?", 2, "no", "B"),
+        ("The bridge of 1911 has two tracks and a footpath. can the bridge carry trains?", 2, "yes", "A"),
+    ],
+    "mmlu-pro": [
+        ("Which of these is a vector?", 10, "velocity", "D"),
+        ("A contract without consideration is usually", 10, "unenforceable", "J"),
+        ("What is the derivative of x^2?", 3, "2x", "A"),
+    ],
 }
 
 
 @pytest.mark.parametrize("name", HUB_ITEMS)
 def test_hub_records_become_items(name):
-    items, counts = prepare(HUB / f"{name}.jsonl", settings_of(name), [])
+    items, counts = prepare(HUB / f"{name}.jsonl", settings_of(name))
     found = {item["question"]: item for item in items}
     assert counts["read"] == counts["items"] == 3
     for text, number, right, answer in HUB_ITEMS[name]:
@@ -156,7 +208,7 @@ def test_hub_records_become_items(name):
         assert item["answer"] == answer
         assert len(item["choices"]) == number
         if right:
-            assert item["choices"]["ABCDE".index(answer)] == right
+            assert item["choices"]["ABCDEFGHIJ".index(answer)] == right
 
 
 @pytest.mark.parametrize("name", HUB_ITEMS)
@@ -172,7 +224,7 @@ def test_every_benchmark_of_the_hub_catalogue_is_tried_with_the_files_it_names(n
 )
 def test_answers_of_math_that_are_no_numbers_are_dropped_and_counted(answer, tmp_path):
     rows = [*rows_of("math-500"), rows_of("math-500")[0] | {"problem": "Another?", "answer": answer}]
-    items, counts = prepare(write_rows(tmp_path / "rows.jsonl", rows), settings_of("math-500"), [])
+    items, counts = prepare(write_rows(tmp_path / "rows.jsonl", rows), settings_of("math-500"))
     assert (len(items), counts["dropped"]["answer_unmapped"]) == (3, 1)
 
 
@@ -193,7 +245,7 @@ def test_json_array_and_csv_give_the_same_items_as_json_lines(tmp_path):
     (tmp_path / "rows.csv").write_text(
         "question,final_ans\n" + "".join(f'"{row["question"]}",{row["final_ans"]}\n' for row in rows)
     )
-    expected = prepare(HUB / "multiarith.jsonl", settings_of("multiarith"), [])
+    expected = prepare(HUB / "multiarith.jsonl", settings_of("multiarith"))
     assert prepare(tmp_path / "rows.json", settings_of("multiarith"), []) == expected
     assert prepare(tmp_path / "rows.csv", settings_of("multiarith"), []) == expected
 
@@ -260,7 +312,7 @@ def test_packaged_benchmarks_leave_out_and_count_what_has_no_single_answer(name,
     good = {"passage": "", "question": "Where is it?", "options": LETTERED, "answer": "B. a barn"}
     if name == "asdiv":
         good["answer"] = "5"
-    items, counts = prepare(write_rows(tmp_path / "raw.jsonl", [record, good]), settings_of(name), [])
+    items, counts = prepare(write_rows(tmp_path / "raw.jsonl", [record, good]), settings_of(name))
     assert len(items) == 1
     assert counts["dropped"]["answer_unmapped"] == 1
 
@@ -316,7 +368,7 @@ def test_bad_record_is_refused_with_file_line_and_key(name, change, message, tmp
     rows[1] = {key: value for key, value in (rows[1] | change).items() if value is not None}
     raw = write_rows(tmp_path / "raw.jsonl", rows)
     with pytest.raises(UserError) as caught:
-        prepare(raw, settings_of(name), [])
+        prepare(raw, settings_of(name))
     assert str(caught.value).startswith(f"{raw}:2: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -333,7 +385,7 @@ def test_bad_record_is_refused_with_file_line_and_key(name, change, message, tmp
 def test_null_or_object_in_place_of_text_is_refused(change, tmp_path):
     raw = write_rows(tmp_path / "raw.jsonl", [rows_of("csqa-hub")[0] | {"answerKey": "A"} | change])
     with pytest.raises(UserError, match=":1: "):
-        prepare(raw, settings_of("csqa-hub"), [])
+        prepare(raw, settings_of("csqa-hub"))
 
 
 def test_mixed_number_is_not_read_as_another_one(tmp_path):
@@ -349,7 +401,7 @@ def test_invalid_utf8_is_refused_with_file_and_line(tmp_path):
     raw = tmp_path / "raw.jsonl"
     raw.write_bytes((HUB / "multiarith.jsonl").read_bytes() + b'{"question": "caf\xe9?", "final_ans": "3"}\n')
     with pytest.raises(UserError) as caught:
-        prepare(raw, settings_of("multiarith"), [])
+        prepare(raw, settings_of("multiarith"))
     assert str(caught.value).startswith(f"{raw}:4: ")
     assert "UTF-8" in str(caught.value)
 
@@ -358,7 +410,7 @@ def test_torn_last_line_is_refused_with_file_and_line(tmp_path):
     raw = tmp_path / "raw.jsonl"
     raw.write_bytes((HUB / "multiarith.jsonl").read_bytes()[:-20])
     with pytest.raises(UserError) as caught:
-        prepare(raw, settings_of("multiarith"), [])
+        prepare(raw, settings_of("multiarith"))
     assert str(caught.value).startswith(f"{raw}:3: ")
     assert "cut off" in str(caught.value)
 
@@ -581,7 +633,7 @@ def test_subset_depends_on_the_seed_but_not_on_the_order():
 
 
 def test_prepared_items_are_read_by_id(tmp_path):
-    items, _ = prepare(HUB / "piqa-hub.jsonl", settings_of("piqa-hub"), [])
+    items, _ = prepare(HUB / "piqa-hub.jsonl", settings_of("piqa-hub"))
     read = read_items(write_rows(tmp_path / "items.jsonl", items))
     assert list(read) == ids(items)
     assert known_item(read, {"id": "x", "item": items[1]["id"]}) == items[1]

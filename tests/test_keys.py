@@ -85,9 +85,10 @@ CHANGES = {
         {"benchmarks": {"asdiv": {"splits": {"train": {"size": 100}}}}},
         {"prepare", "teach", "demonstrate", *EVERYTHING_OF_STUDENTS},
     ),
+    # No training split holds an item of a test split that is evaluated.
     "another benchmark's test split": (
         {"benchmarks": {"csqa": {"splits": {"test": {"size": 30}}}}},
-        {"prepare", "teach", "export_task", "evaluate"},
+        {"prepare", "teach", "export_task", "demonstrate", *EVERYTHING_OF_STUDENTS},
     ),
     "a student's batch": ({"students": {STUDENT: {"batch_size": 8}}}, {"sample", "pair", "refine", "evaluate"}),
 }

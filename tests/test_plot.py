@@ -180,7 +180,10 @@ def drawn():
 @pytest.mark.filterwarnings("error:constrained_layout")
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_nothing_overlaps_or_leaves_the_page(name, tmp_path, drawn):
-    figure = DRAWINGS[name](tmp_path)
+    assert_nothing_overlaps(DRAWINGS[name](tmp_path), name)
+
+
+def assert_nothing_overlaps(figure: plt.Figure, name: str) -> None:
     figure.canvas.draw()
     renderer, page = figure.canvas.get_renderer(), figure.bbox
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes if axes.axison]

@@ -49,9 +49,20 @@ def test_the_shipped_recording_holds_answers_and_no_questions():
 
 
 def test_every_configuration_key_is_explained():
-    from selfrefine.schema.config import Cluster, Student, StudyDesign, Teacher, Vllm, Weights
+    from selfrefine.schema.config import (
+        Cluster,
+        Evaluation,
+        StockTask,
+        StockTasks,
+        Student,
+        StudyDesign,
+        Teacher,
+        Vllm,
+        Weights,
+    )
     from selfrefine.schema.optimisation import InstructTraining, RefineTraining
     from selfrefine.schema.preference import Objective, Recipe, Schedule
+    from selfrefine.schema.prompt import Asking, Example, OwnPrompt, Shots
     from selfrefine.schema.sampling import Sampling
     from selfrefine.schema.server import Budget, Prices, Server
     from selfrefine.study.design import Study
@@ -70,6 +81,7 @@ def test_every_configuration_key_is_explained():
         Schedule,
     )
     models += (Server, Budget, Prices, Vllm, Weights, Cluster)
+    models += (Evaluation, Asking, OwnPrompt, Shots, Example, StockTasks, StockTask)
     for model in models:
         for name in model.model_fields:
             assert f"`{name}" in text or f"{name}`" in text, f"{model.__name__}.{name}"

@@ -15,6 +15,7 @@ import yaml
 from conftest import REPOSITORY, environment, make_study, run
 from forks import SNAKEMAKE, Forks
 from selfrefine.store import versions as versions_module
+from selfrefine.store.hashing import sha256_of
 
 TASKS = ("boxes", "far")
 STUDENTS = ("tiny", "twin")
@@ -103,13 +104,18 @@ FROM_TEACH_TRAIN = {"teach boxes train", "layout teachers"} | FROM_DEMONSTRATE
 TEACH_TESTS = {"teach boxes test", "teach far test", "layout teachers"} | ANEW
 # The training items are read by the teacher, by both trainings, by sampling and on the page.
 FROM_PREPARE_TRAIN = {"prepare boxes train", "layout splits"} | FROM_TEACH_TRAIN
-FROM_PREPARE_FAR = {
-    "prepare far test",
-    "export_task far",
-    "teach far test",
-    "layout teachers",
-    "layout splits",
-} | evaluations(tasks=["far"])
+# A training split repeats no test item of any benchmark that is evaluated.
+FROM_PREPARE_FAR = (
+    {
+        "prepare far test",
+        "export_task far",
+        "teach far test",
+        "layout teachers",
+        "layout splits",
+    }
+    | evaluations(tasks=["far"])
+    | FROM_PREPARE_TRAIN
+)
 # Training items are kept apart from the test items.
 FROM_PREPARE_BOXES = (
     {"prepare boxes test", "export_task boxes", "teach boxes test", "layout prompts"}
@@ -255,7 +261,9 @@ CONFIGURATION = {
     ),
     "study.evaluate: one less": (
         put("study/evaluate", ["boxes"]),
-        {"listing sources", "layout teachers", "layout splits", "plot training"} | ANEW,
+        {"listing sources", "layout teachers", "layout splits", "plot training"}
+        | ANEW
+        | {job for job in FROM_PREPARE_TRAIN if not re.match(r"evaluate .* far", job)},
     ),
     "study.arms: refine-only": (
         put("study/arms", ["baseline", "instruct", "refine", "refine-only"]),
@@ -365,7 +373,7 @@ CONFIGURATION = {
     ),
     "benchmarks.files.licence": (put("benchmarks/far/files/all/licence", "CC0"), {"listing sources", "summarise"}),
     "benchmarks.files.sha256": (
-        put("benchmarks/far/files/all/sha256", "0" * 64),
+        lambda folder: put("benchmarks/far/files/all/sha256", sha256_of(folder / "boxes.jsonl"))(folder),
         {"fetch far", "listing sources"} | FROM_PREPARE_FAR,
     ),
     "benchmarks.splits.test.size": (put("benchmarks/far/splits/test/size", 8), FROM_PREPARE_FAR),
@@ -444,7 +452,7 @@ CONFIGURATION = {
 # But for what only says what jobs ask a cluster for.
 GPUS = {"gpu_memory": 24, "gpu_tflops": 125, "gpus_per_node": 8, "longest_hours": 2, "time_factor": 5}
 CONFIGURATION |= {
-    "cluster": (several(put("models/tiny/parameters", 0.0001), put("cluster", GPUS)), set()),
+    "cluster": (put("cluster", GPUS), set()),
     "cluster.longest_hours, without GPUs": (put("cluster/longest_hours", 2), set()),
     "models.parameters": (put("models/tiny/parameters", 7), set()),
     "models.active": (put("models/tiny/active", 7), set()),
@@ -539,7 +547,7 @@ SCRIPTS = {
     "sample": ('"sample paths"', from_sample()),
     "pair": ("or loosen the recipe", from_pair()),
     "refine": ("the student is left as it was", from_refine()),
-    "export_task": ("read_items(args.items), args.settings", FROM_EXPORT),
+    "export_task": ("refuse_shown(items, shots, ", FROM_EXPORT),
     "evaluate": ("(args.task.parent, ", evaluations()),
     "tables": ('"%.6g"', FROM_TABLES),
     "claims": ("verdicts=dict(counts)", FROM_CLAIMS),
@@ -559,7 +567,7 @@ NEW_TEXT = {
     '"sample paths"': '"sample"',
     "or loosen the recipe": "or another recipe",
     "the student is left as it was": "the student stays as it was",
-    "read_items(args.items), args.settings": "dict(read_items(args.items)), args.settings",
+    "refuse_shown(items, shots, ": "refuse_shown(items, [*shots], ",
     "(args.task.parent, ": "(args.task.absolute().parent, ",
     '"%.6g"': '"%.7g"',
     "verdicts=dict(counts)": "verdicts={**counts}",
@@ -596,7 +604,7 @@ LIBRARY = {
     "engines/checkpoint_engines.open_checkpoint_engine": from_sample() | evaluations(),
     "engines/checkpoint_engines.open_model_engine": FROM_TEACH_TRAIN | TEACH_TESTS,
     "engines/interface.complete": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
-    "engines/interface.seed_for": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample(),
+    "engines/interface.seed_for": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "engines/recorded.generate": FROM_TEACH_TRAIN | TEACH_TESTS,
     "engines/token_engine.finish": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "engines/transformers.generate": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),

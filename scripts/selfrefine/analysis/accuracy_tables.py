@@ -5,27 +5,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from selfrefine.analysis import statistics
+from selfrefine.analysis.pass_rate import pass_rate
 from selfrefine.errors import UserError
 from selfrefine.schema.results import EvaluatedCell, Facts
+from selfrefine.schema.rows import item_of
 from selfrefine.store.environment import environment_differences
 from selfrefine.store.files import read_json, read_jsonl
 from selfrefine.store.provenance import record_of
 
 FACTS = list(Facts.__annotations__)
+VERDICTS = ("correct", "legacy", "committed", "chain", "cut")
 
 
 def read_answers(cells: Sequence[EvaluatedCell], extractor: str) -> pd.DataFrame:
-    """One row per cell and item: the cell's facts, the item's id, and what is known of the answer."""
+    """One row per cell and item: the cell's facts, the item's id, and what is known of the answer.
+
+    Of several answers to an item, the means: `correct` is then the share that is.
+    """
     frames = []
     for cell in cells:
         rows = read_jsonl(Path(cell["samples"]))
-        teacher = cell["arm"] == "teacher"
         frame = pd.DataFrame(
             {
-                "item": [row["item"] if teacher else row["id"] for row in rows],
+                "item": [item_of(row) for row in rows],
                 "correct": [bool(row[extractor]) for row in rows],
                 "legacy": [bool(row["legacy"]) for row in rows],
                 "committed": [row["extracted"] is not None for row in rows],
@@ -34,8 +40,13 @@ def read_answers(cells: Sequence[EvaluatedCell], extractor: str) -> pd.DataFrame
                 "tokens": [row["tokens"] for row in rows],
             }
         )
+        if frame["item"].duplicated().any():
+            frame = frame.groupby("item", sort=False).mean().reset_index()
         frames.append(frame.assign(**cell))
-    return pd.concat(frames, ignore_index=True)
+    found = pd.concat(frames, ignore_index=True)
+    # Verdicts beside shares, as of teachers beside students that answer several times.
+    mixed = [name for name in VERDICTS if found[name].dtype == object]
+    return found.astype(dict.fromkeys(mixed, float))
 
 
 def accuracy_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
@@ -43,8 +54,13 @@ def accuracy_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
     rows = []
     named = [*FACTS, "seed", "evaluation"]
     for facts, group in answers.groupby([*named, "checkpoint", "samples"], sort=False, dropna=False):
-        n, correct = len(group), int(group.correct.sum())
-        low, high = statistics.wilson(correct, n, level)
+        n, verdicts = len(group), outcomes_of(group.correct.to_numpy())
+        if verdicts.dtype == bool:
+            correct: float = int(verdicts.sum())
+            low, high = statistics.wilson(int(correct), n, level)
+        else:
+            correct = float(verdicts.sum())
+            _, low, high, _ = pass_rate(verdicts[None], level)
         *facts, checkpoint, samples = facts
         rows.append(
             dict(zip(named, facts, strict=True))
@@ -60,20 +76,26 @@ def accuracy_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def outcomes(group: pd.DataFrame) -> pd.DataFrame:
-    """bool[seeds, items] of one arm on one task; every seed must have every item."""
+def outcomes(group: pd.DataFrame) -> np.ndarray:
+    """bool[seeds, items] of one arm on one task, or shares; every seed must have every item."""
     matrix = group.pivot(index="seed", columns="item", values="correct")
     if matrix.isna().any(axis=None):
         raise UserError(f"{group.samples.iloc[0]}: other items than in the arm's other seeds; evaluate again")
-    return matrix.astype(bool)
+    return outcomes_of(matrix.to_numpy())
+
+
+def outcomes_of(correct: np.ndarray) -> np.ndarray:
+    """Outcomes as bool or, where items were answered several times, as the shares that are correct."""
+    shares: np.ndarray = correct.astype(float)
+    return shares.astype(bool) if np.isin(shares, (0.0, 1.0)).all() else shares
 
 
 def arms_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
     """arms.csv: per arm and evaluation task, over seeds."""
     rows = []
     for facts, group in answers.groupby([*FACTS, "evaluation"], sort=False, dropna=False):
-        matrix = outcomes(group).to_numpy()
-        estimate, low, high, method = statistics.accuracy(matrix, level)
+        matrix = outcomes(group)
+        estimate, low, high, method = (statistics.accuracy if matrix.dtype == bool else pass_rate)(matrix, level)
         rows.append(
             dict(zip([*FACTS, "evaluation"], facts, strict=True))
             | {
@@ -106,7 +128,7 @@ def comparisons_table(answers: pd.DataFrame, level: float, training: Mapping[str
         control_correct = control.set_index("item").correct.reindex(treated_correct.index)
         if control_correct.isna().any():
             raise UserError(f"{group.samples.iloc[0]}: other items than {control.samples.iloc[0]}; evaluate both again")
-        a, b = treated_correct.to_numpy(bool), control_correct.to_numpy(bool)
+        a, b = outcomes_of(treated_correct.to_numpy()), outcomes_of(control_correct.to_numpy())
         estimate, low, high = statistics.difference(a[None], b[None], level)
         gained, lost, p = statistics.mcnemar(a, b)
         files = group.samples.iloc[0], control.samples.iloc[0]
@@ -122,10 +144,15 @@ def comparisons_table(answers: pd.DataFrame, level: float, training: Mapping[str
 
 
 def start_of(checkpoint: str, student: str) -> str | None:
-    """The checkpoint that one was trained from; None for a base model."""
-    if "/refine/" in checkpoint:
-        return checkpoint.split("/refine/", 1)[0]
-    return f"{student}/base" if "/instruct/" in checkpoint else None
+    """The checkpoint that one was trained from; None for a base model, and for a teacher, which has no checkpoint."""
+    if not checkpoint:
+        return None
+    # student/base or student/instruct/teacher/task/share/seed, then the refinements; a name may be "refine", too.
+    parts = checkpoint.split("/")
+    began = 2 if parts[1] == "base" else 6
+    if len(parts) > began:
+        return "/".join(parts[:began])
+    return f"{student}/base" if parts[1] == "instruct" else None
 
 
 def differing(trained: str | None, start: str | None, samples: str, against: str) -> str:

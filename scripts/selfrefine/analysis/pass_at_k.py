@@ -5,10 +5,21 @@ import functools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TypedDict
 
-from selfrefine.schema.rows import SampledPath
+from selfrefine.schema.rows import EvaluatedAnswer
 
 MEASURES = ("pass", "maj")
+
+
+class Sample(TypedDict):
+    """What counts of a sampled answer."""
+
+    style: str
+    item: str
+    sample: int
+    extracted: str | None
+    correct: bool
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -60,9 +71,25 @@ def depths(samples: int) -> list[int]:
     return sorted({*(2**i for i in range(samples.bit_length()) if 2**i <= samples), samples})
 
 
-def solved(paths: Sequence[SampledPath]) -> dict[tuple[str, str, int], dict[str, float]]:
+def of_answers(answers: Sequence[EvaluatedAnswer], extractor: str) -> list[Sample]:
+    """The samples in a file of several answers to each item of a test split; none if there is one answer to each."""
+    legacy = extractor == "legacy"
+    return [
+        {
+            "style": "",
+            "item": row["item"],
+            "sample": row["sample"],
+            "extracted": row["legacy_extracted"] if legacy else row["extracted"],
+            "correct": bool(row["legacy"] if legacy else row["strict"]),
+        }
+        for row in answers
+        if "sample" in row and "legacy_extracted" in row
+    ]
+
+
+def solved(paths: Sequence[Sample]) -> dict[tuple[str, str, int], dict[str, float]]:
     """{(style, measure, k): {item: value}} of one file of judged paths; k goes up to the fewest samples of an item."""
-    groups: dict[tuple[str, str], list[SampledPath]] = {}
+    groups: dict[tuple[str, str], list[Sample]] = {}
     for path in sorted(paths, key=lambda path: path["sample"]):
         groups.setdefault((path["style"], path["item"]), []).append(path)
     values: dict[tuple[str, str, int], dict[str, float]] = {}

@@ -4,15 +4,15 @@ An item's samples are averaged before, for they are no independent trials.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from selfrefine.analysis import statistics
-from selfrefine.analysis.pass_at_k import MEASURES, solved
-from selfrefine.schema.rows import SampledPath
+from selfrefine.analysis.pass_at_k import MEASURES, Sample, solved
+from selfrefine.analysis.pass_rate import pass_rate
 
 
 def interval(values: np.ndarray, level: float) -> tuple[float, float]:
@@ -29,7 +29,17 @@ def interval(values: np.ndarray, level: float) -> tuple[float, float]:
     return max(0.0, float(means.mean() - reach)), min(1.0, float(means.mean() + reach))
 
 
-def summarised(files: Sequence[Sequence[SampledPath]], level: float) -> pd.DataFrame:
+def interval_of_answers(values: np.ndarray, level: float) -> tuple[float, float]:
+    """The interval of the mean of float[seeds, items] of answers to a test split, which all seeds have in common."""
+    _, low, high, _ = pass_rate(values, level)
+    return low, high
+
+
+def summarised(
+    files: Sequence[Sequence[Sample]],
+    level: float,
+    interval: Callable[[np.ndarray, float], tuple[float, float]] = interval,
+) -> pd.DataFrame:
     """One row per style, measure and k: {style, measure, k, seeds, items, value, low, high}; `files`: one per seed."""
     by_seed = [solved(paths) for paths in files]
     rows = []

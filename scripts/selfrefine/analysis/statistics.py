@@ -44,6 +44,7 @@ class Components(NamedTuple):
     between_items: float
     residual: float
     seed_share: float  # of the mean's variance, the share whose estimate rests on seeds - 1 degrees of freedom
+    shares: bool = False  # whether values are of several answers each, so that no exact test applies
 
     @property
     def spread(self) -> float:
@@ -113,7 +114,7 @@ def wilson(correct: int, n: int, level: float) -> tuple[float, float]:
     return float(low) if correct else 0.0, float(high) if correct < n else 1.0
 
 
-def _of_accuracy(value: float) -> float:
+def of_accuracy(value: float) -> float:
     """The variance of one answer's verdict where the accuracy is `value`."""
     return value * (1 - value)
 
@@ -126,7 +127,7 @@ def _of_difference(value: float, square: float, mean: float) -> float:
     return max(2 * most_likely_lost + value * (1 - value), 0.0)
 
 
-def _score_interval(
+def score_interval(
     mean: float, variance: Callable[[float], float], n: float, passing: float, lowest: float
 ) -> tuple[float, float]:
     """The values from `lowest` to 1 whose score statistic `mean` does not take past `passing`."""
@@ -149,11 +150,18 @@ def accuracy(outcomes: np.ndarray, level: float) -> tuple[float, float, float, s
     passing = critical(parts.seed_share, parts.seeds - 1, 1 - level)
     n = parts.effective(parts.seeds, parts.items)
     method = "wilson" if parts.seeds == 1 else "wilson over seeds and items"
-    return parts.mean, *_score_interval(parts.mean, _of_accuracy, n, passing, 0.0), method
+    return parts.mean, *score_interval(parts.mean, of_accuracy, n, passing, 0.0), method
 
 
-def mcnemar(treated: np.ndarray, control: np.ndarray) -> tuple[int, int, float]:
-    """(only treated correct, only control correct, exact two-sided p) of one seed's paired outcomes, bool[items]."""
+def mcnemar(treated: np.ndarray, control: np.ndarray) -> tuple[float, float, float]:
+    """(only treated correct, only control correct, exact two-sided p) of one seed's paired outcomes, bool[items].
+
+    Of shares of correct samples, float[items]: the gains, the losses, and the p of the paired score test.
+    """
+    if treated.dtype != bool or control.dtype != bool:
+        gains = treated.astype(float) - control.astype(float)
+        p = p_value(paired(treated[None], control[None]), 0.0)
+        return float(gains.clip(min=0).sum()), float(-gains.clip(max=0).sum()), p
     gained, lost = int((treated & ~control).sum()), int((~treated & control).sum())
     return gained, lost, exact_p(gained, lost)
 
@@ -164,13 +172,14 @@ def exact_p(gained: int, lost: int) -> float:
 
 
 def paired(treated: np.ndarray, control: np.ndarray) -> Components:
-    """The components of the differences of bool[seeds, items]; a side without seeds is bool[1, items]."""
-    return components(treated.astype(float) - control.astype(float))
+    """The components of the differences of bool[seeds, items], or of shares; a side without seeds is bool[1, items]."""
+    parts = components(treated.astype(float) - control.astype(float))
+    return parts if treated.dtype == control.dtype == bool else parts._replace(shares=True)
 
 
 def p_value(of: Components, bound: float) -> float:
     """The two-sided p of the true difference lying at `bound`: McNemar's for one seed at 0, a score test otherwise."""
-    if of.seeds == 1 and bound == 0:
+    if of.seeds == 1 and bound == 0 and not of.shares:
         gained = round(of.items * (of.square + of.mean) / 2)
         return exact_p(gained, round(of.items * of.square) - gained)
     if of.mean == bound:
@@ -188,7 +197,7 @@ def interval(of: Components, level: float) -> tuple[float, float]:
 
     passing = critical(of.seed_share, of.seeds - 1, 1 - level)
     n = of.effective(of.seeds, of.items)
-    low, high = _score_interval(of.mean, variance, n, passing, -1.0)
+    low, high = score_interval(of.mean, variance, n, passing, -1.0)
     if of.seeds == 1 and p_value(of, 0.0) > 1 - level:
         low, high = min(low, 0.0), max(high, 0.0)
     return low, high
@@ -230,7 +239,7 @@ def mcnemar_power(items: int, discordance: float, true: float, alpha: float) -> 
 def power(of: Components, true: float, bound: float, alpha: float, seeds: int, items: int) -> float:
     """The power to tell a true difference from `bound` (two-sided), with seeds and items of the kind in `of`."""
     square = max(of.square, abs(true))
-    if seeds == 1 and bound == 0:
+    if seeds == 1 and bound == 0 and not of.shares:
         return mcnemar_power(items, square, true, alpha)
     n = of.effective(seeds, items)
     alternative = math.sqrt(max(square - true**2, 0.0) / n)

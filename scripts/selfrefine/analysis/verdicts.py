@@ -35,6 +35,7 @@ from selfrefine.analysis import statistics
 from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part
 from selfrefine.errors import UserError
 from selfrefine.schema.results import AssessedClaim, ClaimComparison, EvaluatedCell, SeedTest
+from selfrefine.schema.rows import item_of
 from selfrefine.store.files import read_jsonl
 
 Key = tuple[Any, ...]
@@ -73,18 +74,22 @@ class Answers:
 
     def __init__(self, extractor: str):
         self.extractor = extractor
-        self._read: dict[Path, dict[str, bool]] = {}
+        self._read: dict[Path, dict[str, bool | float]] = {}
 
-    def of(self, path: Path) -> dict[str, bool]:
-        """{item: correct} of a file of judged answers, a student's or a teacher's."""
+    def of(self, path: Path) -> dict[str, bool | float]:
+        """{item: correct} of a file of judged answers, a student's or a teacher's; of several answers, their share."""
         if path not in self._read:
-            correct: dict[str, bool] = {}
+            answers: dict[str, dict[int, bool]] = {}
             for row in read_jsonl(path):
-                item = row.get("item", row["id"])
-                if item in correct:
+                item, sample = item_of(row), row.get("sample", 0)
+                if sample in answers.setdefault(item, {}):
                     raise UserError(f"{path}: item {item} is answered twice; evaluate again")
-                correct[item] = bool(row[self.extractor])
-            self._read[path] = correct
+                answers[item][sample] = bool(row[self.extractor])
+            several = any(len(of_item) > 1 for of_item in answers.values())
+            self._read[path] = {
+                item: sum(of_item.values()) / len(of_item) if several else next(iter(of_item.values()))
+                for item, of_item in answers.items()
+            }
         return self._read[path]
 
     def paired(self, treated: Arm, control: Arm) -> tuple[list[int | str], np.ndarray, np.ndarray]:
@@ -150,7 +155,7 @@ def compare(
         "bound": nearest,
         "p": max(statistics.p_value(difference, bound) for bound in bounds),
         "detectable": statistics.detectable(difference, nearest, 1 - level),
-        "components": difference._asdict(),
+        "components": {name: value for name, value in difference._asdict().items() if name != "shares" or value},
         "mcnemar": [mcnemar_of(seed, a, b) for seed, a, b in per_seed],
         "samples": [str(path) for path in treated.samples.values()],
         "against_samples": [str(path) for path in control.samples.values()],

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selfrefine.analysis import solving, statistics
-from selfrefine.analysis.accuracy_tables import provenance_of
+from selfrefine.analysis import pass_at_k, solving, statistics
+from selfrefine.analysis.accuracy_tables import FACTS, provenance_of
 from selfrefine.analysis.jobs import tokens_of
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_jsonl
@@ -65,6 +65,24 @@ def solving_table(files: Sequence[str], origins: Origins, level: float) -> pd.Da
             table.insert(place, name, value)
         tables.append(table.assign(level=level, sampled=" ".join(paths)))
     return pd.concat(tables, ignore_index=True) if tables else frame([], "sampled")
+
+
+def pass_table(cells: Sequence[EvaluatedCell], extractor: str, level: float) -> pd.DataFrame:
+    """pass_at_k.csv: pass@k and maj@k of the answers sampled to a test split, per arm over its seeds."""
+    arms: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        known = tuple(str(cell[name]) for name in (*FACTS, "evaluation"))  # type: ignore[literal-required] # its keys
+        arms.setdefault(known, []).append(cell["samples"])
+    tables = []
+    for facts, files in arms.items():
+        seeds = [pass_at_k.of_answers(read_jsonl(Path(path)), extractor) for path in dict.fromkeys(files)]
+        if not all(seeds):
+            continue
+        table = solving.summarised(seeds, level, solving.interval_of_answers).drop(columns="style")
+        for place, (name, value) in enumerate(zip((*FACTS, "evaluation"), facts, strict=True)):
+            table.insert(place, name, value)
+        tables.append(table.assign(level=level, samples=" ".join(dict.fromkeys(files))))
+    return pd.concat(tables, ignore_index=True) if tables else frame([], "samples")
 
 
 def stages_table(artifacts: Sequence[str], cells: Sequence[EvaluatedCell]) -> pd.DataFrame:

@@ -1,73 +1,252 @@
-"""Extracts the answer that a completion commits to, and judges it against the target.
+"""Extracts the answer that a completion commits to, and judges it against the gold answer.
 
-Two extractors. `strict`, the default, accepts only an explicit commitment ("The answer is 12.", "#### 12",
-"\\boxed{12}", "Answer: B"); the last one counts, since a chain of thought may revise itself. `legacy` follows the
-public script of the source paper's first author (companion paper, EACL 2024): a pattern that cannot see option E and a
+Three extractors. `strict`, the default, accepts only an explicit commitment ("The answer is 12.", "#### 12",
+"\\boxed{12}", "Answer: B"); the last one counts, since a chain of thought may revise itself. `unanimous` is as strict, and
+accepts no answer where a completion commits to several different ones. `legacy` follows the public script of the source paper's first author (companion paper, EACL 2024): a pattern that cannot see option E and a
 fuzzy match of the options at 0.6; for numbers it takes the last one.
 
-An exported lm-eval task holds a copy of this file (answers.py), so it imports nothing of this repository.
+Gold answers and extracted ones share one normaliser and one grammar of numbers. A number is read as a whole or not at
+all: where something numeric follows it (a list, a power, a root, a pair of units, a comma that groups no thousands), no
+answer is extracted.
+
+An exported lm-eval task holds a copy of this file (answers.py), so it is one module and imports nothing of this
+repository.
 """
 
 import difflib
 import json
 import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-EXTRACTORS = ("strict", "legacy")
-NUMBER = re.compile(
+EXTRACTORS = ("strict", "unanimous", "legacy")
+
+# Normalisation: LaTeX, full-width characters, spaces and signs in one form.
+SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\t\r\f\v]")
+INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+SIGNS = str.maketrans(
+    {power: f"^{i}" for i, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+    | dict.fromkeys("−‐‑‒–﹣－", "-")
+    | {"⁻": "^-", "⁄": "/", "∕": "/", "⋅": "·", "∙": "·", "✕": "×", "✖": "×"}
+)
+VULGAR = re.compile(r"[¼½¾⅐-⅞]")
+# Between groups of thousands: LaTeX's `{,}` and thin spaces.
+GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,;: ]|[\u00a0\u2009\u202f]|~)(?=\d{3}(?!\d))")
+LATEX_SPACE = re.compile(r"\\(?:[,;:> ]|(?:quad|qquad|displaystyle|left|right|limits)(?![A-Za-z]))|(?<!\\)~")
+LATEX_BREAK = re.compile(r"\\[()\[\]]|\\\\")
+WRAPPED = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt|bb)|[mhf]box|boldsymbol|bm|emph|operatorname"
+    r"|underline)\s*\{([^{}]*)\}"
+)
+FRACTION = re.compile(r"(\d*)\s*\\[cdt]?frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+DEGREE = re.compile(r"\^\s*(?:\{\s*)?\\circ(?![A-Za-z])(?:\s*\})?")
+SYMBOLS = {
+    "$": "$",
+    "%": "%",
+    "#": "#",
+    "&": "&",
+    "_": "_",
+    "times": "×",
+    "cdot": "·",
+    "div": "÷",
+    "pm": "±",
+    "pi": "π",
+    "sqrt": "√",
+    "approx": "≈",
+    "infty": "∞",
+    "degree": "°",
+    "pounds": "£",
+    "euro": "€",
+    "dollar": "$",
+}
+SYMBOL = re.compile(r"\\([$%#&_]|(?:" + "|".join(filter(str.isalpha, SYMBOLS)) + r")(?![A-Za-z]))")
+
+# Numbers. Commas group thousands and do nothing else; no number has more than a hundred digits.
+CURRENCY = r"(?:(?:US|A|C|HK|NZ)?[$€£¥₹]|Rs\.?|USD|EUR|GBP)"
+WHOLE = r"(?:[1-9]\d{0,2}(?:,\d{3}){1,9}|\d{1,100})(?!\d)"
+QUANTITY = rf"(?:{WHOLE}(?:\.\d{{1,100}}(?!\d))?|\.\d{{1,100}}(?!\d))"
+OVER = r"(?:\s\d{1,15}\s?/\s?\d{1,15}|\s?/\s?\d{1,100})(?!\d)"
+NUMBER = re.compile(rf"(?<![\w.])(?P<sign>[-+]?)(?:{CURRENCY}\s?)?(?P<minus>-?)(?P<value>{QUANTITY}(?:{OVER})?)")
+SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+SCALE = re.compile(rf"\s?-?({'|'.join(SCALES)})\b", re.IGNORECASE)
+UNIT = (
+    r"(?:hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s|days?|weeks?|months?|years?|feet|foot|ft|inch(?:es)?|in|yards?|yd"
+    r"|miles?|(?:kilo|centi|milli)?(?:met(?:er|re)|gram|lit(?:er|re))s?|[kcm]?m|k?g|m?l|pounds?|lbs?|ounces?|oz"
+    r"|gallons?|quarts?|pints?|cups?|dollars?|cents?|quarters?|dimes?|nickels?|pence|euros?|degrees?)"
+)
+OPERAND = r"(?:[-\d(\[{√π$.]|[A-Za-z](?![A-Za-z]))"
+# After a number, what makes it part of something else.
+GOES_ON = re.compile(
+    "|".join(
+        (
+            r"\s?[\^√π∞]",
+            r"[.,:]\d",
+            r",\s?[-$€£]?\d",
+            rf"\s?[×÷·±*/+]\s?{OPERAND}",
+            r"\s?-\s?[\d($√π]",
+            r"[(\[{]\s?[-\dxyπ√]",
+            r"\s?\\(?!end\b|hspace|newline)[A-Za-z]",
+            r"[eE][-+]?\d",
+            r"\s+\d",
+            r"[^\d=(,;.\n]*\band\s+[-$€£]?\d",
+            r"\s+(?:[a-z]+\s+)?(?:or|to)\s+[-$€£]?\d",
+            r"\s+(?:[a-z]+\s+)?and\s+(?:a|one|two|three)[\s-](?:half|halves|thirds?|quarters?)\b",
+            rf"\s?{UNIT}\.?,?\s+[$]?\d",
+            r"\s?['′’]\s?\d",
+            r"\s+(?:plus|minus|times|over|divided\s+by|multiplied\s+by)\s+[-$(]?\d",
+            r"\s+(?:squared|cubed)\b",
+            # A letter next to a number is algebra, unless it is a unit.
+            r"[A-Za-z](?<![gmshlLWVJNCF])(?![A-Za-z])",
+            r"[xyz]{2,3}(?![A-Za-z])",
+        )
+    )
+)
+# Before a number, likewise.
+CAME_BEFORE = re.compile(r"[\w)\]}]\s?[+*/×÷·±-]$|[√^π±]\s?[({]?$|\\[A-Za-z]+\s*(?:\{[^{}]*\}\s*)*\{$")
+
+# What `legacy` takes for a number.
+LEGACY_NUMBER = re.compile(
     r"(?<![\w.])[-−]?(?:\$\s?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s\d+/\d+|\s?/\s?\d+)?(?!\d)"
     r"|(?<![\w.])[-−]?\$?\.\d+"
 )
-COMMITMENT = re.compile(r"(?i)\banswer[*_]*(?:\s+(?:here|to\s+(?:the|this|your)\s+\w+))?\s*(?:is\b|:|=)|####|\\boxed\{")
-SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)\.(?=\s|$|[\"'”*])|\n(?=\s*\S)|[?!]")
+
+# The answer phrases that stand for `default`: what comes before the answer that a completion commits to.
+PHRASES = (
+    r"\banswer[*_]*(?:\s+(?:here|to\s+(?:the|this|your)\s+\w+))?\s*(?:is\b|:|=)",
+    r"\banswer[*_]*\s+(?:should|would|must)\s+be\b",
+    r"\bfinal\s+answer[*_]*\s*\n",
+    r"<answer>",
+    r"####",
+    r"\\boxed\s*\{",
+)
+DEFAULT = ("default",)
+SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)\.(?=\s|$|[\"'”*])|\n(?=\s*\S)|[?!]|</answer>")
+NEXT_QUESTION = re.compile(r"\n\W*(?:question|problem|q)\b[ \d*]*:", re.IGNORECASE)
 EXPLANATION = re.compile(r",\s+(?=[a-zA-Z])|;|\s\(|\b(?:because|since)\b")
-UNFINISHED = re.compile(r"\s*(?:[\^*+×÷π²³:]|[-−]\s*\d)(?=\s*[\w(]|$)|\s*[π²³]|[^\d=(,;.]*\band\s+\$?\d")
+DENIAL = re.compile(r"(?i)(?:\w+ly\s+)?(?:not|never|neither|no\s+longer|anything\s+but)\b")
+# A commitment ends within so many characters.
+REACH = 2000
+# A character of a word; the scripts that write no spaces are left out, so that a label may stand before their words.
+IN_WORD = r"[0-9A-Za-z_\u00c0-\u024f\u0370-\u052f]"
+# Words that may follow a label; any other makes "A" an article and "I" a pronoun.
+AFTER_LETTER = re.compile(
+    r"\s(?:because|since|as|is|was|which|that|due|for|from|in|on|with|and|or|to|given|if|when|where|by|at|but|so|while"
+    r"|not|than)\b"
+)
+
+
+def normalise(text: str) -> str:
+    """The text with LaTeX, full-width characters, spaces and signs in one plain form, as far as answers need it."""
+    text = VULGAR.sub(lambda found: " " + unicodedata.normalize("NFKD", found[0]), text).translate(SIGNS)
+    if not text.isascii():
+        text = "".join(character if character < "\x80" else _plain_character(character) for character in text)
+    text = GROUPING.sub(",", INVISIBLE.sub("", text).replace("\\!", ""))
+    text = SPACES.sub(" ", text)
+    if "\\" in text or "~" in text:
+        text = SYMBOL.sub(lambda found: SYMBOLS[found[1]], DEGREE.sub("°", LATEX_SPACE.sub(" ", text)))
+        text = FRACTION.sub(_fraction, text)
+        for _ in range(3):
+            text = WRAPPED.sub(r"\1", text)
+        text = LATEX_BREAK.sub(" ", text)
+    return text
+
+
+def _plain_character(character: str) -> str:
+    if "！" <= character <= "～":
+        return chr(ord(character) - 0xFEE0)
+    if unicodedata.category(character) == "Nd":
+        return str(unicodedata.digit(character))
+    return character
+
+
+def _fraction(found: re.Match[str]) -> str:
+    whole = f"{found[1]} " if found[1] else ""
+    return f"{whole}{found[2] or found[3]}/{found[4] or found[5]}"
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The number that a string such as "1,200", "$3.50", "5/2" or "-7" stands for, or None."""
-    cleaned = re.sub(r"[,$]", "", text).replace("−", "-").strip().rstrip(".")
-    try:
-        if mixed := re.fullmatch(r"(-?)(\d+)\s+(\d+/\d+)", cleaned):
-            return (-1 if mixed[1] else 1) * (int(mixed[2]) + Fraction(mixed[3]))
-        return Fraction(re.sub(r"\s*/\s*", "/", cleaned))
-    except (ValueError, ZeroDivisionError):
+    """The number that a whole string such as "1,200", "$3.50", "5/2", "\\frac{14}{3}" or "-7" stands for, or None."""
+    plain = normalise(text).strip(" {}").removesuffix(".").removesuffix("$").strip()
+    found = NUMBER.fullmatch(plain)
+    return _value(found) if found else None
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    text = found["value"].replace(",", "")
+    mixed = re.fullmatch(r"(\S+)\s(\d+\s?/\s?\d+)", text)
+    whole, part = mixed.groups() if mixed else ("0", text)
+    above, _, below = part.replace(" ", "").partition("/")
+    if below and not int(below) or mixed and "." in whole:
         return None
+    value = Fraction(whole) + Fraction(above) / Fraction(below or 1)
+    return -value if (found["sign"] == "-") != (found["minus"] == "-") else value
 
 
 def format_number(number: Fraction) -> str:
     """The shortest exact form: "12", "3.5", or "1/3" where no finite decimal exists."""
     if number.denominator == 1:
         return str(number.numerator)
-    denominator = number.denominator
-    for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    return f"{float(number):.12g}" if denominator == 1 else f"{number.numerator}/{number.denominator}"
+    rest, places = number.denominator, {2: 0, 5: 0}
+    for prime in places:
+        while rest % prime == 0:
+            rest, places[prime] = rest // prime, places[prime] + 1
+    if rest != 1:
+        return f"{number.numerator}/{number.denominator}"
+    shift = max(places.values())
+    digits = str(abs(number.numerator) * 10**shift // number.denominator).rjust(shift + 1, "0")
+    return f"{'-' if number < 0 else ''}{digits[:-shift]}.{digits[-shift:]}"
 
 
-def commitments(text: str) -> list[tuple[int, str]]:
-    """Each explicit commitment: its position, and the rest of its sentence."""
+def commitment(phrases: Sequence[str] = DEFAULT) -> re.Pattern[str]:
+    """What answer phrases match, upper or lower case; `default` stands for those above."""
+    patterns = [pattern for phrase in phrases for pattern in (PHRASES if phrase == "default" else (phrase,))]
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+
+
+def commitments(text: str, phrases: Sequence[str] = DEFAULT) -> list[tuple[int, str]]:
+    """Each explicit commitment: its position, and the rest of its sentence, normalised."""
     found = []
-    for match in COMMITMENT.finditer(text):
-        rest = re.sub(r"^(?:[\s*_:]|\\[\[(]|\$\$)+", "", text[match.end() :])
+    for match in commitment(phrases).finditer(text):
+        rest = text[match.end() : match.end() + REACH]
+        rest = _boxed(rest) if match[0].startswith("\\boxed") else rest
+        rest = normalise(re.sub(r"^(?:[\s*_:]|\\[\[(]|\$\$)+", "", rest))
         end = SENTENCE_END.search(rest)
         found.append((match.start(), (rest[: end.start()] if end else rest).strip()))
+    # A model that runs on into a question of its own answers that.
+    if found and (next_question := NEXT_QUESTION.search(text, found[0][0])):
+        found = [each for each in found if each[0] < next_question.start()]
     return found
 
 
-def extract(text: str, kind: str, choices: list[str], extractor: str = "strict") -> str | None:
+def _boxed(text: str) -> str:
+    """What stands before the brace that closes a box; all of it if none does."""
+    depth = 1
+    for place, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return text[:place]
+    return text
+
+
+def extract(
+    text: str, kind: str, choices: list[str], extractor: str = "strict", phrases: Sequence[str] = DEFAULT
+) -> str | None:
     """The answer: a number in canonical form (kind `math`), a label "A", "B", … (kind `choice`), or None.
 
-    `choices` are the options in order, empty for `math`.
+    `choices` are the options in order, empty for `math`. `phrases` are those that `strict` and `unanimous` accept
+    before an answer.
     """
     if extractor not in EXTRACTORS:
         raise ValueError(f"extractor {extractor!r}: expected one of {', '.join(EXTRACTORS)}")
-    if kind == "math":
-        return _strict_number(text) if extractor == "strict" else _last_number(text)
-    return _strict_label(text, choices) if extractor == "strict" else _legacy_label(text, choices)
+    if extractor == "legacy":
+        return _last_number(text) if kind == "math" else _legacy_label(text, choices)
+    found = reversed(commitments(text, phrases))
+    answers = _numbers(found) if kind == "math" else _letters(found, choices)
+    last = next(answers, None)
+    return None if extractor == "unanimous" and any(other != last for other in answers) else last
 
 
 def matches(extracted: str | None, answer: str, kind: str) -> bool:
@@ -80,9 +259,9 @@ def matches(extracted: str | None, answer: str, kind: str) -> bool:
     return found is not None and target is not None and abs(found - target) <= max(Fraction(1), abs(target)) / 10**6
 
 
-def is_chain(text: str) -> bool:
+def is_chain(text: str, phrases: Sequence[str] = DEFAULT) -> bool:
     """Whether it reasons before it answers: six words before its last commitment, or, without one, two sentences."""
-    found = commitments(text)
+    found = commitments(text, phrases)
     if found:
         start = found[-1][0]
         for earlier, _ in reversed(found[:-1]):
@@ -94,43 +273,69 @@ def is_chain(text: str) -> bool:
 
 
 def _last_number(text: str) -> str | None:
-    for match in reversed(list(NUMBER.finditer(text))):
+    for match in reversed(list(LEGACY_NUMBER.finditer(text))):
         if (number := parse_number(match[0])) is not None:
             return format_number(number)
     return None
 
 
-def _strict_number(text: str) -> str | None:
-    for _, sentence in reversed(commitments(text)):
-        sentence = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", sentence)
+def _numbers(committed: Iterable[tuple[int, str]]) -> Iterator[str | None]:
+    """The numbers committed to, in the order of their sentences; None for one that is part of something else."""
+    for _, sentence in committed:
+        if DENIAL.match(sentence):
+            continue
         for part in (EXPLANATION.split(sentence)[0], sentence):
-            result = part.rsplit("=", 1)[-1]
-            for match in NUMBER.finditer(result):
-                if (number := parse_number(match[0])) is not None:
-                    return None if UNFINISHED.match(result[match.end() :]) else format_number(number)
-    return None
+            result = re.split(r"[=≈]", part)[-1]
+            if found := NUMBER.search(result):
+                yield _whole_number(result, found)
+                break
+
+
+def _whole_number(text: str, found: re.Match[str]) -> str | None:
+    """The number that was found, if it stands there by itself."""
+    number, after = _value(found), text[found.end() :]
+    if number is None or CAME_BEFORE.search(text[: found.start()].rstrip()):
+        return None
+    if scale := SCALE.match(after):
+        number, after = number * SCALES[scale[1].lower()], after[scale.end() :]
+    return None if GOES_ON.match(after) else format_number(number)
 
 
 def _labels(choices: list[str]) -> str:
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
 
 
-def _strict_label(text: str, choices: list[str]) -> str | None:
+def _letters(committed: Iterable[tuple[int, str]], choices: list[str]) -> Iterator[str | None]:
+    """The labels committed to, in the order of their sentences; None for a choice between several."""
     labels = _labels(choices)
-    for _, sentence in reversed(commitments(text)):
+    for _, sentence in committed:
         bare = re.sub(
             r"(?i)^(?:indeed|clearly|most likely|probably)?,?\s*(?:the\s+)?(?:option|choice|letter)?\s*", "", sentence
-        ).strip(" *_`\"'“”")
-        bare = re.sub(r"^\\(?:text|textbf|mathrm)\{", "", bare)
+        ).strip(" *_`\"'“”{}$")
+        if DENIAL.match(bare):
+            continue
         bare = re.sub(r"^[(\[]([a-z])[)\]]", lambda match: match[0].upper(), bare)
-        match = re.match(rf"[(\[]?([{labels}])(?![\w'’])[)\]]?", bare)
         named = [label for label, choice in zip(labels, choices, strict=True) if _plain(choice) == _plain(bare)]
-        if match and not (len(named) == 1 and re.match(r"A \w", bare)):
+        match = re.match(rf"[(\[]?([{labels}])(?!{IN_WORD}|['’])[)\]]?", bare)
+        word = match and bare[0] in "AI" and re.match(rf"\s{IN_WORD}", bare[match.end() :])
+        if match and not (word and (len(named) == 1 or not AFTER_LETTER.match(bare[match.end() :]))):
             rest = bare[match.end() :]
-            return None if re.match(rf"\s*(?:or|and|/|,)\s*[(\[]?[{labels}](?!\w)", rest) else match[1]
-        if len(named) == 1:
-            return named[0]
-    return None
+            yield None if re.match(rf"\s*(?:or|and|/|,)\s*[(\[]?[{labels}](?!\w)", rest) else match[1]
+        elif len(named) == 1:
+            yield named[0]
+        elif found := _letter_behind(bare, labels, choices):
+            yield found
+
+
+def _letter_behind(sentence: str, labels: str, choices: list[str]) -> str | None:
+    """The one label in brackets, or at the end, of a sentence: "bank (B)", "I think it is C"."""
+    found = set(re.findall(rf"[(\[]([{labels}])[)\]]", sentence)) or set(
+        re.findall(rf"\b(?:is|be)\s+([{labels}])$", sentence)
+    )
+    for label, choice in zip(labels, choices, strict=True):
+        if last := re.fullmatch(rf"(.+?)\s*[,:-]?\s+([{labels}])", sentence):
+            found |= {last[2]} if last[2] == label and _plain(last[1]) == _plain(choice) else set()
+    return found.pop() if len(found) == 1 else None
 
 
 def _plain(text: str) -> str:
@@ -158,9 +363,15 @@ def documents(**_: Any) -> dict[str, Any]:
         return {"test": Dataset.from_list([json.loads(line) for line in file])}
 
 
-def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """lm-eval's hook for one answer: correct by each extractor, whether one was extracted, whether it reasons first."""
-    text = results[0]
-    verdicts = {name: extract(text, doc["kind"], doc["choices"], name) for name in EXTRACTORS}
+def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    """lm-eval's hook for one answer: correct by each extractor, whether one was extracted, whether it reasons first.
+
+    Of several answers to an item, the means.
+    """
+    if isinstance(results[0], list):
+        each = [process_results(doc, [text]) for text in results[0]]
+        return {name: sum(scores[name] for scores in each) / len(each) for name in each[0]}
+    text, phrases = results[0], doc.get("phrases") or DEFAULT
+    verdicts = {name: extract(text, doc["kind"], doc["choices"], name, phrases) for name in EXTRACTORS}
     scores = {name: float(matches(found, doc["answer"], doc["kind"])) for name, found in verdicts.items()}
-    return {**scores, "committed": float(verdicts["strict"] is not None), "chain": float(is_chain(text))}
+    return {**scores, "committed": float(verdicts["strict"] is not None), "chain": float(is_chain(text, phrases))}

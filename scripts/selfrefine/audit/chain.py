@@ -9,6 +9,7 @@ from selfrefine.audit.integrity import AuditedResults, short
 from selfrefine.audit.table_checks import Tables
 from selfrefine.audit.table_rows import Row, columns_behind, index_of, is_table
 from selfrefine.errors import UserError
+from selfrefine.schema.config import STOCK
 from selfrefine.schema.record import Record
 from selfrefine.store.locations import STORE, is_listing, is_result
 from selfrefine.store.versions import read_versions
@@ -160,6 +161,7 @@ class Chain:
     def _fetched(self, table: str, row: Row) -> list[str]:
         """The records of what was fetched from a source; a fault if there is none."""
         stage = "fetch" if row.cells.get("role") == "benchmark" else "fetch_model"
+        stage = "fetch_task" if row.cells.get("name", "").startswith(STOCK) else stage
         folder = f"{STORE}/{stage}/"
         fetched = []
         for name, record in self.results.valid_records():
@@ -188,7 +190,7 @@ def _counts(figures: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator
 
 def _source(record: Record) -> list[str]:
     """In words, where a fetched file came from."""
-    if record.stage not in ("fetch", "fetch_model"):
+    if record.stage not in ("fetch", "fetch_model", "fetch_task"):
         return []
     source, sha256 = _origin(record)
     return [f"from {source}", f"its sha256 pinned: {sha256[:12]}" if sha256 else "its sha256 not pinned"]

@@ -8,23 +8,27 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
-from selfrefine.analysis.pass_at_k import solved
+from selfrefine.analysis.pass_at_k import of_answers, solved
 from selfrefine.audit.integrity import AuditedResults
 from selfrefine.audit.table_rows import BEHIND, Row, index_of, sides, table_name
 from selfrefine.errors import UserError
 from selfrefine.schema.record import Record
 from selfrefine.schema.results import EvaluatedCell
+from selfrefine.schema.rows import item_of
 from selfrefine.store.files import read_json, read_jsonl
 
 Jobs = dict[tuple[str, ...], dict[str, set[str]]]
 
 
 class Outcomes(NamedTuple):
-    """A file of judged answers: the items' ids, sorted, with 1 for a correct answer, else 0, and its tokens."""
+    """A file of judged answers: the items' ids, sorted, with 1 for a correct answer, else 0, and its tokens.
+
+    Where items have several answers, these are means over them.
+    """
 
     items: tuple[str, ...]
-    correct: bytes
-    tokens: "array[int]"
+    correct: "array[Any]"
+    tokens: "array[Any]"
 
 
 class Counted(NamedTuple):
@@ -50,6 +54,7 @@ class Recount:
             "pairs": self._count_kept,
             "paths": self._count_paths,
             "solving": self._count_solved,
+            "pass_at_k": self._count_solved,
             "stages": self._count_stage,
             "costs": self._count_costs,
         }
@@ -140,8 +145,10 @@ class Recount:
         names, cells = self.behind(table, row), row.cells
         for name in names:
             if name not in self._solved:
-                self._solved[name] = solved(read_jsonl(self.results.locate(name)))
-        seeds = [self._solved[name][cells["style"], cells["measure"], int(cells["k"])] for name in names]
+                rows = read_jsonl(self.results.locate(name))
+                tested = table_name(table) == "pass_at_k"
+                self._solved[name] = solved(of_answers(rows, made.settings["extractor"]) if tested else rows)
+        seeds = [self._solved[name][cells.get("style", ""), cells["measure"], int(cells["k"])] for name in names]
         means = [sum(items.values()) / len(items) for items in seeds]
         values = {"seeds": len(seeds), "items": len({item for items in seeds for item in items})}
         words = [
@@ -174,12 +181,17 @@ class Recount:
 
     def _read(self, name: str, extractor: str) -> Outcomes:
         if name not in self._outcomes:
-            rows = read_jsonl(self.results.locate(name))
-            judged = sorted(
-                (row["item"] if "item" in row else row["id"], bool(row[extractor]), row["tokens"]) for row in rows
+            answers: dict[str, list[tuple[bool, int]]] = {}
+            for row in read_jsonl(self.results.locate(name)):
+                answers.setdefault(item_of(row), []).append((bool(row[extractor]), row["tokens"]))
+            items = tuple(sorted(answers))
+            several = any(len(of_item) > 1 for of_item in answers.values())
+            marks, lengths = (
+                [sum(one[part] for one in answers[item]) / (len(answers[item]) if several else 1) for item in items]
+                for part in (0, 1)
             )
-            items = tuple(item for item, _, _ in judged)
-            correct, tokens = bytes(mark for _, mark, _ in judged), array("L", [tokens for _, _, tokens in judged])
+            kind = "d" if several else "L"
+            correct, tokens = (array(kind, values if several else map(int, values)) for values in (marks, lengths))
             self._outcomes[name] = Outcomes(self._items.setdefault(items, items), correct, tokens)
         return self._outcomes[name]
 
@@ -190,7 +202,7 @@ def _of(row: Row) -> tuple[str, ...]:
 
 
 def _share_correct(name: str, answers: Outcomes) -> str:
-    return f"{sum(answers.correct)} of {len(answers.items)} correct in {name}"
+    return f"{sum(answers.correct):.6g} of {len(answers.items)} correct in {name}"
 
 
 def _compare(kind: str, own: list[Outcomes], against: list[Outcomes]) -> dict[str, float]:
@@ -212,7 +224,7 @@ def _compare(kind: str, own: list[Outcomes], against: list[Outcomes]) -> dict[st
     # A side without seeds is compared with every seed of the other.
     left, right = (side * (paired if len(side) == 1 else 1) for side in (own, against))
     pairs = [pair for a, b in zip(left, right, strict=True) for pair in zip(a.correct, b.correct, strict=True)]
-    gained, lost = pairs.count((1, 0)), pairs.count((0, 1))
+    gained, lost = sum(max(a - b, 0) for a, b in pairs), sum(max(b - a, 0) for a, b in pairs)
     values = {"difference": (gained - lost) / len(pairs), "gained": gained, "lost": lost}
     if kind == "comparisons":
         return {"n": len(items)} | values

@@ -19,6 +19,7 @@ BEHIND = {
     "demonstrations": ("demonstrations",),
     "paths": ("sampled",),
     "solving": ("sampled",),
+    "pass_at_k": ("samples",),
     "pairs": ("sampled",),
     "stages": ("artifact",),
     "costs": (),

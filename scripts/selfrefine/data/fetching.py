@@ -62,9 +62,9 @@ def fetch(source: Source, target: Path) -> None:
         found = sha256_of(complete)
         if source.sha256 and found != source.sha256:
             raise UserError(
-                f"{source.source}: sha256 is {found}, expected {source.sha256}; the file has changed or the download "
-                "is "
-                "damaged: nothing was kept, check the source before you change the configuration"
+                f"{source.source}: sha256 is {found}, expected {source.sha256}; nothing was kept. Where the source is "
+                "your own and the sum the catalogue's (config/benchmarks.yaml), give the source its own `sha256`, or "
+                "`sha256: null`; else the file has changed or the download is damaged: check the source first"
             )
         with whole_file(target, "wb") as file, open(complete, "rb") as fetched:
             shutil.copyfileobj(fetched, file)

@@ -1,73 +1,175 @@
-"""Reads a benchmark's raw rows (JSON Lines, JSON, CSV, Parquet) and looks fields up in them."""
+"""Reads a benchmark's raw rows (JSON Lines, JSON, CSV, TSV, Parquet; gzip)."""
 
 import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from selfrefine.data.lookup import Row, query
 from selfrefine.errors import UserError
-from selfrefine.store.files import read_json, read_jsonl
+from selfrefine.schema.source import Reading, format_of
 
-LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-class Unmapped(Exception):
-    """A row whose answer the mapping cannot read."""
+BOM = b"\xef\xbb\xbf"
 
 
-def read_raw_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a JSON Lines, JSON, CSV or Parquet file, each with the place to name in an error."""
-    suffix = Path(path).suffix
-    rows: list[Any]
-    if suffix == ".jsonl":
-        rows = read_jsonl(path)
-    elif suffix == ".json":
-        rows = read_json(path)
-        if not isinstance(rows, list):
-            raise UserError(f"{path}: expected a JSON array of objects")
-    elif suffix == ".csv":
-        with open(path, encoding="utf-8", newline="") as file:
-            try:
-                rows = list(csv.DictReader(file, strict=True))
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise UserError(
-                    f"{path}: not a CSV file in UTF-8 ({error}); correct the file or fetch it again"
-                ) from None
-        for number, row in enumerate(rows, 1):
-            if None in row:
-                raise UserError(f"{path}:{number}: more values than the header names; quote values that hold commas")
-    elif suffix == ".parquet":
-        import pyarrow.parquet
+def read_raw_rows(path: Path, reading: Reading | None = None) -> list[tuple[str, Row]]:
+    """The rows of a raw file, each with the place to name in an error.
 
+    A byte-order mark, the line ends of other systems and blank lines are no part of the rows.
+    """
+    reading = reading or Reading()
+    ending = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
+    kind = reading.format or format_of(ending)
+    if kind is None:
+        raise UserError(f"{path}: unknown format {ending!r}; use .jsonl, .json, .csv, .tsv or .parquet")
+    if kind == "parquet":
+        return list(_parquet_rows(path))
+    content = _content(path).removeprefix(BOM)
+    if kind == "jsonl":
+        return list(_lines(path, content))
+    if kind == "json":
+        return _json_rows(path, content, reading.rows)
+    return list(_table_rows(path, content, reading, kind))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); fetch it again") from None
+
+
+def _lines(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
+    """The objects of JSON Lines."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
         try:
-            rows = pyarrow.parquet.read_table(path).to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{path}: not a whole Parquet file ({error}); fetch it again") from None
-    else:
-        raise UserError(f"{path}: unknown format {suffix!r}; use .jsonl, .json, .csv or .parquet")
-    return [(f"{path}:{number}", row) for number, row in enumerate(rows, 1)]
-
-
-def look_up(row: dict[str, Any], name: str, place: str) -> Any:
-    """The value of a field, walking into objects at each dot."""
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, dict) or part not in value:
-            have = ", ".join(sorted(value)) if isinstance(value, dict) else type(value).__name__
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
             raise UserError(
-                f"{place}: field {name!r} is missing (the row has: {have}); correct the file or the benchmark's "
-                "`fields`"
+                f"{place}: not valid UTF-8 at byte {error.start} of the line; save the file as UTF-8"
+            ) from None
+        except json.JSONDecodeError as error:
+            ended = content.count(b"\n") >= number
+            torn = "" if ended else " and the line has no end: the file was cut off, fetch or write it again"
+            raise UserError(f"{place}: not valid JSON ({error.msg}){torn}") from None
+        yield place, _object(row, place)
+
+
+def _object(row: object, place: str) -> Row:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _json_rows(path: Path, content: bytes, rows: str | None) -> list[tuple[str, Row]]:
+    """The rows of a JSON file: its array, the array in it, its keyed objects, or JSON Lines under this ending."""
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        if _begins_with_an_object(content) and not rows:
+            return list(_lines(path, content))
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    if rows:
+        value = query(value, rows, str(path))
+        if not isinstance(value, list | dict):
+            raise UserError(f"{path}: rows: {rows!r} finds no array of objects; correct the benchmark's file")
+    if isinstance(value, dict):
+        return [(f"{path}:{key}", row) for key, row in _keyed(path, value)]
+    if not isinstance(value, list):
+        raise UserError(f"{path}: expected a JSON array of objects")
+    return [(f"{path}:{number}", _object(row, f"{path}:{number}")) for number, row in enumerate(value, 1)]
+
+
+def _begins_with_an_object(content: bytes) -> bool:
+    try:
+        return isinstance(json.loads(content.lstrip().split(b"\n", 1)[0].decode("utf-8")), dict)
+    except ValueError:
+        return False
+
+
+def _keyed(path: Path, value: Row) -> list[tuple[str, Row]]:
+    """The rows of a JSON object: those of the one array of objects in it, or its values with their keys."""
+    arrays = [name for name, found in value.items() if _is_array_of_objects(found)]
+    if len(arrays) == 1:
+        (name,) = arrays
+        return [(f"{name}:{number}", row) for number, row in enumerate(value[name], 1)]
+    if value and all(isinstance(row, dict) for row in value.values()):
+        return [(key, {"key": key, **row}) for key, row in value.items()]
+    told = f"several arrays ({', '.join(arrays)})" if arrays else "no array of objects"
+    raise UserError(
+        f"{path}: expected a JSON array of objects, found an object with {told}; name the rows by `rows`, a JMESPath "
+        "expression, beside the file's `source`"
+    )
+
+
+def _is_array_of_objects(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _table_rows(path: Path, content: bytes, reading: Reading, kind: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a CSV or TSV file by its columns; values that a row does not have are None."""
+    rows = _values(path, content, "\t" if kind == "tsv" else reading.delimiter or ",", kind == "tsv")
+    header = reading.columns or next(rows, (0, []))[1]
+    repeated = {name for name in header if name and header.count(name) > 1}
+    if repeated:
+        raise UserError(f"{path}: the header names {', '.join(sorted(repeated))} twice; rename a column")
+    if len(header) == 1 and (found := [mark for mark in ";\t|," if mark in header[0]]):
+        raise UserError(
+            f"{path}: the header is one column, {header[0]!r}; if {found[0]!r} stands between its values, set "
+            f"`delimiter: {json.dumps(found[0])}` beside the file's `source`"
+        )
+    for line, values in rows:
+        if len(values) > len(header):
+            raise UserError(
+                f"{path}:{line}: more values ({len(values)}) than the header names ({len(header)}); quote values that "
+                "hold commas"
             )
-        value = value[part]
-    return value
+        if kind == "tsv" and len(values) < len(header):
+            raise UserError(f"{path}:{line}: fewer values ({len(values)}) than columns ({len(header)})")
+        yield f"{path}:{line}", dict(zip(header, [*values, *[None] * (len(header) - len(values))], strict=True))
 
 
-def look_up_text(row: dict[str, Any], name: str, place: str) -> str:
-    """The string or number that a field holds, as a string."""
-    return as_text(look_up(row, name, place), name, place)
+def _values(path: Path, content: bytes, delimiter: str, plain: bool) -> Iterator[tuple[int, list[str]]]:
+    """The values of each row with its line; in `plain` files quotes mean something only around a whole value."""
+    try:
+        text = content.decode("utf-8")
+        lines = io.StringIO(text, newline="")
+        if plain:
+            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        line = 1
+        for values in reader:
+            if values:
+                yield line, [_unquoted(value) for value in values] if plain else values
+            line = reader.line_num + 1
+    except (UnicodeDecodeError, csv.Error) as error:
+        kind = "TSV" if plain else "CSV"
+        raise UserError(f"{path}: not a {kind} file in UTF-8 ({error}); correct the file or fetch it again") from None
 
 
-def as_text(value: object, name: str, place: str) -> str:
-    """A field's value as a string; `UserError` unless it is a string or a number."""
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise UserError(f"{place}: field {name!r} holds {value!r}, not a string or number; correct the row or `fields`")
-    return str(value)
+def _unquoted(value: str) -> str:
+    inside = value[1:-1].replace('""', "")
+    whole = len(value) > 1 and value[0] == value[-1] == '"' and '"' not in inside
+    return value[1:-1].replace('""', '"') if whole else value
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a whole Parquet file ({error}); fetch it again") from None
+    yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, 1))

@@ -6,58 +6,111 @@ order of rows.
 
 import collections
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from selfrefine.data.duplicates import near_duplicates
+from selfrefine.data.duplicates import content_of, near_duplicates
+from selfrefine.data.lookup import Unmapped, query
 from selfrefine.data.mapping import to_item
-from selfrefine.data.raw_rows import Unmapped, read_raw_rows
+from selfrefine.data.raw_rows import read_raw_rows
 from selfrefine.errors import UserError
 from selfrefine.schema.rows import Item
 from selfrefine.schema.stages import PrepareSettings
 
+# In so many rows a correct option that always stands at the same place is no coincidence.
+ENOUGH = 20
 
-def prepare(path: Path, settings: PrepareSettings, held_out: list[Item]) -> tuple[list[Item], dict[str, Any]]:
+
+class Pool(NamedTuple):
+    """The items of a raw file in the order of their ids, each question once, and what became of its rows."""
+
+    items: list[Item]
+    dropped: dict[str, int]
+    read: int
+    faults: list[str]
+    """Why rows were left out as unmapped."""
+
+
+def prepare(
+    path: Path, settings: PrepareSettings, held_out: Mapping[str, Sequence[Item]] | None = None
+) -> tuple[list[Item], dict[str, Any]]:
     """A split of items from a raw file, and the counts of what was read, dropped and kept.
 
     The test split takes the items with the lowest ids, the training split those with the highest, without the test
-    items (`held_out`) and their near-duplicates. So a larger split leaves the other one as it is, until they meet.
+    items of each benchmark in `held_out` and their near-duplicates. So a larger split leaves the other one as it is,
+    until they meet.
     """
-    pool, dropped, read = _pool(path, settings)
+    pool = read_pool(path, settings)
+    if pool.faults and not settings.drop_unmapped:
+        raise UserError(f"{pool.faults[0]}; correct the row, or set `drop_unmapped: true` to leave such rows out")
+    return split_of_pool(pool, settings, held_out or {})
+
+
+def split_of_pool(
+    pool: Pool, settings: PrepareSettings, held_out: Mapping[str, Sequence[Item]]
+) -> tuple[list[Item], dict[str, Any]]:
+    """The items that a split takes from a file's, and the counts."""
+    left, dropped = pool.items, dict(pool.dropped)
+    further: dict[str, Any] = {}
     if settings.name == "train":
-        taken = {item["id"] for item in held_out}
-        rest = [item for item in pool if item["id"] not in taken]
-        near = near_duplicates(rest, held_out, settings.near_duplicate)
-        dropped["in_test"], dropped["near_duplicate_of_test"] = len(pool) - len(rest), len(near)
-        pool = [item for item in reversed(rest) if item["id"] not in near]
-    items = _take(pool, settings)
+        left, apart = _held_apart(left, held_out, settings.near_duplicate)
+        dropped |= {"in_test": apart.pop("in_test"), "near_duplicate_of_test": apart.pop("near_duplicate_of_test")}
+        further["held_apart_from"] = apart["by_benchmark"]
+        left.reverse()
+    items = _take(left, settings)
     counts: dict[str, Any] = {
-        "read": read,
+        "read": pool.read,
         "dropped": dropped,
-        "not_needed": len(pool) - len(items),
+        "not_needed": len(left) - len(items),
         "items": len(items),
+        **further,
     }
     if settings.kind == "choice":
         counts["answers"] = dict(sorted(collections.Counter(item["answer"] for item in items).items()))
+    if settings.shuffle:
+        counts["options_shuffled_by"] = "sha256 of the item's id before and the option's position"
     return items, counts
 
 
-def _pool(path: Path, settings: PrepareSettings) -> tuple[list[Item], dict[str, int], int]:
-    """The items of a raw file in the order of their ids, each question once; counts of rows dropped; rows read."""
-    rows = read_raw_rows(path)
+def _held_apart(
+    items: list[Item], held_out: Mapping[str, Sequence[Item]], threshold: float
+) -> tuple[list[Item], dict[str, Any]]:
+    """The items that repeat no test item of any benchmark, and how many do; in total and by benchmark."""
+    repeated: set[str] = set()
+    near: set[str] = set()
+    by_benchmark: dict[str, dict[str, int]] = {}
+    for benchmark, tested in held_out.items():
+        contents = {content_of(item) for item in tested}
+        same = {item["id"] for item in items if content_of(item) in contents}
+        close = near_duplicates([item for item in items if item["id"] not in same], tested, threshold)
+        by_benchmark[benchmark] = {"in_test": len(same), "near_duplicate_of_test": len(close)}
+        repeated |= same
+        near |= close
+    near -= repeated
+    left = [item for item in items if item["id"] not in repeated | near]
+    counts = {"in_test": len(repeated), "near_duplicate_of_test": len(near), "by_benchmark": by_benchmark}
+    return left, counts
+
+
+def read_pool(path: Path, settings: PrepareSettings) -> Pool:
+    """The items of a raw file, with rows that cannot be mapped left out."""
+    rows = read_raw_rows(path, settings.reading)
     items: dict[str, Item] = {}
     contradicted: set[str] = set()
-    unmapped = repeated = 0
+    golds: collections.Counter[str] = collections.Counter()
+    faults: list[str] = []
+    repeated = filtered = 0
     for place, row in rows:
+        if settings.where and not _is_true(query(row, settings.where, place)):
+            filtered += 1
+            continue
         try:
             item = to_item(row, place, settings)
         except Unmapped as fault:
-            if not settings.drop_unmapped:
-                raise UserError(
-                    f"{fault}; correct the row, or set `drop_unmapped: true` to leave such rows out"
-                ) from None
-            unmapped += 1
+            faults.append(str(fault))
             continue
+        golds[item["answer"]] += 1
         if item["id"] in items:
             repeated += 1
             if items[item["id"]]["answer"] != item["answer"]:
@@ -67,9 +120,29 @@ def _pool(path: Path, settings: PrepareSettings) -> tuple[list[Item], dict[str, 
     for item_id in contradicted:
         del items[item_id]
     if not items:
-        raise UserError(f"{path}: no usable row among {len(rows)}; check the benchmark's `fields`")
-    dropped = {"answer_unmapped": unmapped, "repeated": repeated, "contradictory_answers": len(contradicted)}
-    return [items[item_id] for item_id in sorted(items)], dropped, len(rows)
+        left_out = f" ({filtered} are left out by `where`)" if filtered else ""
+        example = f"; for example {faults[0]}" if faults else ""
+        raise UserError(f"{path}: no usable row among {len(rows)}{left_out}; check the benchmark's `fields`{example}")
+    if settings.kind == "choice":
+        _check_that_golds_move(path, golds)
+    dropped = {"filtered": filtered} if settings.where else {}
+    dropped |= {"answer_unmapped": len(faults), "repeated": repeated, "contradictory_answers": len(contradicted)}
+    return Pool([items[item_id] for item_id in sorted(items)], dropped, len(rows), faults)
+
+
+def _is_true(found: object) -> bool:
+    """Whether JMESPath takes a value for true: numbers are, also 0."""
+    return found is not None and found is not False and found not in ("", [], {})
+
+
+def _check_that_golds_move(path: Path, golds: collections.Counter[str]) -> None:
+    if golds.total() >= ENOUGH and len(golds) == 1:
+        (label,) = golds
+        raise UserError(
+            f"{path}: the correct option is {label} in all of {golds.total()} rows, so that always answering {label} "
+            "would be correct; set the benchmark's `shuffle: true` to put the options of each item into an order of "
+            "its own, or correct `fields.answer`"
+        )
 
 
 def _take(items: list[Item], settings: PrepareSettings) -> list[Item]:

@@ -26,14 +26,15 @@ def open_checkpoint_engine(
     """
     dtype, quantisation = answering.dtype, answering.quantisation
     if answering.engine == "transformers":
-        loaded = load_checkpoint(record_path, dtype, quantisation, compute=compute)
+        template = answering.chat_template
+        loaded = load_checkpoint(record_path, dtype, quantisation, compute=compute, chat_template=template)
         return _open_transformers(*loaded, answering.batch_size)
     folder, adapter, weights = open_checkpoint(record_path)
     prepared: Callable[[Path], Path] = functools.partial(_merged, record_path, dtype, quantisation)
     if adapter is None and quantisation == "none":
         prepared = lambda scratch: folder  # noqa: E731
     identity = identity_of(weights, dtype, quantisation)
-    model = (load_tokenizer(folder), *read_settings(folder))
+    model = (load_tokenizer(folder, answering.chat_template), *read_settings(folder))
     return VllmEngine(prepared, *model, identity, computed_in(dtype, compute), memory, batch_invariant)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from selfrefine.engines.kv_cache import SlotCache
+from selfrefine.engines.stop_strings import StopStrings
 from selfrefine.engines.token_choice import TokenChoice
 from selfrefine.schema.generation import Generation
 
@@ -32,13 +33,14 @@ class Sequence:
 class Decoder:
     """Continues prompts with a model that can use the slots (kv_cache.py), at most `batch_size` at a time."""
 
-    def __init__(self, model: Any, batch_size: int, stop_ids: set[int], pad: int):
+    def __init__(self, model: Any, batch_size: int, stop_ids: set[int], pad: int, strings: StopStrings):
         self.model = model
         # A pass's inputs are copied there once: a layer that had to fetch them would wait for the GPU each time.
         self.device = model.device
         self.batch_size = batch_size
         self.stop_ids = stop_ids
         self.pad = pad
+        self.strings = strings
         # Slots are refilled a few at a time: a single prompt does not use the device fully.
         self.refill = max(1, batch_size // 8)
         self.read = READ_ON_GPU if self.device.type == "cuda" else READ_ON_CPU
@@ -47,7 +49,7 @@ class Decoder:
     def run(self, prompts: list[tuple[int, ...]], seeds: list[int], generation: Generation) -> list[list[int]]:
         """The token ids that follow each prompt, with the stop token where there was one."""
         self.prompts, self.most = prompts, generation.max_tokens
-        self.choose = TokenChoice(seeds, generation.temperature, generation.top_p)
+        self.choose = TokenChoice(seeds, generation.temperature or 0.0, generation.top_p)
         self.made: list[list[int]] = [[] for _ in prompts]
         longest = max(map(len, prompts)) + self.most
         self.slots = SlotCache(min(self.batch_size, len(prompts)), longest, transposed=self.device.type == "cpu")
@@ -138,10 +140,13 @@ class Decoder:
         """The sequences that have not ended, moved so that they fill the first slots."""
         left = list(active)
         for place in reversed(range(len(active))):
-            sequence = left[place]
-            if sequence.last in self.stop_ids or len(self.made[sequence.number]) == self.most:
+            if self._has_ended(left[place]):
                 last = left.pop()
                 if place < len(left):
                     self.slots.move(len(left), place)
                     left[place] = last
         return left
+
+    def _has_ended(self, sequence: Sequence) -> bool:
+        made = self.made[sequence.number]
+        return sequence.last in self.stop_ids or len(made) == self.most or self.strings.reached(made)

@@ -22,18 +22,25 @@ from selfrefine.store.journal import Journal
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One completion wanted. `id` is unique within a stage; `seed` matters only where temperature is above 0."""
+    """One completion wanted. `id` is unique within a stage; `seed` matters only where temperature is above 0.
+
+    Generation ends at a string of `stop`, and the completion's text before it. A `raw` request has its one message's
+    content for a prompt, without the chat template, and its completion keeps the white space around it.
+    """
 
     id: str
     messages: list[Message]
     generation: Generation
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    raw: bool = False
 
     @property
     def key(self) -> str:
-        """Stands for what is asked: a hash of the messages, the generation settings and, where it matters, the seed."""
+        """Stands for what is asked: a hash of messages, generation settings and, where they matter, seed and stop."""
         settings = self.generation.model_dump()
-        return digest([self.messages, settings, self.seed if self.generation.temperature else None])
+        more = [*([self.stop] if self.stop else []), *(["raw"] if self.raw else [])]
+        return digest([self.messages, settings, self.seed if self.generation.temperature else None, *more])
 
 
 @dataclasses.dataclass(frozen=True)

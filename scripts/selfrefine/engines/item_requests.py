@@ -1,5 +1,7 @@
 """The requests that a stage makes of an engine: one for each item, style and sample."""
 
+from collections.abc import Sequence
+
 from selfrefine.data.prompts import messages
 from selfrefine.engines.interface import Request, seed_for
 from selfrefine.schema.generation import Generation
@@ -17,16 +19,19 @@ def requests_for(
     *,
     request: str = "",
     system: str | None = None,
+    shots: Sequence[Item] = (),
+    stop: Sequence[str] = (),
 ) -> list[Request]:
     """`samples` requests per item in one style; ids are `{item}-{style}-{sample}`.
 
     A rationale is asked for like a chain of thought, with the correct answer given: `{answer}` in `request`.
+    `shots` are the items that prompts show as worked examples; generation ends at a string of `stop`.
     """
     given = style == "rationale"
 
     def chat(item: Item) -> list[Message]:
         line = request.replace("{answer}", item["answer"]) if given else request
-        return messages(item, prompt, "cot" if given else style, line, system)
+        return messages(item, prompt, "cot" if given else style, line, system, shots)
 
     return [
         Request(
@@ -34,6 +39,7 @@ def requests_for(
             messages=chat(item),
             generation=generation,
             seed=seed_for(item_id, seed, style, sample),
+            stop=tuple(stop),
         )
         for item_id, item in items.items()
         for sample in range(samples)

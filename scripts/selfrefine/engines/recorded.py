@@ -4,11 +4,14 @@ A recording is a JSON Lines file. Its first line says where the completions come
 key and its completion, never the question.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from selfrefine.engines.interface import Completion, Request
+from selfrefine.engines.stop_strings import cut
 from selfrefine.errors import UserError
+from selfrefine.schema.rows import FinishReason
 from selfrefine.store.files import read_jsonl
 from selfrefine.store.hashing import sha256_of
 
@@ -33,7 +36,8 @@ class RecordedEngine:
 
     def generate(self, batch: list[Request]) -> list[Completion]:
         """Looks each request up by its key."""
-        missing = [request.id for request in batch if request.key not in self._completions]
+        found = [self._of(request) for request in batch]
+        missing = [request.id for request, one in zip(batch, found, strict=True) if one is None]
         if missing:
             raise UserError(
                 f"{self.path}: has no completion for {len(missing)} of {len(batch)} requests, {missing[0]} first: "
@@ -42,4 +46,15 @@ class RecordedEngine:
                 "transformers` to "
                 "generate them, then record them with `study.py record`"
             )
-        return [self._completions[request.key] for request in batch]
+        return [one for one in found if one is not None]
+
+    def _of(self, request: Request) -> Completion | None:
+        """A request's completion; one that was recorded without stop strings goes on beyond them, and is cut there."""
+        if request.key in self._completions:
+            return self._completions[request.key]
+        longer = self._completions.get(dataclasses.replace(request, stop=()).key)
+        if longer is None:
+            return None
+        text, stopped = cut(longer.text, request.stop)
+        reason: FinishReason = "stop" if stopped else longer.finish_reason
+        return dataclasses.replace(longer, text=text.strip(), finish_reason=reason)

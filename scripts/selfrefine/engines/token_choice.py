@@ -2,6 +2,8 @@
 
 import torch
 
+from selfrefine.errors import UserError
+
 # Entries of the vocabulary that are reduced at a time.
 BLOCK = 256
 # Top-p is first looked for among this many of the likeliest tokens; only then are all sorted.
@@ -23,11 +25,15 @@ class TokenChoice:
         """The next token int[rows] from logits [rows, vocabulary]; `sequences`: the sequence of each row."""
         logits = logits.float()
         if not self.temperature:
-            return largest(logits)
+            chosen = largest(logits)
+            check_finite(logits.gather(-1, chosen[:, None]))
+            return chosen
         uniform = torch.stack([torch.rand((), generator=self.generators[sequence]) for sequence in sequences])
         uniform = uniform.to(logits.device)
         # Not normalised: `invert` scales the uniform number by the sum.
-        weights = logits.sub_(logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
+        highest = logits.amax(-1, keepdim=True)
+        check_finite(highest)
+        weights = logits.sub_(highest).div_(self.temperature).exp_()
         return invert(weights, uniform) if self.top_p == 1 else self._among_the_likeliest(weights, uniform)
 
     def _among_the_likeliest(self, weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -37,6 +43,16 @@ class TokenChoice:
             ranked, order = weights.sort(dim=-1, descending=True)
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= wanted, 0)
         return order.gather(-1, invert(ranked, uniform)[:, None])[:, 0]
+
+
+def check_finite(highest: torch.Tensor) -> None:
+    """`UserError` if the highest logit of a row is not finite: some logit then is not a number, or infinite."""
+    if not torch.isfinite(highest).all():
+        value = highest[~torch.isfinite(highest)][0].item()
+        raise UserError(
+            f"the model's logits are not finite ({value}): its weights are damaged, or training diverged, or float16 "
+            "overflows; check the weights with `study.py verify`, lower `learning_rate`, or set `dtype: bfloat16`"
+        )
 
 
 def largest(logits: torch.Tensor) -> torch.Tensor:

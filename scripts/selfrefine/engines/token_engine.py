@@ -1,10 +1,13 @@
 """The base of engines that hold the weights: chats to token ids, token ids to completions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from selfrefine.engines.interface import Completion, Request
+from selfrefine.engines.stop_strings import cut
 from selfrefine.errors import UserError
+from selfrefine.models.chat_templates import render
 from selfrefine.schema.rows import Message
 
 
@@ -34,12 +37,22 @@ class TokenEngine:
 
     def encode(self, messages: list[Message]) -> list[int]:
         """A chat's token ids, with the generation prompt; the template alone sets special tokens."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(render(self.tokenizer, messages), add_special_tokens=False)["input_ids"]
+
+    def encode_text(self, text: str) -> list[int]:
+        """A text's token ids, with the special tokens that the tokenizer adds; one that begins the text is not doubled."""
+        begin = self.tokenizer.bos_token
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=not (begin and text.startswith(begin)))
+        return ids
 
     def read(self, requests: list[Request]) -> None:
         """Encodes the requests' prompts; `UserError` by id for one that leaves no room for its completion."""
-        self._prompts = {request.id: self.encode(request.messages) for request in requests}
+        self._prompts = {
+            request.id: self.encode_text(request.messages[-1]["content"])
+            if request.raw
+            else self.encode(request.messages)
+            for request in requests
+        }
         for request in requests:
             if self.limit and self.needed(request) > self.limit:
                 raise UserError(
@@ -52,13 +65,15 @@ class TokenEngine:
         """Tokens that a request takes at most, prompt and completion."""
         return len(self._prompts[request.id]) + request.generation.max_tokens
 
-    def finish(self, tokens: list[int], prompt: list[int]) -> Completion:
-        """The completion in the token ids that follow a prompt: they end at the first stop token."""
+    def finish(self, tokens: list[int], prompt: list[int], stop: Sequence[str] = (), raw: bool = False) -> Completion:
+        """The completion in the token ids that follow a prompt: they end at the first stop token or stop string."""
         end = next((i for i, token in enumerate(tokens) if token in self.stop_ids), None)
         kept = tokens if end is None else tokens[:end]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        text, stopped = cut(self.tokenizer.decode(kept, skip_special_tokens=True), stop)
         length = len(kept) + (end is not None)
-        return Completion(text, "length" if end is None else "stop", length, len(prompt))
+        return Completion(
+            text if raw else text.strip(), "length" if end is None and not stopped else "stop", length, len(prompt)
+        )
 
 
 def read_settings(folder: Path) -> tuple[Any, Any]:

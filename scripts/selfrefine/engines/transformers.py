@@ -6,15 +6,18 @@ ends with the same bytes. Models that cannot use the slots (kv_cache.py) generat
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from selfrefine.engines.decoding import Decoder
 from selfrefine.engines.interface import Completion, Request
 from selfrefine.engines.kv_cache import NAME, refusal
+from selfrefine.engines.likelihoods import Likelihood, Pair, of_batch
+from selfrefine.engines.stop_strings import StopStrings
 from selfrefine.engines.token_choice import TokenChoice
 from selfrefine.engines.token_engine import TokenEngine
 from selfrefine.models.onednn import pack
@@ -38,6 +41,19 @@ class OnlyChosen(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(-1, chosen[:, None], 0)
 
 
+class AtStopString(StoppingCriteria):
+    """Ends each row at a stop string; its prompt has `width` columns."""
+
+    def __init__(self, strings: StopStrings, width: int):
+        self.strings = strings
+        self.width = width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Which rows have come upon one."""
+        made = input_ids[:, self.width :].tolist()
+        return torch.tensor([self.strings.reached(tokens) for tokens in made], device=input_ids.device)
+
+
 class TransformersEngine(TokenEngine):
     """Generates with a loaded causal language model, which it changes for its use, and the model's tokenizer."""
 
@@ -52,12 +68,12 @@ class TransformersEngine(TokenEngine):
     def batches(self, requests: list[Request]) -> list[list[Request]]:
         """Groups of requests with equal settings, sorted by the length of their prompts, equal prompts together."""
         self.read(requests)
-        by_settings: dict[Generation, list[Request]] = {}
+        by_settings: dict[tuple[Generation, tuple[str, ...]], list[Request]] = {}
         for request in requests:
-            by_settings.setdefault(request.generation, []).append(request)
+            by_settings.setdefault((request.generation, request.stop), []).append(request)
         groups = []
-        for generation in sorted(by_settings, key=lambda g: (g.max_tokens, g.temperature, g.top_p)):
-            mine = sorted(by_settings[generation], key=self._order)
+        for key in sorted(by_settings, key=lambda k: (k[0].max_tokens, k[0].temperature or 0.0, k[0].top_p, k[1])):
+            generation, mine = key[0], sorted(by_settings[key], key=self._order)
             size = max(1, GROUP // (self.batch_size * generation.max_tokens)) * self.batch_size
             groups += [mine[start : start + size] for start in range(0, len(mine), size)]
         return groups
@@ -70,27 +86,38 @@ class TransformersEngine(TokenEngine):
         """The completions of one group."""
         prompts = [tuple(self._prompts[request.id]) for request in batch]
         seeds, settings = [request.seed for request in batch], batch[0].generation
+        strings = StopStrings(self.tokenizer, batch[0].stop)
         reason = refusal(self.model, max(map(len, prompts)) + settings.max_tokens)
         if reason is None:
             self._attend_with(NAME)
             pack(self.model, self.batch_size)
-            decoder = Decoder(self.model, self.batch_size, self.stop_ids, self.tokenizer.pad_token_id)
+            decoder = Decoder(self.model, self.batch_size, self.stop_ids, self.tokenizer.pad_token_id, strings)
             made = decoder.run(prompts, seeds, settings)
         else:
             print(f"generating with transformers' own loop, which is slower: {reason}", file=sys.stderr)
             self._attend_with(self.own_attention)
-            made = self._with_generate(prompts, seeds, settings)
-        return [self.finish(tokens, list(prompt)) for tokens, prompt in zip(made, prompts, strict=True)]
+            made = self._with_generate(prompts, seeds, settings, strings)
+        return [
+            self.finish(tokens, list(prompt), request.stop, request.raw)
+            for tokens, prompt, request in zip(made, prompts, batch, strict=True)
+        ]
+
+    def likelihoods_of_batch(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """The log-likelihoods of one batch of continuations."""
+        self._attend_with(self.own_attention)
+        return of_batch(self.model, pairs, self.tokenizer.pad_token_id, self.limit)
 
     def _attend_with(self, implementation: str) -> None:
         if self.model.config._attn_implementation != implementation:
             self.model.set_attn_implementation(implementation)
 
     @torch.inference_mode()
-    def _with_generate(self, prompts: list[tuple[int, ...]], seeds: list[int], settings: Generation) -> list[list[int]]:
+    def _with_generate(
+        self, prompts: list[tuple[int, ...]], seeds: list[int], settings: Generation, strings: StopStrings
+    ) -> list[list[int]]:
         """The token ids that follow each prompt, batch by batch."""
         made: list[list[int]] = []
-        choose = TokenChoice(seeds, settings.temperature, settings.top_p)
+        choose = TokenChoice(seeds, settings.temperature or 0.0, settings.top_p)
         pad = self.tokenizer.pad_token_id
         for start in range(0, len(prompts), self.batch_size):
             piece = prompts[start : start + self.batch_size]
@@ -108,10 +135,11 @@ class TransformersEngine(TokenEngine):
                 top_k=None,
                 repetition_penalty=None,
                 logits_processor=LogitsProcessorList([only_chosen]),
+                stopping_criteria=StoppingCriteriaList([AtStopString(strings, width)] if strings.stop else []),
                 pad_token_id=pad,
                 eos_token_id=sorted(self.stop_ids),
             )
-            made += [self._to_the_end(tokens) for tokens in found[:, width:].tolist()]
+            made += [strings.until(self._to_the_end(tokens)) for tokens in found[:, width:].tolist()]
         return made
 
     def _to_the_end(self, tokens: list[int]) -> list[int]:

@@ -88,12 +88,17 @@ class VllmEngine(TokenEngine):
             )
         self.batch_invariant = batch_invariant
         self._longest = 0
+        self._stops = False
         self._llm: Any = None
 
     def read(self, requests: list[Request]) -> None:
-        """Encodes the requests' prompts, and notes the longest request: vLLM is started for that length."""
+        """Encodes the requests' prompts; notes the longest, for whose length vLLM is started, and stop strings."""
         super().read(requests)
         longest = max(map(self.needed, requests), default=0)
+        stops = any(request.stop for request in requests)
+        if self._llm is not None and stops and not self._stops:
+            raise ValueError("a request with stop strings after vLLM was started without a tokenizer")
+        self._stops |= stops
         if self._llm is not None and longest > self._longest:
             raise ValueError(f"a request of {longest} tokens after vLLM was started for {self._longest}")
         self._longest = max(self._longest, longest)
@@ -132,20 +137,21 @@ class VllmEngine(TokenEngine):
 
         settings = request.generation
         return SamplingParams(
-            temperature=settings.temperature,
+            temperature=settings.temperature or 0.0,
             top_p=settings.top_p,
             seed=request.seed if settings.temperature else None,
             max_tokens=settings.max_tokens,
             # Our stop tokens alone, whatever vLLM knows about the model.
             stop_token_ids=sorted(self.stop_ids),
             ignore_eos=True,
-            detokenize=False,
+            detokenize=bool(request.stop),
+            **({"stop": list(request.stop)} if request.stop else {}),
         )
 
     def _completion(self, request: Request, output: Any) -> Completion:
         (made,) = output.outputs
         prompt = self._prompts[request.id]
-        completion = self.finish(list(made.token_ids), prompt)
+        completion = self.finish(list(made.token_ids), prompt, request.stop, request.raw)
         if list(output.prompt_token_ids) != prompt or made.finish_reason != completion.finish_reason:
             raise UserError(
                 f"{request.id}: vLLM did not answer what was asked (it ended with {made.finish_reason!r}); run "
@@ -168,9 +174,14 @@ class VllmEngine(TokenEngine):
             # https://github.com/vllm-project/vllm/pull/10097
             options["enable_chunked_prefill"] = False
         with tempfile.TemporaryDirectory(prefix="selfrefine-weights-") as scratch:
+            weights = self.weights(Path(scratch))
+            if self._stops:
+                # To find strings in what it generates, vLLM needs the tokenizer, which merged weights lie without.
+                options["tokenizer"] = str(Path(scratch) / "tokenizer")
+                self.tokenizer.save_pretrained(options["tokenizer"])
             return LLM(
-                str(self.weights(Path(scratch))),
-                skip_tokenizer_init=True,
+                str(weights),
+                skip_tokenizer_init=not self._stops,
                 generation_config="vllm",
                 load_format="safetensors",
                 dtype=self.dtype,

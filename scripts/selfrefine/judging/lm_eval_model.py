@@ -1,16 +1,18 @@
 """An engine as lm-eval's model, and lm-eval run with it on an exported task (lm_eval_task.py)."""
 
+import collections
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lm_eval
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from selfrefine.answers import extraction
-from selfrefine.engines.interface import Completion, Engine, Request, complete
+from selfrefine.engines.interface import Completion, Engine, Request, complete, seed_for
 from selfrefine.schema.generation import Generation
 from selfrefine.schema.rows import EvaluatedAnswer, Message
 
@@ -28,13 +30,23 @@ class EngineModel(LM):
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """The answers to lm-eval's requests, in their order."""
         wanted = []
+        asked: collections.Counter[str] = collections.Counter()
         for request in requests:
             prompt, settings = request.args
+            item, sample = request.doc["id"], asked[request.doc["id"]]
+            asked[item] += 1
             chat: list[Message] = [{"role": "user", "content": prompt}]
             if self.system is not None:
                 chat = [{"role": "system", "content": self.system}, *chat]
-            generation = Generation(max_tokens=settings["max_gen_toks"], temperature=settings["temperature"])
-            wanted.append(Request(id=request.doc["id"], messages=chat, generation=generation))
+            generation = Generation(
+                max_tokens=settings["max_gen_toks"],
+                temperature=settings["temperature"],
+                top_p=settings.get("top_p", 1.0),
+            )
+            # A single answer has its item's id; further ones are numbered.
+            name = item if request.repeats == 1 else f"{item}-{sample}"
+            seed = seed_for(item, 0, "evaluate", sample) if generation.temperature else 0
+            wanted.append(Request(name, chat, generation, seed, tuple(settings["until"])))
         self.completions = complete(self.engine, wanted, self.output, "evaluate")
         return [self.completions[request.id].text for request in wanted]
 
@@ -57,22 +69,39 @@ def run_lm_eval(model: EngineModel, task: str, folder: Path) -> tuple[dict[str, 
     samples = results.pop("samples")[task]
     kept = ("results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
     report = {key: results[key] for key in kept if key in results}
-    answers = [_answer(sample, model.completions[sample["doc"]["id"]]) for sample in samples]
+    answers = [row for sample in samples for row in _answers(sample, model.completions)]
     return json.loads(json.dumps(report, default=str)), sorted(answers, key=lambda row: row["id"])
 
 
-def _answer(sample: dict[str, Any], completion: Completion) -> EvaluatedAnswer:
+def _answers(sample: dict[str, Any], completions: dict[str, Completion]) -> list[EvaluatedAnswer]:
+    """The judged answers to one item."""
     document = sample["doc"]
+    if document["id"] in completions:
+        return [_answer(sample, completions[document["id"]], sample)]
+    rows: list[EvaluatedAnswer] = []
+    for number in range(len(sample["filtered_resps"][0])):
+        completion = completions[f"{document['id']}-{number}"]
+        row = _answer(sample, completion, extraction.process_results(document, [completion.text]))
+        votes = extraction.extract(completion.text, document["kind"], document["choices"], "legacy")
+        own = {"id": f"{document['id']}-{number}", "item": document["id"], "sample": number, "legacy_extracted": votes}
+        rows.append(cast(EvaluatedAnswer, row | own))
+    return rows
+
+
+def _answer(sample: dict[str, Any], completion: Completion, scores: Mapping[str, float]) -> EvaluatedAnswer:
+    document = sample["doc"]
+    phrases = document.get("phrases") or extraction.DEFAULT
     return {
         "id": document["id"],
         "doc_id": sample["doc_id"],
         "target": sample["target"],
         "text": completion.text,
-        "extracted": extraction.extract(completion.text, document["kind"], document["choices"]),
-        "strict": sample["strict"],
-        "legacy": sample["legacy"],
-        "committed": sample["committed"],
-        "chain": sample["chain"],
+        "extracted": extraction.extract(completion.text, document["kind"], document["choices"], phrases=phrases),
+        "strict": scores["strict"],
+        "unanimous": scores["unanimous"],
+        "legacy": scores["legacy"],
+        "committed": scores["committed"],
+        "chain": scores["chain"],
         "finish_reason": completion.finish_reason,
         "tokens": completion.tokens,
         "prompt_tokens": completion.prompt_tokens,

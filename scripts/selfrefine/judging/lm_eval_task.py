@@ -1,7 +1,9 @@
 """Exports a benchmark's test split as an lm-eval task that anyone can run."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
@@ -11,10 +13,14 @@ from selfrefine.schema.rows import Document, Item
 from selfrefine.schema.stages import ExportTaskSettings
 from selfrefine.store.files import whole_file, write_jsonl
 
+# What lm-eval calls the filter that keeps all answers to an item.
+ALL = "all"
 METRICS = (*extraction.EXTRACTORS, "committed", "chain")
 
 
-def export_task(items: dict[str, Item], settings: ExportTaskSettings, folder: Path) -> list[Path]:
+def export_task(
+    items: dict[str, Item], settings: ExportTaskSettings, folder: Path, shots: Sequence[Item] = ()
+) -> list[Path]:
     """Writes an lm-eval task, with the prompts and the extraction of the other stages; returns its files.
 
     `{task}.yaml`, `docs.jsonl` (one item a line, with its prompt) and `answers.py`. It runs from any folder:
@@ -22,8 +28,11 @@ def export_task(items: dict[str, Item], settings: ExportTaskSettings, folder: Pa
     """
     documents: list[Document] = []
     for item in items.values():
-        (message,) = messages(item, settings.prompt, settings.style)
-        documents.append({**item, "prompt": message["content"]})
+        (message,) = messages(item, settings.prompt, settings.style, shots=shots)
+        document = cast(Document, {**item, "prompt": message["content"]})
+        if settings.answer_phrases != list(extraction.DEFAULT):
+            document["phrases"] = settings.answer_phrases
+        documents.append(document)
     write_jsonl(folder / "docs.jsonl", documents)
     shutil.copyfile(extraction.__file__, folder / "answers.py")
     task = {
@@ -35,7 +44,14 @@ def export_task(items: dict[str, Item], settings: ExportTaskSettings, folder: Pa
         "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{answer}}",
         "process_results": "PROCESS_RESULTS",
-        "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": settings.max_tokens},
+        "generation_kwargs": {
+            "until": settings.stop,
+            "do_sample": settings.temperature > 0,
+            "temperature": settings.temperature,
+            **({"top_p": settings.top_p} if settings.temperature else {}),
+            "max_gen_toks": settings.max_tokens,
+        },
+        **_repeated(settings.samples),
         "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
         "metadata": {"version": 1.0},
     }
@@ -48,3 +64,11 @@ def export_task(items: dict[str, Item], settings: ExportTaskSettings, folder: Pa
             )
         )
     return [path, folder / "docs.jsonl", folder / "answers.py"]
+
+
+def _repeated(samples: int) -> dict[str, Any]:
+    """The keys of a task under which each item is answered several times, and all answers are judged."""
+    if samples == 1:
+        return {}
+    keep_all = {"function": "take_first_k", "k": samples}
+    return {"repeats": samples, "filter_list": [{"name": ALL, "filter": [keep_all]}]}

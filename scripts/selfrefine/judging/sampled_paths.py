@@ -2,26 +2,31 @@
 
 from collections.abc import Sequence
 
-from selfrefine.answers.extraction import EXTRACTORS, extract, is_chain, matches
+from selfrefine.answers.extraction import DEFAULT, EXTRACTORS, extract, is_chain, matches
 from selfrefine.engines.interface import Completion, Request
 from selfrefine.schema.rows import Item, Judged, SampledPath
 
 
-def judge(item: Item, text: str, extractor: str) -> Judged:
-    """The verdict on an answer to an item."""
-    found = {name: extract(text, item["kind"], item["choices"], name) for name in EXTRACTORS}
+def judge(item: Item, text: str, extractor: str, phrases: Sequence[str] = DEFAULT) -> Judged:
+    """The verdict on an answer to an item; `phrases` stand before an answer (answers/extraction.py)."""
+    found = {name: extract(text, item["kind"], item["choices"], name, phrases) for name in EXTRACTORS}
     verdicts = {name: matches(answer, item["answer"], item["kind"]) for name, answer in found.items()}
     return {
         "extracted": found[extractor],
         "correct": verdicts[extractor],
         "strict": verdicts["strict"],
+        "unanimous": verdicts["unanimous"],
         "legacy": verdicts["legacy"],
-        "chain": is_chain(text),
+        "chain": is_chain(text, phrases),
     }
 
 
 def to_rows(
-    requests: list[Request], completions: dict[str, Completion], items: dict[str, Item], extractor: str
+    requests: list[Request],
+    completions: dict[str, Completion],
+    items: dict[str, Item],
+    extractor: str,
+    phrases: Sequence[str] = DEFAULT,
 ) -> list[SampledPath]:
     """Judged completions in the order of their ids."""
     rows: list[SampledPath] = []
@@ -36,7 +41,7 @@ def to_rows(
                 "sample": int(sample),
                 "seed": request.seed if request.generation.temperature else None,
                 "text": completion.text,
-                **judge(items[item_id], completion.text, extractor),
+                **judge(items[item_id], completion.text, extractor, phrases),
                 "finish_reason": completion.finish_reason,
                 "tokens": completion.tokens,
                 "prompt_tokens": completion.prompt_tokens,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selfrefine.errors import UserError
+from selfrefine.models.chat_templates import choose_template
 from selfrefine.models.compute import bound_threads, computed_in
 from selfrefine.models.processes import state
 from selfrefine.schema.generation import Compute, Dtype, Quantisation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def convert_gguf(path: Path, folder: Path, origin: str) -> None:
     """Converts a GGUF file (weights dequantised to bfloat16, configuration, tokenizer) into a Hugging Face folder.
 
-    `UserError`, naming the file's origin, if it is truncated or not a GGUF.
+    `UserError`, naming the file's origin, if it is truncated, not a GGUF, or of an architecture that is not supported.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -31,6 +32,11 @@ def convert_gguf(path: Path, folder: Path, origin: str) -> None:
             path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
     except Exception as error:  # the readers raise whatever the damaged bytes lead them to
+        if "architecture" in str(error) and "not supported" in str(error):
+            raise UserError(
+                f"{origin}: transformers cannot convert a GGUF file of this architecture ({error}); take the model's "
+                "safetensors, or another model"
+            ) from error
         raise UserError(
             f"{origin}: cannot be read as GGUF ({error}); the file is damaged or cut off, fetch it again"
         ) from error
@@ -38,16 +44,26 @@ def convert_gguf(path: Path, folder: Path, origin: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """A model's tokenizer, with a padding token and a chat template; pads on the left."""
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> "PreTrainedTokenizerBase":
+    """A model's tokenizer, with a padding token and a chat template; pads on the left.
+
+    `chat_template` stands in place of the tokenizer's own (chat_templates.py).
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no stop token, so no answer would end; set `eos_token` in its "
+            "tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    choose_template(tokenizer, chat_template)
     if tokenizer.chat_template is None:
         raise UserError(
-            f"{folder}: the tokenizer has no chat template; use an instruction-tuned model or set one in its tokenizer"
+            f"{folder}: the tokenizer has no chat template; set `students.NAME.chat_template` to a Jinja template or "
+            "to `plain`, or use an instruction-tuned model"
         )
     return tokenizer
 
@@ -157,13 +173,15 @@ def load_checkpoint(
     quantisation: Quantisation = "none",
     device: str | None = None,
     compute: Compute = "auto",
+    chat_template: str | None = None,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase", dict[str, Any]]:
     """(model, tokenizer, identity) of a checkpoint, as `load_model` reads it, its adapter merged into the weights.
 
     Merged weights are rounded to `dtype`, whatever dtype they are multiplied in.
     """
     folder, adapter, weights = open_checkpoint(record_path)
-    model, tokenizer = load_model(folder, dtype, quantisation, device=device, compute=dtype), load_tokenizer(folder)
+    model = load_model(folder, dtype, quantisation, device=device, compute=dtype)
+    tokenizer = load_tokenizer(folder, chat_template)
     if adapter:
         from peft import PeftModel
 

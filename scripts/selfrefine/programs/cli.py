@@ -138,6 +138,18 @@ def read_index(path: Path) -> Any:
     return read_json(path)
 
 
+def add_shots(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--shots`, the training split from which prompts show worked examples."""
+    arguments.add_argument(
+        "--shots", type=file_of("prepare"), help="the training items that prompts show as worked examples, if they do"
+    )
+
+
+def shots_given(args: argparse.Namespace) -> list[Path]:
+    """The file of `--shots` among a stage's inputs, where it is not another of them."""
+    return [args.shots] if args.shots and args.shots != args.items else []
+
+
 def add_tables(arguments: argparse.ArgumentParser, required: bool = False) -> None:
     """Adds `--tables`, which stands for their folder."""
     arguments.add_argument(

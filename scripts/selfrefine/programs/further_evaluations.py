@@ -25,6 +25,8 @@ def evaluate_further(args: argparse.Namespace, loaded: LoadedCheckpoint) -> None
         if record.exists() or not task.exists():
             continue
         settings = EvaluateSettings.model_validate(other["settings"])
+        if settings.engine != args.settings.engine:
+            continue
         try:
             with Run(
                 EVALUATE,

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from selfrefine.report import paper_tables
-from selfrefine.report.formats import PAGES, Cell, Rows, Table
+from selfrefine.report.formats import NONE, PAGES, Cell, Rows, Table
 from selfrefine.report.labels import checkpoint_label, several
-from selfrefine.report.paper_tables import NONE, grouped
+from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import of_layout
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.report.verdict_tables import points

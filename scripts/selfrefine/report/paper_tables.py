@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selfrefine.data.prompts import messages
-from selfrefine.report.formats import Cell, Number, Rows, Table
+from selfrefine.data.shots import items_to_show
+from selfrefine.report.formats import NONE, Cell, Number, Rows, Table
 from selfrefine.report.selection import FACTS, column_of_teachers, facts_shown
-from selfrefine.schema.prompt import Prompt
-from selfrefine.schema.results import ArmRow, CostRow, LengthRow, PairRow, SolvingRow
+from selfrefine.schema.prompt import TaskPrompt
+from selfrefine.schema.results import ArmRow, CostRow, LengthRow, PairRow, PassRow, SolvingRow
 from selfrefine.store.files import read_json, read_jsonl
 
 Titles = Mapping[str, str]
@@ -17,14 +18,13 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 # Characters of a benchmark's question that are quoted.
 QUOTED = 160
-NONE = "–"
 
 
 def percent(value: float, low: float, high: float, marked: bool = False) -> Number:
     return Number(100 * value, 100 * low, 100 * high, 1, marked)
 
 
-def between(rows: Sequence[ArmRow] | Sequence[LengthRow] | Sequence[SolvingRow]) -> str:
+def between(rows: Sequence[ArmRow] | Sequence[LengthRow] | Sequence[SolvingRow] | Sequence[PassRow]) -> str:
     """What a caption says of the intervals."""
     return f"{100 * rows[0]['level']:g} % intervals over seeds and items"
 
@@ -96,7 +96,9 @@ def prompts(rows: Sequence[Mapping[str, Any]]) -> Table:
     sent: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         item = read_jsonl(Path(row["items"]))[0]
-        chat = messages(item, Prompt(**row["prompt"]), row["style"], row["request"], row["system"])
+        prompt = TaskPrompt(**row["prompt"])
+        shots = items_to_show(prompt, Path(row["shots"]) if row.get("shots") else None)
+        chat = messages(item, prompt, row["style"], row["request"], row["system"], shots)
         text = "\n".join(f"[{message['role']}] {message['content']}" for message in chat)
         sent.setdefault((row["kind"], row["style"], text), []).append(row["name"])
     body: Rows = [[kind, style, ", ".join(names), text] for (kind, style, text), names in sent.items()]
@@ -157,6 +159,22 @@ def solving(rows: Sequence[SolvingRow], titles: Titles) -> Table:
     )
     header = [*FACTS["solving"], *(f"{measure}@{k}" for measure, k in columns)]
     return drop_empty(Table("solving", caption, header, body, ["l"] * 6 + ["r"] * len(columns)))
+
+
+def pass_at_k(rows: Sequence[PassRow], titles: Titles, student: str) -> Table:
+    """pass@k and maj@k of one student's arms on the test splits."""
+    columns = sorted({(row["measure"], row["k"]) for row in rows}, key=lambda pair: (pair[0] != "pass", pair[1]))
+    body: Rows = []
+    for group in grouped(rows, lambda row: tuple(facts_shown("pass-at-k", row, titles))).values():
+        found = {(row["measure"], row["k"]): percent(row["value"], row["low"], row["high"]) for row in group}
+        body.append([*facts_shown("pass-at-k", group[0], titles), *(found.get(pair, NONE) for pair in columns)])
+    caption = (
+        f"{student}: test items solved (%) by k sampled answers: at least one correct (pass), the majority correct "
+        f"(maj), with {between(rows)}."
+    )
+    header = [*FACTS["pass-at-k"], *(f"{measure}@{k}" for measure, k in columns)]
+    table = Table(f"pass-at-k-{student}", caption, header, body, ["l"] * 6 + ["r"] * len(columns))
+    return drop_empty(table)
 
 
 def yields(rows: Sequence[PairRow], titles: Titles) -> Table:

@@ -35,6 +35,14 @@ FACTS = {
         "sampled on": "refine_task",
         "style": "style",
     },
+    "pass-at-k": {
+        "benchmark": "evaluation",
+        "arm": "arm",
+        "teacher": "teacher",
+        "instructed on": "task",
+        "refined on": "refine_task",
+        "recipe": "recipe",
+    },
     "yields": {
         "student": "student",
         "teacher": "teacher",
@@ -64,6 +72,8 @@ def in_figure(figure: str, student: str, rows: Sequence[Row], table: str) -> lis
                 for row in whole(mine)
                 if row["style"] == "cot" and not row["after"] and row["task"] in ("", row["refine_task"])
             ]
+        case "pass-at-k":
+            return in_order(in_domain(whole(mine)) or whole(mine))
         case "yields" if table == "solving":
             return [row for row in whole(mine) if (row["measure"], str(row["k"])) == ("pass", "1")]
     return whole(mine)
@@ -77,6 +87,8 @@ def of_layout(layout: str, student: str, rows: Sequence[Row]) -> list[Row]:
         taught = {row["teacher"] for row in mine}
         own = [row for row in shown if row["arm"] == "teacher" and row["teacher"] in taught]
         return in_order([*mine, *own])
+    if layout == "pass-at-k":
+        return in_order([row for row in shown if row["student"] == student])
     if layout == "lengths":
         shown = in_domain(shown)
         trained = {row["evaluation"] for row in shown if row["arm"] not in ("baseline", "teacher")}
@@ -99,7 +111,7 @@ def in_layout(
     found = [row for row in of_layout(layout, student, rows) if facts_shown(layout, row, titles) == named]
     if layout == "transfer" and cell in titles.values():
         return [row for row in found if titles.get(str(row["evaluation"])) == cell]
-    if layout == "solving" and "@" in cell:
+    if layout in ("solving", "pass-at-k") and "@" in cell:
         return [row for row in found if f"{row['measure']}@{row['k']}" == cell]
     return found
 

@@ -37,6 +37,9 @@ class StudyTables:
     def solving(self) -> list[results.SolvingRow]:
         return cast(list[results.SolvingRow], self._read("solving", results.SolvingRow))
 
+    def pass_at_k(self) -> list[results.PassRow]:
+        return cast(list[results.PassRow], self._read("pass_at_k", results.PassRow))
+
     def pairs(self) -> list[results.PairRow]:
         return cast(list[results.PairRow], self._read("pairs", results.PairRow, "dropped_"))
 

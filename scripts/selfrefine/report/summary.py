@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from selfrefine.report.details import barren, differing
-from selfrefine.report.formats import PAGES, Rows, Table
+from selfrefine.report.formats import PAGES, Rows, Table, in_markdown
 from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import in_domain, in_order, whole
 from selfrefine.report.study_tables import StudyTables
@@ -74,8 +74,8 @@ def accuracies(rows: Sequence[ArmRow], titles: Titles) -> list[list[str]]:
         ]
         by = f", instructed by {teacher}" if teacher else ""
         seeds = max(row["seeds"] for row in group)
-        head = f"- {student}{by} on {titles[task]} ({group[0]['n']} items, {seeds} seed{'s' if seeds > 1 else ''}):"
-        lines.append([*wrapped(head), *wrapped(" → ".join(numbers), "  ")])
+        head = f"- {student}{by} on {in_markdown(titles[task])} ({group[0]['n']} items, {seeds} seed{'s' if seeds > 1 else ''}):"
+        lines.append([*wrapped(head, most=None), *wrapped(" → ".join(numbers), "  ")])
     return lines
 
 
@@ -84,10 +84,10 @@ def interval(row: ArmRow) -> str:
     return f"{points(row['accuracy'])} [{points(row['low'])}, {points(row['high'])}]"
 
 
-def wrapped(text: str, first: str = "") -> list[str]:
+def wrapped(text: str, first: str = "", most: int | None = 2) -> list[str]:
     """A text in lines that fit the screen."""
     return textwrap.wrap(
-        text, COLUMNS, initial_indent=first, subsequent_indent="  ", break_on_hyphens=False, max_lines=2
+        text, COLUMNS, initial_indent=first, subsequent_indent="  ", break_on_hyphens=False, max_lines=most
     )
 
 

@@ -5,10 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from selfrefine.analysis.verdicts import VERDICTS
-from selfrefine.report.formats import PAGES, Rows, Table
+from selfrefine.report.formats import NONE, PAGES, Rows, Table
 from selfrefine.schema.results import AssessedClaim, ClaimComparison, ClaimPart
-
-NONE = "–"
 
 
 def points(value: float, sign: str = "") -> str:

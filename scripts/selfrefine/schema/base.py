@@ -1,5 +1,6 @@
 """The base of all schemas: unknown keys are refused, and errors say what was meant."""
 
+import datetime
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
@@ -17,11 +18,17 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+_READ_AS: dict[type, str] = {bool: "true or false", type(None): "nothing", datetime.date: "a date"}
+
+
 def describe(fault: Mapping[str, Any]) -> str:
     """One error that pydantic found, as `key: what is wrong`."""
     where = ".".join(str(part) for part in fault["loc"]) or "(whole)"
     message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
+    if fault["type"] == "string_type" and (given is None or isinstance(given, bool | int | float | datetime.date)):
+        # `2024`, `no` and `null` are names to their author, and none to YAML.
+        message += f"; YAML reads it as {_READ_AS.get(type(given), 'a number')}: put it into quotes"
     secret = bool(fault["loc"]) and fault["loc"][-1] in ("key_variable", "endpoint")
     shown = (
         f" (found {given!r})"

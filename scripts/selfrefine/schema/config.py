@@ -1,20 +1,25 @@
 """The sections of the configuration: models, students, teachers, evaluation, cluster, design."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from selfrefine.schema.base import NAME, Strict
 from selfrefine.schema.benchmark import Benchmark
-from selfrefine.schema.generation import Compute, Dtype, Generation, Quantisation, StudentEngine
+from selfrefine.schema.generation import ChatTemplate, Compute, Dtype, Generation, Quantisation, StudentEngine
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Recipe, Schedule
-from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.prompt import AnswerPhrases, Prompt
+from selfrefine.schema.rows import Extractor
 from selfrefine.schema.sampling import Sampling
 from selfrefine.schema.server import Server, check_extra
 from selfrefine.schema.source import Source
 from selfrefine.schema.stages import DemonstrateSettings
 
+# What every library takes as a seed.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# How `study.evaluate` begins the name of one of lm-eval's own tasks.
+STOCK = "lm_eval:"
 Arm = Literal["baseline", "instruct", "refine", "cross", "refine-only"]
 
 
@@ -60,6 +65,11 @@ class Student(Strict):
     family: str = Field(description="Decides which teachers are in-family.")
     teachers: list[str] | None = Field(None, description="Those of the study's teachers that teach it; null: all.")
     system: str | None = Field(None, description="The system message; null leaves it to the model's chat template.")
+    chat_template: ChatTemplate | None = Field(
+        None,
+        description="The text of a Jinja template, or `plain` for models that were never taught a chat format; null: "
+        "the model's own.",
+    )
     dtype: Dtype = "bfloat16"
     quantisation: Quantisation = Field("none", description="nf4: its weights are rounded to four bits, as in QLoRA.")
     batch_size: int = Field(32, gt=0, description="Completions drawn at once by engine transformers.")
@@ -77,6 +87,7 @@ class Teacher(Strict):
     served: str | None = Field(None, min_length=1, description="Its name at the server; needed by engine openai.")
     revision: str = Field("", description="Tells apart different weights that are served under one name.")
     extra: dict[str, Any] = Field({}, description="Further fields of each request's body, such as reasoning_effort.")
+    licence: str = Field("", description="Of what a served or recorded teacher answers; listed in the sources.")
     server: Server = Server()
     request: dict[Literal["math", "choice"], str] = Field({}, description="An extra last line of the prompt, by kind.")
     system: str | None = None
@@ -91,6 +102,11 @@ class Teacher(Strict):
         needed = {"openai": "served", "recorded": "recording"}.get(self.engine, "model")
         if getattr(self, needed) is None:
             raise ValueError(f"engine {self.engine} needs the key {needed!r}")
+        if self.engine not in ("openai", "recorded"):
+            if self.generation.temperature is None:
+                raise ValueError(f"generation.temperature: null leaves it to a server; engine {self.engine} needs one")
+            if self.licence:
+                raise ValueError(f"licence: engine {self.engine} loads weights; set models.{self.model}.licence")
         return self
 
 
@@ -99,6 +115,35 @@ class Evaluation(Strict):
 
     style: Literal["cot", "plain"] = "cot"
     max_tokens: int = Field(256, gt=0)
+    samples: int = Field(1, gt=0, description="Answers to each test item; from 2 on they are sampled.")
+    temperature: float = Field(0.0, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(
+                f"{self.samples} samples at temperature 0 would be the same; set a temperature, such as 0.7"
+            )
+        return self
+
+
+class StockTask(Strict):
+    """How one of lm-eval's own tasks is run, and what counts."""
+
+    title: str | None = Field(None, description="Its name in the tables; null: the task's own.")
+    metric: str | None = Field(None, description="The metric that says whether an answer is correct; null: the first.")
+    filter: str | None = Field(None, description="The filter whose answers count; null: the task's first.")
+    shots: int | None = Field(None, ge=0, description="Worked examples in a prompt; null: the task's own number.")
+    limit: int | None = Field(None, gt=0, description="Only so many documents; null: all.")
+    chat: bool = Field(False, description="Whether prompts go through the model's chat template.")
+
+
+class StockTasks(Strict):
+    """lm-eval's own tasks, which `study.evaluate` names as lm_eval:TASK."""
+
+    include: str | None = Field(None, description="A folder with further tasks, as for `lm_eval --include_path`.")
+    tasks: dict[str, StockTask] = Field({}, description="Settings by task, where they are not as usual.")
 
 
 class Statistics(Strict):
@@ -140,17 +185,24 @@ class StudyDesign(Strict):
     students: list[str] = Field(min_length=1)
     teachers: list[str] = Field(min_length=1)
     tasks: list[str] = Field(min_length=1, description="Benchmarks to train on.")
-    evaluate: list[str] = Field(min_length=1, description="Benchmarks to evaluate on.")
+    evaluate: list[str] = Field(
+        min_length=1, description="Benchmarks to evaluate on, and tasks of lm-eval as lm_eval:TASK."
+    )
     arms: list[Arm] = Field(["baseline", "instruct", "refine"], min_length=1)
     recipes: list[str] = Field(["cot"], min_length=1)
     shares: list[int] = Field([100], min_length=1, description="Percent of the training data.")
     transfer_shares: list[int] | None = Field(
         None, description="Those of the shares with the arm cross and out-of-domain evaluation; null: all."
     )
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     teacher_styles: list[Literal["cot", "plain"]] = Field(
         ["cot"], description="How teachers are asked; plain answers are only counted, in the table of teachers."
     )
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The study's own benchmarks that it evaluates on."""
+        return [name for name in self.evaluate if not name.startswith(STOCK)]
 
     def transfers(self, share: int) -> bool:
         """Whether checkpoints of a share are refined and evaluated across benchmarks."""
@@ -176,6 +228,7 @@ class Configuration(Strict):
     instruct: InstructTraining = InstructTraining()
     refine: RefineTraining = RefineTraining()
     evaluation: Evaluation = Evaluation()
+    lm_eval: StockTasks = StockTasks()
     engine: StudentEngine = Field(
         "transformers", description="Generates for the students, in sampling and in evaluation."
     )
@@ -185,7 +238,12 @@ class Configuration(Strict):
         description="What weights are multiplied in, wherever a model computes; auto: their dtype where the machine is "
         "fast in it, else float32.",
     )
-    extractor: Literal["strict", "legacy"] = "strict"
+    extractor: Extractor = Field("strict", description="Whose verdict on an answer counts.")
+    answer_phrases: AnswerPhrases = Field(
+        ["default"],
+        description="Regular expressions of what stands before an answer (any extractor but legacy); `default`: the "
+        "usual ones.",
+    )
     statistics: Statistics = Statistics()
     threads: Threads = Threads()
     cluster: Cluster | None = Field(None, description="Null: jobs ask for no GPUs.")

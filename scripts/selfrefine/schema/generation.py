@@ -1,8 +1,8 @@
 """How a completion is generated, and how a student's weights answer."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from selfrefine.schema.base import Strict
 
@@ -13,11 +13,22 @@ StudentEngine = Literal["transformers", "vllm"]
 STUDENT_ENGINES: tuple[StudentEngine, ...] = get_args(StudentEngine)
 
 
+def _is_template(text: str) -> str:
+    if text != "plain" and "messages" not in text:
+        raise ValueError("is neither `plain` nor the text of a Jinja template, which goes through `messages`")
+    return text
+
+
+ChatTemplate = Annotated[str, AfterValidator(_is_template)]
+
+
 class Generation(Strict):
     """How a completion is generated."""
 
     max_tokens: int = Field(256, gt=0, description="A completion is cut here; its finish reason is then `length`.")
-    temperature: float = Field(0.0, ge=0, description="0 is greedy.")
+    temperature: float | None = Field(
+        0.0, ge=0, description="0 is greedy; null, for served teachers alone, leaves it to the server."
+    )
     top_p: float = Field(1.0, gt=0, le=1)
 
 
@@ -26,6 +37,7 @@ class Answering(Strict):
 
     engine: StudentEngine = "transformers"
     system: str | None = None
+    chat_template: ChatTemplate | None = None
     dtype: Dtype = "bfloat16"
     quantisation: Quantisation = "none"
     batch_size: int | None = Field(

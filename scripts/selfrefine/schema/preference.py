@@ -1,11 +1,13 @@
 """Preference recipes and schedules: which responses are chosen and rejected, and the objective."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from selfrefine.schema.base import Strict
 
+# The arms of a study that refine.
+RefiningArm = Literal["refine", "cross", "refine-only"]
 REASONS = ("no_chosen", "no_rejected", "same_text")
 
 
@@ -88,6 +90,10 @@ class Recipe(Selection):
     """A preference recipe: which pairs, and what is learned from them."""
 
     objective: Objective = Objective()
+    arms: list[RefiningArm] | None = Field(
+        None, min_length=1, description="The arms that refine with it; null: those in which it can apply."
+    )
+    refine: dict[str, Any] = Field({}, description="What it overrides of the refine section, and of the students'.")
     cited: str = Field("", description="Where the recipe comes from.")
 
     @model_validator(mode="after")
@@ -106,4 +112,7 @@ class Schedule(Strict):
 
     steps: list[str] = Field(min_length=1, description="Names of recipes.")
     rounds: int = Field(1, gt=0)
+    arms: list[RefiningArm] | None = Field(
+        None, min_length=1, description="The arms that refine with it; null: those in which it can apply."
+    )
     cited: str = Field("", description="Where the schedule comes from.")

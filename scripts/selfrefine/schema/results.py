@@ -22,7 +22,8 @@ class AccuracyRow(Facts):
     seed: str
     evaluation: str
     n: int
-    correct: int
+    correct: float
+    """Of several answers to an item, the share that is correct counts."""
     accuracy: float
     low: float
     high: float
@@ -59,8 +60,8 @@ class ComparisonRow(Facts):
     difference: float
     low: float
     high: float
-    gained: int
-    lost: int
+    gained: float
+    lost: float
     mcnemar_p: float
     differs: str
     samples: str
@@ -123,6 +124,21 @@ class SolvingRow(Start):
     high: float
     level: float
     sampled: str
+
+
+class PassRow(Facts):
+    """pass@k or maj@k of one arm's sampled answers to a test split, over seeds (pass_at_k.csv)."""
+
+    evaluation: str
+    measure: str
+    k: int
+    seeds: int
+    items: int
+    value: float
+    low: float
+    high: float
+    level: float
+    samples: str
 
 
 # `yield` is a keyword of Python.
@@ -215,8 +231,8 @@ class SeedTest(TypedDict):
     """McNemar's test of one seed."""
 
     seed: int | str
-    gained: int
-    lost: int
+    gained: float
+    lost: float
     p: float
 
 

@@ -4,9 +4,11 @@ They are plain dictionaries when the program runs, so reading and writing a file
 knows their keys. Input from outside is checked where it is read (data/items.py, store/files.py).
 """
 
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict
 
 Kind = Literal["math", "choice"]
+Extractor = Literal["strict", "unanimous", "legacy"]
 FinishReason = Literal["stop", "length"]
 
 
@@ -27,12 +29,16 @@ class Item(TypedDict):
     """The options in order; empty for `math`."""
     answer: str
     """A label "A", "B", …, or a number in canonical form."""
+    solution: NotRequired[str]
+    """How the answer is reached, where the benchmark's `fields.solution` says."""
 
 
 class Document(Item):
     """An item with its prompt, as an exported lm-eval task has it (docs.jsonl)."""
 
     prompt: str
+    phrases: NotRequired[list[str]]
+    """What stands before an answer, where it is not as usual."""
 
 
 class Judged(TypedDict):
@@ -43,6 +49,7 @@ class Judged(TypedDict):
     correct: bool
     """That extractor's verdict."""
     strict: bool
+    unanimous: bool
     legacy: bool
     """Each extractor's verdict."""
     chain: bool
@@ -114,6 +121,11 @@ class EvaluatedAnswer(TypedDict):
     """A judged answer to an item of a test split (samples.jsonl)."""
 
     id: str
+    """The item's; `{item}-{sample}` where an item has several answers."""
+    item: NotRequired[str]
+    """Where an item has several answers; likewise the next two."""
+    sample: NotRequired[int]
+    legacy_extracted: NotRequired[str | None]
     doc_id: int
     """The item's position in the exported task's docs.jsonl."""
     target: str
@@ -121,7 +133,8 @@ class EvaluatedAnswer(TypedDict):
     extracted: str | None
     """By the strict extractor."""
     strict: float
-    """1 or 0, as lm-eval's metrics have it; likewise the next three."""
+    """1 or 0, as lm-eval's metrics have it; likewise the next four."""
+    unanimous: float
     legacy: float
     committed: float
     """Whether the strict extractor found an answer."""
@@ -141,3 +154,8 @@ class RecordedCompletion(TypedDict):
     finish_reason: FinishReason
     tokens: int
     prompt_tokens: int
+
+
+def item_of(answer: Mapping[str, Any]) -> str:
+    """The item that an answer to a test split is to, a student's or a teacher's."""
+    return str(answer["item"] if "item" in answer else answer["id"])

@@ -1,6 +1,6 @@
 """How a checkpoint samples paths on the training items."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from selfrefine.schema.base import Strict
 from selfrefine.schema.generation import Generation
@@ -21,3 +21,10 @@ class Sampling(Strict):
         description="The line that gives it, after the prompt that elicits a chain of thought.",
     )
     generation: Generation = Generation(temperature=0.7)
+
+    @field_validator("generation")
+    @classmethod
+    def _has_temperature(cls, generation: Generation) -> Generation:
+        if generation.temperature is None:
+            raise ValueError("temperature: null is for served teachers alone; set one")
+        return generation

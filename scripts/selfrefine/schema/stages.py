@@ -6,12 +6,14 @@ from pydantic import Field, field_validator
 
 from selfrefine.schema.base import Strict
 from selfrefine.schema.benchmark import Mapping, Split
-from selfrefine.schema.generation import Answering, Dtype, Generation, Quantisation
+from selfrefine.schema.generation import Answering, ChatTemplate, Dtype, Generation, Quantisation
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Objective, Selection
-from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.prompt import Phrases, TaskPrompt
+from selfrefine.schema.rows import Extractor
 from selfrefine.schema.sampling import Sampling
 from selfrefine.schema.server import check_extra
+from selfrefine.schema.source import Reading
 
 Figure = Literal[
     "accuracy",
@@ -20,11 +22,12 @@ Figure = Literal[
     "low-resource",
     "lengths",
     "solving",
+    "pass-at-k",
     "yields",
     "cost",
     "training",
 ]
-Layout = Literal["transfer", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost"]
+Layout = Literal["transfer", "teachers", "prompts", "splits", "lengths", "solving", "pass-at-k", "yields", "cost"]
 
 
 class PrepareSettings(Mapping):
@@ -32,6 +35,7 @@ class PrepareSettings(Mapping):
 
     name: Literal["train", "test"]
     split: Split
+    reading: Reading | None = Field(None, description="How the raw file is read, if its ending does not say it all.")
 
 
 class PairSettings(Strict):
@@ -46,9 +50,11 @@ class PairSettings(Strict):
 class SampleSettings(Answering):
     """What the sample stage reads."""
 
-    prompt: Prompt
-    extractor: Literal["strict", "legacy"] = "strict"
+    prompt: TaskPrompt
+    extractor: Extractor = "strict"
     sampling: Sampling = Sampling()
+    stop: list[str] = Field([], description="Strings at which generation ends.")
+    answer_phrases: Phrases = ["default"]
     share: int = Field(100, gt=0, le=100, description="Percent of the training items.")
     seed: int = 0
 
@@ -67,27 +73,52 @@ class ExportTaskSettings(Strict):
     """What the export of an lm-eval task reads."""
 
     task: str
-    prompt: Prompt
+    prompt: TaskPrompt
     style: Literal["cot", "plain"] = Field("cot", description="The prompt under which checkpoints are evaluated.")
     max_tokens: int = Field(256, gt=0)
+    samples: int = Field(1, gt=0, description="Answers to each item.")
+    temperature: float = Field(0.0, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1)
+    stop: list[str] = Field([], description="Strings at which generation ends.")
+    answer_phrases: Phrases = ["default"]
+
+
+class FetchTaskSettings(Strict):
+    """What the data of one of lm-eval's own tasks follow from, besides a folder of tasks."""
+
+    task: str
+    lm_eval: str = Field("", description="lm-eval's version, which decides what the task is.")
+
+
+class StockAsked(Strict):
+    """How one of lm-eval's own tasks is run, and what counts."""
+
+    metric: str | None = Field(None, description="Null: the task's first.")
+    filter: str | None = Field(None, description="Null: the task's first.")
+    shots: int | None = Field(None, description="Worked examples; null: the task's own number.")
+    limit: int | None = Field(None, description="Only so many documents.")
+    chat: bool = Field(False, description="Whether prompts go through the chat template.")
 
 
 class EvaluateSettings(Answering):
     """What the evaluate stage reads besides the exported task."""
 
     task: str
+    stock: StockAsked | None = Field(None, description="For one of lm-eval's own tasks; null: an exported one.")
 
 
 class TeachSettings(Strict):
     """What the teach stage reads."""
 
     engine: Literal["transformers", "vllm", "openai", "recorded"]
-    prompt: Prompt
+    prompt: TaskPrompt
     style: Literal["cot", "plain"] = "cot"
     request: str = Field("", description="An extra last line of the prompt, such as a request to be brief.")
     system: str | None = None
     generation: Generation = Generation()
-    extractor: Literal["strict", "legacy"] = "strict"
+    stop: list[str] = Field([], description="Strings at which generation ends.")
+    answer_phrases: Phrases = ["default"]
+    extractor: Extractor = "strict"
     dtype: Dtype = "bfloat16"
     batch_size: int | None = Field(16, gt=0, description="Sequences decoded at once (engine transformers).")
     served: str = Field("", description="The model's name at the server (engine openai).")
@@ -110,9 +141,10 @@ class DemonstrateSettings(Strict):
 class InstructSettings(Strict):
     """What the instruct stage reads."""
 
-    prompt: Prompt
+    prompt: TaskPrompt
     style: Literal["cot", "plain"] = Field("cot", description="The prompt that the student learns to answer.")
     system: str | None = None
+    chat_template: ChatTemplate | None = None
     dtype: Dtype = "bfloat16"
     quantisation: Quantisation = "none"
     share: int = Field(100, gt=0, le=100, description="Percent of the demonstrations.")
@@ -123,8 +155,9 @@ class InstructSettings(Strict):
 class RefineSettings(Strict):
     """What the refine stage reads."""
 
-    prompt: Prompt
+    prompt: TaskPrompt
     system: str | None = None
+    chat_template: ChatTemplate | None = None
     dtype: Dtype = "bfloat16"
     quantisation: Quantisation = "none"
     seed: int = 0

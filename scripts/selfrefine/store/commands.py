@@ -11,7 +11,8 @@ SHELL = re.compile(r"^    shell:\n((?:        .*\n|\n)+)", re.MULTILINE)
 # with the artifact, and what the key holds anyway.
 MACHINE = re.compile(
     r"\s*(?:--threads \{threads\}|&> \{log\}|\| tee \{log\}|\{params\.(?:allocator|launcher|vllm|compute)\}"
-    r"|HF_HUB_OFFLINE=1|--code \{params\.code:q\}|--also \{params\.also:q\}|--record \{output\.record\})"
+    r"|HF_HUB_OFFLINE=1|--code \{params\.code:q\}|--also \{params\.also:q\}|--uses \{params\.uses:q\}"
+    r"|--record \{output\.record\})"
 )
 
 

@@ -53,6 +53,7 @@ TABLES = (
     "demonstrations",
     "paths",
     "solving",
+    "pass_at_k",
     "pairs",
     "stages",
     "costs",
@@ -69,6 +70,9 @@ TRAINING = "training.jsonl"
 ADAPTER = "adapter_config.json"
 # Of an exported task, its items with their prompts.
 DOCUMENTS = "docs.jsonl"
+# Of a task of lm-eval, the data of each split and, where it is of a folder of tasks, that folder.
+SPLITS = "data-*.parquet"
+OWN_TASKS = "tasks.zip"
 # Of an evaluation, lm-eval's own results.
 REPORT = "report.json"
 # What a stage keeps to go on from after a kill, in the artifact's folder: journals' suffix, and the trainer's folder.
@@ -109,6 +113,17 @@ def place_of(path: str | Path) -> Place | None:
         if re.fullmatch(KEY, part):
             return Place(stage, tuple(parts[:number]), part)
     return None
+
+
+def data_file(folder: Path, split: str) -> Path:
+    """The data of a split of a task of lm-eval."""
+    return folder / SPLITS.replace("*", split)
+
+
+def split_of_data(file: Path) -> str:
+    """The split that a file of data holds."""
+    before, after = SPLITS.split("*")
+    return file.name.removeprefix(before).removesuffix(after)
 
 
 def listing_file(record: str | Path) -> Path:

@@ -6,12 +6,13 @@ from typing import Any
 
 from selfrefine.data.fetching import local_files
 from selfrefine.errors import UserError
+from selfrefine.schema.config import STOCK
 from selfrefine.schema.source import Source
 from selfrefine.study import stage_settings
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.checkpoint_names import base, names_of, origin_of, refinements_of, student_of, teacher_of
 from selfrefine.study.design import Study
-from selfrefine.study.resolve import model_of_teacher, split_of
+from selfrefine.study.resolve import model_of_teacher, split_of, stock_task
 
 # By the flag that hands them to the stage's script, one artifact, several, or none.
 Inputs = Mapping[str, Artifact | tuple[Artifact, ...] | None]
@@ -98,13 +99,22 @@ class Artifacts:
         """A benchmark's split, as items."""
 
         def make() -> Artifact:
-            apart = split == "train" and "test" in self.study.benchmarks[task].splits
             raw = self.raw(task, split_of(self.study, task, split).file)
-            held_out = self.items(task, "test") if apart else None
-            inputs = {"raw": raw, "held_out": held_out}
+            held_out = tuple(self.items(other, "test") for other in self.held_apart(task)) if split == "train" else ()
+            inputs = {"raw": raw, "held_out": held_out or None}
             return self.artifact("prepare", (f"{task}-{split}",), {"task": task, "split": split}, inputs)
 
         return self.once(("prepare", task, split), make)
+
+    def held_apart(self, task: str) -> list[str]:
+        """The benchmarks whose test splits a training split must not repeat: its own, and all that are evaluated."""
+        named = dict.fromkeys([task, *self.study.study.benchmarks])
+        return [name for name in named if "test" in self.study.benchmarks[name].splits]
+
+    def shots(self, task: str) -> Artifact | None:
+        """The training split whose items a benchmark's prompts show as worked examples; None where it shows none."""
+        shots = self.study.benchmarks[task].shots
+        return self.items(task, "train") if shots is not None and shots.of_training_split else None
 
     # Phase 1.
 
@@ -120,7 +130,7 @@ class Artifacts:
             loaded = model_of_teacher(self.study, teacher)
             model = self.model(loaded) if loaded else None
             of = {"teacher": teacher, "task": task, "split": split, "style": style}
-            inputs = {"items": self.items(task, split), "model": model}
+            inputs = {"items": self.items(task, split), "shots": self.shots(task), "model": model}
             return self.artifact("teach", (teacher, f"{task}-{split}-{style}"), of, inputs, sources=sources)
 
         return self.once(("teach", teacher, task, split, style), make)
@@ -153,6 +163,7 @@ class Artifacts:
             inputs = {
                 "start": self.checkpoint(origin_of(step.start) if restarts else step.start),
                 "items": self.items(step.task, "train"),
+                "shots": self.shots(step.task),
                 "pairs": self.pairs(*step),
             }
             return self.artifact("refine", names_of(name), step._asdict(), inputs)
@@ -161,6 +172,7 @@ class Artifacts:
         inputs = {
             "start": self.checkpoint(base(student)),
             "items": self.items(task, "train"),
+            "shots": self.shots(task),
             "demonstrations": self.demonstrations(teacher, task),
         }
         return self.artifact("instruct", names_of(name), varied, inputs)
@@ -171,7 +183,8 @@ class Artifacts:
 
         def make() -> Artifact:
             names = (*names_of(start), f"{task}-{share}-seed{seed}")
-            inputs = {"checkpoint": self.checkpoint(start), "items": self.items(task, "train")}
+            items = self.items(task, "train")
+            inputs = {"checkpoint": self.checkpoint(start), "items": items, "shots": self.shots(task)}
             return self.artifact("sample", names, of, inputs)
 
         return self.once(("sample", *of.values()), make)
@@ -196,17 +209,37 @@ class Artifacts:
 
     def lm_eval_task(self, task: str) -> Artifact:
         """A test split as an lm-eval task."""
-        return self.once(
-            ("export_task", task),
-            lambda: self.artifact("export_task", (task,), {"task": task}, {"items": self.items(task, "test")}),
-        )
-
-    def evaluation(self, checkpoint: str, task: str) -> Artifact:
-        """A checkpoint's judged answers to a test split."""
 
         def make() -> Artifact:
-            names, of = (*names_of(checkpoint), task), {"checkpoint": checkpoint, "task": task}
-            inputs = {"checkpoint": self.checkpoint(checkpoint), "task": self.lm_eval_task(task)}
+            inputs = {"items": self.items(task, "test"), "shots": self.shots(task)}
+            return self.artifact("export_task", (task,), {"task": task}, inputs)
+
+        return self.once(("export_task", task), make)
+
+    def stock_task(self, task: str) -> Artifact:
+        """The data of one of lm-eval's own tasks."""
+
+        def make() -> Artifact:
+            include = self.study.lm_eval.include
+            sources = []
+            if include and stock_task(self.study, task).path.is_relative_to(include):
+                files = sorted(path for path in Path(include).rglob("*") if path.is_file())
+                kept = [path for path in files if "__pycache__" not in path.parts]
+                sources = [(str(path), self._content(path, "lm_eval.include")) for path in kept]
+            return self.artifact("fetch_task", (task.removeprefix(STOCK),), {"task": task}, {}, sources=sources)
+
+        return self.once(("fetch_task", task), make)
+
+    def evaluation(self, checkpoint: str, task: str) -> Artifact:
+        """A checkpoint's judged answers to a test split, or to one of lm-eval's own tasks."""
+
+        def make() -> Artifact:
+            is_stock = task.startswith(STOCK)
+            # A colon in a path is more than some tools take.
+            names = (*names_of(checkpoint), task.replace(":", "-") if is_stock else task)
+            of = {"checkpoint": checkpoint, "task": task}
+            asked = self.stock_task(task) if is_stock else self.lm_eval_task(task)
+            inputs = {"checkpoint": self.checkpoint(checkpoint), "task": asked}
             return self.artifact("evaluate", names, of, inputs)
 
         return self.once(("evaluate", checkpoint, task), make)

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+# How many parts the names of a base and of an instructed checkpoint have, and how many each refinement adds.
+BASE, INSTRUCTED, REFINED = 2, 6, 5
+
 
 def base(student: str) -> str:
     """The name of a student's base checkpoint."""
@@ -30,10 +33,12 @@ class Refinement(NamedTuple):
 
 def refinements_of(checkpoint: str) -> list[Refinement]:
     """The refinements that a checkpoint went through, the first one first."""
-    origin, *tails = checkpoint.split("/refine/")
-    found, start = [], origin
-    for tail in tails:
-        found.append(Refinement(start, *tail.split("/")))
+    start = origin_of(checkpoint)
+    parts = checkpoint.split("/")[len(start.split("/")) :]
+    found = []
+    # By their places, not by the word: a name may be "refine", too.
+    for place in range(0, len(parts), REFINED):
+        found.append(Refinement(start, *parts[place + 1 : place + REFINED]))
         start = refined(*found[-1])
     return found
 
@@ -64,7 +69,8 @@ def trained_facts(checkpoint: str) -> dict[str, str]:
 
 def origin_of(checkpoint: str) -> str:
     """The name of the checkpoint that the first refinement of a checkpoint started from."""
-    return checkpoint.split("/refine/", 1)[0]
+    parts = checkpoint.split("/")
+    return "/".join(parts[: BASE if parts[1] == "base" else INSTRUCTED])
 
 
 def student_of(checkpoint: str) -> str:

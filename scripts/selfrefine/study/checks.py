@@ -8,19 +8,18 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from selfrefine.errors import UserError
-from selfrefine.schema.base import NAME, TASK_NAME, did_you_mean
-from selfrefine.schema.config import Configuration
-from selfrefine.study.resolve import loaded_models, steps_of, training_of
-
-
-def names(study: Configuration) -> Iterator[str]:
-    """Names can be parts of paths."""
-    for section in ("models", "students", "teachers", "benchmarks", "recipes", "schedules"):
-        pattern = TASK_NAME if section in ("benchmarks", "recipes", "schedules") else NAME
-        for name in getattr(study, section):
-            if not re.fullmatch(pattern, name):
-                allowed = "letters, digits, - and _" + (" and ." if pattern == NAME else "")
-                yield f"{section}: {name!r} cannot be a name: it stands in paths; use {allowed}"
+from selfrefine.schema.base import NAME, did_you_mean
+from selfrefine.schema.config import STOCK, Configuration
+from selfrefine.study.content_checks import refined_with, sampled_answers, shares_of_items
+from selfrefine.study.name_checks import names, titles
+from selfrefine.study.resolve import (
+    REFINING,
+    arms_of,
+    loaded_models,
+    needs_teacher,
+    recipes_in,
+    training_of,
+)
 
 
 def values_once(study: Configuration) -> Iterator[str]:
@@ -38,7 +37,7 @@ def references(study: Configuration) -> Iterator[str]:
         ("study.students", design.students, study.students),
         ("study.teachers", design.teachers, study.teachers),
         ("study.tasks", design.tasks, study.benchmarks),
-        ("study.evaluate", design.evaluate, study.benchmarks),
+        ("study.evaluate", design.benchmarks, study.benchmarks),
         ("study.recipes", design.recipes, {**study.recipes, **study.schedules}),
         *((f"schedules.{name}.steps", set(each.steps), study.recipes) for name, each in study.schedules.items()),
         *((f"students.{name}.model", [each.model], study.models) for name, each in study.students.items()),
@@ -54,20 +53,51 @@ def references(study: Configuration) -> Iterator[str]:
             yield f"{key}: a name stands there twice"
 
 
+def stock_tasks(study: Configuration) -> Iterator[str]:
+    """Tasks of lm-eval are named once, by names that can stand in paths, and no benchmark is taken for one."""
+    named = [name.removeprefix(STOCK) for name in study.study.evaluate if name.startswith(STOCK)]
+    if len(set(named)) != len(named):
+        yield "study.evaluate: a task of lm-eval stands there twice"
+    for name in named:
+        if not re.fullmatch(NAME, name):
+            yield f"study.evaluate: {STOCK}{name} is no name of a task of lm-eval"
+    for name in study.lm_eval.tasks:
+        if name not in named:
+            yield f"lm_eval.tasks.{name}: is not evaluated; name it in study.evaluate as {STOCK}{name}"
+    for name in study.benchmarks:
+        if name.startswith(STOCK.replace(":", "-")):
+            yield f"benchmarks.{name}: such names stand for tasks of lm-eval; choose another"
+
+
 def splits(study: Configuration) -> Iterator[str]:
     """Tasks have a training split, evaluations a test split."""
     design = study.study
-    for task, split in [*((t, "train") for t in design.tasks), *((t, "test") for t in design.evaluate)]:
+    for task, split in [*((t, "train") for t in design.tasks), *((t, "test") for t in design.benchmarks)]:
         if split not in study.benchmarks[task].splits:
             yield f"benchmarks.{task}.splits: has no {split!r} split, which the study needs"
 
 
 def prompts(study: Configuration) -> Iterator[str]:
     """Each benchmark's kind has a prompt."""
-    for task in dict.fromkeys([*study.study.tasks, *study.study.evaluate]):
-        kind = study.benchmarks[task].kind
-        if kind not in study.prompts:
-            yield f"prompts: has no entry for kind {kind!r} (benchmark {task!r})"
+    for task in dict.fromkeys([*study.study.tasks, *study.study.benchmarks]):
+        benchmark = study.benchmarks[task]
+        if benchmark.kind not in study.prompts and benchmark.prompt.instruction is None:
+            yield f"prompts: has no entry for kind {benchmark.kind!r} (benchmark {task!r})"
+
+
+def shots(study: Configuration) -> Iterator[str]:
+    """Where prompts show items of the training split, there is one that has so many."""
+    for task in dict.fromkeys([*study.study.tasks, *study.study.benchmarks]):
+        asked, splits = study.benchmarks[task].shots, study.benchmarks[task].splits
+        if asked is None or not asked.of_training_split:
+            continue
+        if "train" not in splits:
+            yield f"benchmarks.{task}.shots: has no training split to take them from; name a `file` of examples"
+        elif splits["train"].size is not None and asked.number is not None and splits["train"].size <= asked.number:
+            yield (
+                f"benchmarks.{task}.shots: {asked.number} of {splits['train'].size} training items leave none for the "
+                "place of the one that is asked; lower it"
+            )
 
 
 def model_sizes(study: Configuration) -> Iterator[str]:
@@ -82,32 +112,32 @@ def model_sizes(study: Configuration) -> Iterator[str]:
             )
 
 
-def recipes_without_teacher(study: Configuration) -> Iterator[str]:
-    """No recipe of the arm refine-only draws on a teacher, since it has none."""
-    if "refine-only" not in study.study.arms:
-        return
-    for recipe in study.study.recipes:
-        if any(study.recipes[step].needs_teacher for step in steps_of(study, recipe)):
-            yield f"study.arms: refine-only has no teacher, but recipe {recipe!r} draws on one"
-
-
-def _steps(study: Configuration) -> list[str]:
-    return sorted({step for name in study.study.recipes for step in steps_of(study, name)})
-
-
-def rationales(study: Configuration) -> Iterator[str]:
-    """Recipes that draw on rationales find some: they are sampled."""
-    for recipe in _steps(study):
-        if any(side.style == "rationale" for side in study.recipes[recipe].sides) and not study.sampling.rationales:
-            yield f"sampling.rationales: is 0, but recipe {recipe!r} draws on rationales; set it to 1 or more"
+def recipes_of_arms(study: Configuration) -> Iterator[str]:
+    """Each arm that refines has a recipe, each recipe an arm, and none of refine-only draws on a teacher."""
+    design = study.study
+    refining = [arm for arm in REFINING if arm in design.arms]
+    for name in design.recipes:
+        section = "schedules" if name in study.schedules else "recipes"
+        own = arms_of(study, name)
+        if own is not None and "refine-only" in own and needs_teacher(study, name):
+            yield f"{section}.{name}.arms: refine-only has no teacher, but {name!r} draws on one; leave it out there"
+        if own is not None and refining and not set(own).intersection(refining):
+            yield f"{section}.{name}.arms: none of them is among study.arms, so that {name!r} would not be used"
+    for arm in refining:
+        if not recipes_in(study, arm):
+            which = ", ".join(map(repr, design.recipes))
+            why = f"it has no teacher, and draws on none; study.recipes has {which}"
+            yield f"study.arms: {arm} has no recipe: " + (
+                why if arm == "refine-only" else f"the `arms` of {which} leave it out"
+            )
 
 
 def kto_batches(study: Configuration) -> Iterator[str]:
     """Loss kto has responses to compare."""
-    for recipe, student in itertools.product(_steps(study), study.study.students):
+    for recipe, student in itertools.product(refined_with(study), study.study.students):
         if study.recipes[recipe].objective.loss != "kto":
             continue
-        if training_of(study, student, "refine").micro_batch_size < 2:
+        if training_of(study, student, "refine", recipe).micro_batch_size < 2:
             yield (
                 f"refine.micro_batch_size: is 1 for student {student!r}, but recipe {recipe!r} needs 2 or more: loss "
                 "kto compares the responses of a batch"
@@ -144,11 +174,19 @@ def teacher_styles(study: Configuration) -> Iterator[str]:
         yield "study.teacher_styles: must have cot, from which demonstrations are made"
 
 
+def _trainings(study: Configuration) -> Iterator[tuple[str, str, str | None]]:
+    """(student, phase, recipe) of every training that the sections describe."""
+    for student in study.students:
+        yield student, "instruct", None
+        yield student, "refine", None
+        yield from ((student, "refine", recipe) for recipe, each in study.recipes.items() if each.refine)
+
+
 def batches(study: Configuration) -> Iterator[str]:
     """The examples of an update can be shared out among the GPUs of a training job."""
     processes = study.cluster.gpus_to_train if study.cluster else 1
-    for name, phase in itertools.product(study.students, ("instruct", "refine")):
-        training = training_of(study, name, phase)
+    for name, phase, recipe in _trainings(study):
+        training = training_of(study, name, phase, recipe)
         if training.batch_size % (training.micro_batch_size * processes):
             yield (
                 f"{phase}.micro_batch_size: {training.micro_batch_size} examples on each of {processes} GPUs "
@@ -159,10 +197,10 @@ def batches(study: Configuration) -> Iterator[str]:
 
 def full_training(study: Configuration) -> Iterator[str]:
     """All weights are trained only where they are neither packed nor float16."""
-    for name, phase in itertools.product(study.students, ("instruct", "refine")):
+    for name, phase, recipe in _trainings(study):
         student = study.students[name]
         plain = student.quantisation == "none" and student.dtype != "float16"
-        if training_of(study, name, phase).method == "full" and not plain:
+        if training_of(study, name, phase, recipe).method == "full" and not plain:
             yield (
                 f"{phase}.method: full trains plain weights in bfloat16 or float32, but student {name!r} has dtype "
                 f"{student.dtype}, quantisation {student.quantisation}; set `method: lora` for it"
@@ -173,15 +211,19 @@ CHECKS: tuple[Callable[[Configuration], Iterator[str]], ...] = (
     names,
     values_once,
     references,
+    titles,
+    stock_tasks,
     splits,
     prompts,
+    shots,
     model_sizes,
-    recipes_without_teacher,
-    rationales,
+    recipes_of_arms,
+    sampled_answers,
     kto_batches,
     teachers_of_students,
     schedules,
     shares,
+    shares_of_items,
     teacher_styles,
     batches,
     full_training,

@@ -12,15 +12,16 @@ from pydantic import PrivateAttr, ValidationError
 
 from selfrefine.errors import UserError
 from selfrefine.schema.base import describe, suggestion
-from selfrefine.schema.config import Configuration, Weights
+from selfrefine.schema.config import STOCK, Configuration, StockTask, Weights
 from selfrefine.schema.generation import STUDENT_ENGINES
+from selfrefine.schema.prompt import Shots
 from selfrefine.schema.results import Cell, CheckpointFacts
 from selfrefine.schema.source import Source
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import base, instructed, refined
 from selfrefine.study.checks import check
-from selfrefine.study.resolve import steps_of
+from selfrefine.study.resolve import recipes_in, steps_of, stock_task
 
 
 class Study(Configuration):
@@ -51,8 +52,16 @@ class Study(Configuration):
                 return source
             return source.model_copy(update={"source": f"file:{found(source.source.removeprefix('file:'))}"})
 
+        def shots_of(shots: Shots | None) -> Shots | None:
+            return shots.model_copy(update={"file": found(shots.file)}) if shots and shots.file else shots
+
         benchmarks = {
-            name: benchmark.model_copy(update={"files": {file: of(each) for file, each in benchmark.files.items()}})
+            name: benchmark.model_copy(
+                update={
+                    "files": {file: of(each) for file, each in benchmark.files.items()},
+                    "shots": shots_of(benchmark.shots),
+                }
+            )
             for name, benchmark in self.benchmarks.items()
         }
         teachers = {
@@ -60,7 +69,10 @@ class Study(Configuration):
             for name, teacher in self.teachers.items()
         }
         models = {name: of(model) for name, model in self.models.items()}
-        study = self.model_copy(update={"benchmarks": benchmarks, "teachers": teachers, "models": models})
+        update: dict[str, Any] = {"benchmarks": benchmarks, "teachers": teachers, "models": models}
+        if self.lm_eval.include:
+            update["lm_eval"] = self.lm_eval.model_copy(update={"include": found(self.lm_eval.include)})
+        study = self.model_copy(update=update)
         study._given = self
         return study
 
@@ -81,8 +93,8 @@ class Study(Configuration):
 
     def _refined_only(self, student: str, share: int, seed: int) -> Iterator[CheckpointFacts]:
         """A student's checkpoints of the arm that is refined without having been instructed."""
-        design = self.study
-        for task, recipe in itertools.product(design.tasks, design.recipes if "refine-only" in design.arms else ()):
+        design, recipes = self.study, recipes_in(self, "refine-only")
+        for task, recipe in itertools.product(design.tasks, recipes if "refine-only" in design.arms else ()):
             *_, name = self.chain(base(student), task, recipe, share, seed)
             yield self._facts("refine-only", student, name, "", "", task, recipe, share, seed)
 
@@ -94,7 +106,7 @@ class Study(Configuration):
             yield self._facts("instruct", student, start, teacher, task, "", "", share, seed)
         for refine_task, recipe in itertools.product(design.tasks, design.recipes):
             arm = "refine" if refine_task == task else "cross"
-            if arm in design.arms and (arm == "refine" or design.transfers(share)):
+            if arm in design.arms and recipe in recipes_in(self, arm) and (arm == "refine" or design.transfers(share)):
                 *_, name = self.chain(start, refine_task, recipe, share, seed)
                 yield self._facts(arm, student, name, teacher, task, refine_task, recipe, share, seed)
 
@@ -143,7 +155,7 @@ class Study(Configuration):
             everywhere = isinstance(row["share"], str) or self.study.transfers(row["share"])
             tasks = [task for task in self.study.evaluate if everywhere or task in (row["task"], row["refine_task"])]
             cells += [{**row, "evaluation": task} for task in tasks]
-        for teacher, task in itertools.product(self.study.teachers, self.study.evaluate):
+        for teacher, task in itertools.product(self.study.teachers, self.study.benchmarks):
             cells.append(
                 {
                     "arm": "teacher",
@@ -192,24 +204,36 @@ class Study(Configuration):
 
     def figures(self) -> list[str]:
         """The figures that the study's design gives content to."""
-        return figures_and_layouts.figures(self.checkpoints(), self.study.evaluate)
+        return figures_and_layouts.figures(self.checkpoints(), self.study.evaluate, self._samples())
 
     def layouts(self) -> list[str]:
         """The laid-out tables that the study's design gives content to."""
-        return figures_and_layouts.layouts(self.checkpoints())
+        return figures_and_layouts.layouts(self.checkpoints(), self._samples())
+
+    def _samples(self) -> int:
+        """Answers to each item of the study's own benchmarks; tasks of lm-eval say themselves how they are answered."""
+        return self.evaluation.samples if self.study.benchmarks else 1
 
     def _used(self) -> list[str]:
-        return sorted({*self.study.tasks, *self.study.evaluate})
+        return sorted({*self.study.tasks, *self.study.benchmarks})
+
+    def stock(self) -> list[str]:
+        """The tasks of lm-eval that the study evaluates on."""
+        return [name for name in self.study.evaluate if name.startswith(STOCK)]
 
     def titles(self) -> dict[str, str]:
         """What the tables call each benchmark of the study."""
-        return {task: self.benchmarks[task].title for task in self._used()}
+        titles = {task: self.benchmarks[task].title for task in self._used()}
+        for name in self.stock():
+            task = name.removeprefix(STOCK)
+            titles[name] = self.lm_eval.tasks.get(task, StockTask()).title or task
+        return titles
 
     def sources(self) -> list[dict[str, str]]:
         """What the study uses, {role, name, source, licence, sha256}: benchmarks, students and teachers."""
         if self._given:
             return self._given.sources()
-        rows = []
+        rows: list[tuple[str, str, Source]] = []
         for task in self._used():
             files = {split.file for split in self.benchmarks[task].splits.values()}
             rows += [("benchmark", task, self.benchmarks[task].files[name]) for name in sorted(files)]
@@ -223,6 +247,15 @@ class Study(Configuration):
             for role, name, s in rows
         ]
         blank = {"licence": "", "sha256": ""}
-        for name in self.served():
-            listed.append({"role": "teacher", "name": name, "source": f"served:{self.teachers[name].served}", **blank})
+        for name in self.stock():
+            data = stock_task(self, name).data
+            source = f"hf:{data}" if data else name
+            listed.append({"role": "benchmark", "name": name, "source": source, **blank})
+        for name in self.study.teachers:
+            teacher = self.teachers[name]
+            known = {"role": "teacher", "name": name, "licence": teacher.licence, "sha256": ""}
+            if teacher.engine == "openai":
+                listed.append({**known, "source": f"served:{teacher.served}"})
+            elif teacher.engine == "recorded" and teacher.licence and not teacher.model:
+                listed.append({**known, "source": f"file:{teacher.recording}"})
         return listed

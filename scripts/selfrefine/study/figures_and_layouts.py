@@ -12,6 +12,7 @@ FIGURES = {
     "low-resource": ("arms",),
     "lengths": ("lengths",),
     "solving": ("solving",),
+    "pass-at-k": ("pass_at_k",),
     "yields": ("paths", "pairs", "solving"),
     "cost": ("costs",),
     "training": (),
@@ -23,10 +24,11 @@ LAYOUTS = {
     "splits": (),
     "lengths": ("lengths",),
     "solving": ("solving",),
+    "pass-at-k": ("pass_at_k",),
     "yields": ("pairs",),
     "cost": ("costs",),
 }
-OF_A_STUDENT = ("low-resource-", "solving-", "yields-", "transfer-")
+OF_A_STUDENT = ("low-resource-", "solving-", "pass-at-k-", "yields-", "transfer-")
 
 
 def kind_of(name: str) -> tuple[str, str]:
@@ -42,8 +44,8 @@ def name_of(kind: str, student: str) -> str:
     return f"{kind}-{student}" if student else kind
 
 
-def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str]) -> list[str]:
-    """The figures of a study, from its checkpoints and the benchmarks that it evaluates on."""
+def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], samples: int = 1) -> list[str]:
+    """The figures of a study, from its checkpoints, the benchmarks that it evaluates on, and how often."""
     shown = [row for row in checkpoints if is_in_domain(row, evaluate)]
     families = {row["family"] for row in shown}
     curves = [row for row in shown if row["task"] or row["refine_task"]]
@@ -52,16 +54,18 @@ def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str]) -> 
     if len({row["share"] for row in curves}) > 1:
         names += [f"low-resource-{student}" for student in students_of(curves)]
     names += ["lengths"] if families - {""} else []
+    names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
     refined = [row for row in checkpoints if row["refine_task"]]
     names += [f"{kind}-{student}" for kind in ("solving", "yields") for student in students_of(refined)]
     return names + (["cost", "training"] if any(row["share"] for row in checkpoints) else [])
 
 
-def layouts(checkpoints: Sequence[CheckpointFacts]) -> list[str]:
-    """The laid-out tables of a study, from its checkpoints."""
+def layouts(checkpoints: Sequence[CheckpointFacts], samples: int = 1) -> list[str]:
+    """The laid-out tables of a study, from its checkpoints, and how often an item is answered in evaluation."""
     names = [f"transfer-{student}" for student in students_of(checkpoints)]
     names += ["teachers", "prompts", "splits", "lengths"]
     names += ["solving", "yields"] if any(row["refine_task"] for row in checkpoints) else []
+    names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
     return [*names, "cost"]
 
 

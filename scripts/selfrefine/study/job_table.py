@@ -4,15 +4,13 @@ import collections
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from selfrefine.errors import UserError
 from selfrefine.report.formats import Rows, Table
 from selfrefine.schema.assumptions import Assumptions
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.open_study import ROOT, merge, open_study
 from selfrefine.study.planning import Planner
 from selfrefine.study.workload import Cost
+from selfrefine.study.yaml_files import read_yaml
 
 ASSUMPTIONS = ROOT / "config/assumptions.yaml"
 HEADER = ("jobs", "GPU hours", "prompts", "generated", "trained", "disk")
@@ -37,13 +35,7 @@ def read_assumptions(paths: list[Path]) -> Assumptions:
     """The shipped assumptions with each file merged over them."""
     values: dict[str, Any] = {}
     for path in (ASSUMPTIONS, *paths):
-        try:
-            read = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read: {error}") from None
-        if not isinstance(read, dict):
-            raise UserError(f"{path}: holds no keys")
-        merge(values, read)
+        merge(values, read_yaml(path))
     return Assumptions.read(values)
 
 

@@ -1,10 +1,14 @@
 """What each table laid out as in the paper is made of: settings, and artifacts beside the tables."""
 
-from typing import Any, Literal
+from typing import Any
 
 from selfrefine.schema.config import Student, Teacher
+from selfrefine.schema.prompt import Asking
+from selfrefine.store.hashing import canonical_json
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.figures_and_layouts import kind_of
+from selfrefine.study.resolve import request_of
+from selfrefine.study.stage_settings import prompt
 from selfrefine.study.table_inputs import TableInputs
 
 
@@ -30,23 +34,30 @@ def layout_inputs(inputs: TableInputs, name: str) -> tuple[dict[str, Any], list[
 def _prompts(inputs: TableInputs) -> tuple[list[dict[str, Any]], list[Artifact]]:
     """What each teacher and student is asked, {name, kind, style, prompt, request, system, items}."""
     study = inputs.study
-    examples: dict[Literal["math", "choice"], Artifact] = {}
-    for task in study.study.evaluate:
-        examples.setdefault(study.benchmarks[task].kind, inputs.artifacts.items(task, "test"))
-    rows = [
-        {
-            "name": name,
-            "kind": kind,
-            "style": style,
-            "prompt": study.prompts[kind].model_dump(include={"instruction", style}),
-            "request": model.request.get(kind, "") if isinstance(model, Teacher) and style == "cot" else "",
-            "system": model.system,
-            "items": str(items.file),
-        }
-        for kind, items in examples.items()
-        for name, model, style in _asked(inputs)
-    ]
-    return rows, list(examples.values())
+    # Benchmarks of a kind that are asked alike are one example.
+    examples: dict[str, str] = {}
+    for task in study.study.benchmarks:
+        benchmark = study.benchmarks[task]
+        own = benchmark.model_dump(include={"kind", *Asking.model_fields}, exclude={"stop", "answer_phrases"})
+        examples.setdefault(canonical_json(own), task)
+    rows, behind = [], []
+    for task in examples.values():
+        items, shots = inputs.artifacts.items(task, "test"), inputs.artifacts.shots(task)
+        behind += [items, *([shots] if shots else [])]
+        rows += [
+            {
+                "name": name,
+                "kind": study.benchmarks[task].kind,
+                "style": style,
+                "prompt": prompt(study, task, style),
+                "request": request_of(study, name, task) if isinstance(model, Teacher) and style == "cot" else "",
+                "system": model.system,
+                "items": str(items.file),
+                "shots": str(shots.file) if shots else None,
+            }
+            for name, model, style in _asked(inputs)
+        ]
+    return rows, list(dict.fromkeys(behind))
 
 
 def _asked(inputs: TableInputs) -> list[tuple[str, Teacher | Student, str]]:

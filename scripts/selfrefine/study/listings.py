@@ -55,11 +55,12 @@ class Listings:
         return [one for one in self.inputs.teachers_answers if one.of["teacher"] in served]
 
     def _asked(self) -> list[dict[str, Any]]:
-        """What is asked of served teachers, {teacher, items, settings, server} per file of answers."""
+        """What is asked of served teachers, {teacher, items, shots, settings, server} per file of answers."""
         return [
             {
                 "teacher": one.of["teacher"],
                 "items": str(self.inputs.artifacts.items(one.of["task"], one.of["split"]).file),
+                "shots": next((str(shots.file) for shots in one.inputs.get("shots", ())), None),
                 "settings": one.settings,
                 "server": self.study.teachers[one.of["teacher"]].server.model_dump(),
             }
@@ -67,9 +68,11 @@ class Listings:
         ]
 
     def asked_items(self) -> list[Artifact]:
-        """The items that served teachers are asked."""
-        items = (self.inputs.artifacts.items(one.of["task"], one.of["split"]) for one in self._served_answers())
-        return list(dict.fromkeys(items))
+        """The items that served teachers are asked, and those that their prompts show."""
+        asked = self._served_answers()
+        return list(
+            dict.fromkeys(each for one in asked for flag in ("items", "shots") for each in one.inputs.get(flag, ()))
+        )
 
 
 def write_listing(record: str | Path, text: str) -> None:

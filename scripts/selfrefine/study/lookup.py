@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from selfrefine.errors import UserError
+from selfrefine.schema.config import STOCK
 from selfrefine.store.locations import artifact_folder
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.artifacts import Artifacts
@@ -47,6 +48,8 @@ def _called(artifacts: Artifacts, stage: str, names: tuple[str, ...]) -> Iterato
         found = (artifacts.items(*pair) for pair in pairs)
     elif stage == "export_task":
         found = (artifacts.lm_eval_task(task) for task in tasks if task == last)
+    elif stage == "fetch_task":
+        found = (artifacts.stock_task(name) for name in study.stock() if name == f"{STOCK}{last}")
     elif stage in ("teach", "demonstrate"):
         found = _of_teacher(artifacts, stage, before[0], last)
     elif stage in ("instruct", "refine"):
@@ -72,8 +75,9 @@ def _of_checkpoint(artifacts: Artifacts, stage: str, names: tuple[str, ...], las
     study = artifacts.study
     for checkpoint in _checkpoints_called(study, names):
         if stage == "evaluate":
-            if last in study.benchmarks:
-                yield artifacts.evaluation(checkpoint, last)
+            names_of_stock = {name.replace(":", "-"): name for name in study.stock()}
+            if last in study.benchmarks or last in names_of_stock:
+                yield artifacts.evaluation(checkpoint, names_of_stock.get(last, last))
         elif found := SHARE.fullmatch(last):
             what, share, seed = found.groups()
             if stage == "sample" and what in study.benchmarks:

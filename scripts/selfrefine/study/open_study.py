@@ -4,9 +4,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from selfrefine.errors import UserError
 from selfrefine.store.commands import commands_of
 from selfrefine.store.hashing import KnownHashes
 from selfrefine.store.locations import HASHES, STORE
@@ -14,6 +11,7 @@ from selfrefine.store.versions import version_of
 from selfrefine.study.artifacts import Artifacts
 from selfrefine.study.design import Study
 from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.yaml_files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 # What the Snakefile reads first, and what it reads where no other file has a study.
@@ -24,10 +22,10 @@ DEFAULT = "config/config.yaml"
 def read_configuration(paths: list[Path]) -> dict[str, Any]:
     """The configuration that `snakemake --configfile PATHS` has; `UserError` names a file that cannot be read."""
     config: dict[str, Any] = {}
-    own = [_read(path) for path in paths]
-    shared = [_read(ROOT / name) for name in SHARED]
+    own = [read_yaml(path) for path in paths]
+    shared = [read_yaml(ROOT / name) for name in SHARED]
     if not any({"models", "students", "teachers"}.intersection(part) for part in own):
-        shared.append(_read(ROOT / DEFAULT))
+        shared.append(read_yaml(ROOT / DEFAULT))
     for part in (*shared, *own):
         merge(config, part)
     return config
@@ -40,16 +38,6 @@ def merge(config: dict[str, Any], update: dict[str, Any]) -> None:
             merge(config[key], value)
         else:
             config[key] = value
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no keys")
-    return found
 
 
 def open_study(paths: list[Path]) -> FinalArtifacts:

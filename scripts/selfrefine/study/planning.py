@@ -8,8 +8,9 @@ from selfrefine.errors import UserError
 from selfrefine.schema.assumptions import Assumptions
 from selfrefine.study import resources
 from selfrefine.study.checkpoint_names import student_of
+from selfrefine.study.content_checks import refined_with
 from selfrefine.study.design import Study
-from selfrefine.study.resolve import model_of_teacher, steps_of, training_of
+from selfrefine.study.resolve import model_of_teacher, shots_shown, training_of
 from selfrefine.study.resources import BYTES, Memory, Size
 from selfrefine.study.workload import STORED_BYTES, Cost, ItemsOf, UnknownSize, Workload, sides_of
 
@@ -128,8 +129,7 @@ class Planner:
                 kinds.append(("instruct", student, None))
             if {"refine", "cross", "refine-only"}.intersection(design.arms):
                 kinds.append(("sample", student, None))
-                steps = sorted({step for name in design.recipes for step in steps_of(self.study, name)})
-                kinds += [("refine", student, recipe) for recipe in steps]
+                kinds += [("refine", student, recipe) for recipe in refined_with(self.study)]
         for stage, name, recipe in kinds:
             try:
                 if loader := self._loader_of(stage, name):
@@ -146,10 +146,12 @@ class Planner:
             return self._training(stage, loader, recipe, size, number)
         # vLLM decodes as many sequences at once as the memory that is left allows.
         rows = ROWS if loader.engine == "vllm" else loader.batch_size
-        return resources.generating(size, number, rows, self.assumed.tokens.longest_prompt, loader.max_tokens)
+        tasks = {*self.study.study.tasks, *self.study.study.benchmarks}
+        longest = self.assumed.tokens.longest_prompt * (1 + max(shots_shown(self.study, task) for task in tasks))
+        return resources.generating(size, number, rows, longest, loader.max_tokens)
 
     def _training(self, phase: str, loader: Loader, recipe: str | None, size: Size, number: float) -> Memory:
-        settings = training_of(self.study, loader.name, phase)
+        settings = training_of(self.study, loader.name, phase, recipe)
         responses = len(sides_of(self.study.recipes[recipe])) if recipe else 1
         tokens = settings.micro_batch_size * responses * settings.max_length
         if settings.method == "full":

@@ -4,14 +4,16 @@ Each stage has a function here that cuts its slice out, with defaults filled in.
 nowhere else.
 """
 
+import importlib.metadata
 import json
 from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from selfrefine.data.shots import resolved
 from selfrefine.schema.benchmark import Mapping
-from selfrefine.schema.config import Student
+from selfrefine.schema.config import STOCK, StockTask, Student
 from selfrefine.schema.generation import Answering
 from selfrefine.schema.preference import Selection
 from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, PairSettings, PrepareSettings
@@ -19,7 +21,7 @@ from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import student_of
 from selfrefine.study.design import Study
-from selfrefine.study.resolve import split_of, training_of
+from selfrefine.study.resolve import phrases_of, prompt_of, request_of, split_of, stock_task, training_of
 
 Slice = BaseModel | dict[str, Any]
 STAGES: dict[str, Callable[..., Slice]] = {}
@@ -42,7 +44,8 @@ def prepare(study: Study, task: str, split: Literal["train", "test"]) -> Prepare
     """A split's size, and how a benchmark's records become items."""
     benchmark = study.benchmarks[task]
     mapping = {name: getattr(benchmark, name) for name in Mapping.model_fields}
-    return PrepareSettings(**mapping, name=split, split=split_of(study, task, split))
+    cut = split_of(study, task, split)
+    return PrepareSettings(**mapping, name=split, split=cut, reading=benchmark.files[cut.file].reading)
 
 
 @stage
@@ -57,12 +60,14 @@ def teach(study: Study, teacher: str, task: str, split: str, style: str) -> Slic
     }
     return {
         "engine": entry.engine,
-        "prompt": _prompt(study, task, style),
+        "prompt": prompt(study, task, style),
         "style": style,
         # A request on how to reason has no place where no reasoning is asked for.
-        "request": entry.request.get(study.benchmarks[task].kind, "") if style == "cot" else "",
+        "request": request_of(study, teacher, task) if style == "cot" else "",
         "system": entry.system,
         "generation": entry.generation.model_dump(),
+        "stop": study.benchmarks[task].stop,
+        "answer_phrases": phrases_of(study, task),
         "extractor": study.extractor,
         **own[entry.engine],
     }
@@ -78,8 +83,8 @@ def demonstrate(study: Study, teacher: str, task: str) -> DemonstrateSettings:
 def instruct(study: Study, student: str, teacher: str, task: str, share: str, seed: str) -> Slice:
     """The prompt that is learned, and the hyper-parameters of phase 1."""
     return {
-        "prompt": _prompt(study, task, InstructSettings.model_fields["style"].default),
-        **study.students[student].model_dump(include={"system", "dtype", "quantisation"}),
+        "prompt": prompt(study, task, InstructSettings.model_fields["style"].default),
+        **study.students[student].model_dump(include={"system", "chat_template", "dtype", "quantisation"}),
         "share": int(share),
         "seed": int(seed),
         "training": training_of(study, student, "instruct").model_dump(),
@@ -94,9 +99,11 @@ def sample(study: Study, start: str, task: str, share: str, seed: str) -> Slice:
     unread = set() if study.sampling.rationales else {"hint"}
     return {
         **_answering(study, study.students[student_of(start)]),
-        "prompt": _prompt(study, task, *asked),
+        "prompt": prompt(study, task, *asked),
         "extractor": study.extractor,
         "sampling": study.sampling.model_dump(exclude=unread),
+        "stop": study.benchmarks[task].stop,
+        "answer_phrases": phrases_of(study, task),
         "share": int(share),
         "seed": int(seed),
     }
@@ -115,11 +122,11 @@ def refine(study: Study, start: str, task: str, recipe: str, share: str, seed: s
     """The objective of a recipe, and the hyper-parameters of phase 2."""
     student = student_of(start)
     return {
-        "prompt": _prompt(study, task, study.recipes[recipe].prompt),
-        **study.students[student].model_dump(include={"system", "dtype", "quantisation"}),
+        "prompt": prompt(study, task, study.recipes[recipe].prompt),
+        **study.students[student].model_dump(include={"system", "chat_template", "dtype", "quantisation"}),
         "seed": int(seed),
         "objective": study.recipes[recipe].objective.model_dump(),
-        "training": training_of(study, student, "refine").model_dump(),
+        "training": training_of(study, student, "refine", recipe).model_dump(),
     }
 
 
@@ -128,16 +135,32 @@ def export_task(study: Study, task: str) -> Slice:
     """How a test split is asked."""
     return {
         "task": task,
-        "prompt": _prompt(study, task, study.evaluation.style),
+        "prompt": prompt(study, task, study.evaluation.style),
         "style": study.evaluation.style,
-        "max_tokens": study.evaluation.max_tokens,
+        **study.evaluation.model_dump(include={"max_tokens", "samples", "temperature", "top_p"}),
+        "stop": study.benchmarks[task].stop,
+        "answer_phrases": phrases_of(study, task),
     }
+
+
+@stage
+def fetch_task(study: Study, task: str) -> Slice:
+    """Which of lm-eval's own tasks."""
+    return {"task": task.removeprefix(STOCK), "lm_eval": importlib.metadata.version("lm-eval")}
 
 
 @stage
 def evaluate(study: Study, checkpoint: str, task: str) -> Slice:
     """How a checkpoint answers."""
-    return {"task": task, **_answering(study, study.students[student_of(checkpoint)])}
+    student = study.students[student_of(checkpoint)]
+    if not task.startswith(STOCK):
+        return {"task": task, **_answering(study, student)}
+    answering = _answering(study, student)
+    if stock_task(study, task).scores:
+        # Likelihoods are read off the logits, which vLLM does not give.
+        answering |= {"engine": "transformers", "batch_size": student.batch_size}
+    asked = study.lm_eval.tasks.get(task.removeprefix(STOCK), StockTask()).model_dump(exclude={"title"})
+    return {"task": task.removeprefix(STOCK), **answering, "stock": asked}
 
 
 @stage
@@ -172,13 +195,16 @@ def summarise(study: Study) -> Slice:
     return {"titles": study.titles(), "sources": study.sources()}
 
 
-def _prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:
+def prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:
     """A benchmark's prompt, as far as questions are asked in these styles."""
-    return study.prompts[study.benchmarks[task].kind].model_dump(include={"instruction", *styles})
+    found, benchmark = prompt_of(study, task).model_dump(include={"instruction", *styles}), study.benchmarks[task]
+    if benchmark.shots is None:
+        return found
+    return found | {"shots": resolved(benchmark.shots, benchmark.kind, f"benchmarks.{task}.shots").model_dump()}
 
 
 def _answering(study: Study, student: Student) -> dict[str, Any]:
     """How a student answers, wherever it does: within one table all numbers come from one engine."""
-    own = {name: getattr(student, name) for name in ("system", "dtype", "quantisation")}
+    own = {name: getattr(student, name) for name in ("system", "chat_template", "dtype", "quantisation")}
     batch_size = None if study.engine == "vllm" else student.batch_size
     return Answering(engine=study.engine, batch_size=batch_size, **own).model_dump()

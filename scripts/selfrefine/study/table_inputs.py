@@ -87,6 +87,7 @@ class TableInputs:
         return {
             task: self.artifacts.lm_eval_task(task)
             for task in dict.fromkeys(cell["evaluation"] for cell, _ in self.cells)
+            if task in self.study.study.benchmarks
         }
 
     def of(self, kinds: tuple[Kind, ...]) -> tuple[Artifact, ...]:
@@ -145,5 +146,5 @@ class TableInputs:
         design = self.study.study
         trained = {task for row in self.study.checkpoints() for task in (row["task"], row["refine_task"]) if task}
         used = {(task, "train") for task in design.tasks if task in trained}
-        used |= {(task, "test") for task in design.evaluate}
+        used |= {(task, "test") for task in design.benchmarks}
         return [self.artifacts.items(*of) for of in sorted(used, key=lambda pair: (pair[0], pair[1] == "test"))]

@@ -12,16 +12,21 @@ from typing import Literal, NamedTuple, cast
 
 from selfrefine.errors import UserError
 from selfrefine.schema.assumptions import Assumptions, Split
+from selfrefine.schema.config import STOCK, StockTask
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Recipe, Side
 from selfrefine.study.checkpoint_names import student_of, teacher_of
 from selfrefine.study.design import Study
-from selfrefine.study.resolve import model_of_teacher, split_of, training_of
+from selfrefine.study.resolve import model_of_teacher, shots_shown, split_of, training_of
 from selfrefine.study.resources import BYTES, Size
 
 # Of a parameter, as weights lie on the disk, and as an adapter is saved.
 STORED_BYTES = BYTES["bfloat16"]
 ADAPTER_BYTES = BYTES["float32"]
+
+
+# Documents of a task of lm-eval: most have between 500 and 15,000.
+STOCK_ITEMS = 3000
 
 
 class Cost(NamedTuple):
@@ -95,7 +100,14 @@ class Workload:
 
     def _tokens(self, task: str, part: Literal["prompt", "cot", "plain"]) -> float:
         of_kind = {"prompt": self.assumed.tokens.prompt, "cot": self.assumed.tokens.cot}
-        return of_kind.get(part, self.assumed.tokens.plain)[self.study.benchmarks[task].kind]
+        # Of a task of lm-eval, nothing is known: it counts as a benchmark of options.
+        kind = "choice" if task.startswith(STOCK) else self.study.benchmarks[task].kind
+        return of_kind.get(part, self.assumed.tokens.plain)[kind]
+
+    def _prompt(self, task: str) -> float:
+        """Tokens of a prompt, its worked examples included."""
+        examples = 0 if task.startswith(STOCK) else shots_shown(self.study, task)
+        return self._tokens(task, "prompt") * (1 + examples) + self._tokens(task, "cot") * examples
 
     def _answer(self, task: str, style: Literal["cot", "plain"], teacher: str | None) -> float:
         """Tokens of an answer that is learned from: a teacher's or, if None, the student's own."""
@@ -128,7 +140,7 @@ class Workload:
 
         `each`: how many answers a prompt gets, by style; an engine of ours reads it once.
         """
-        length = self._tokens(task, "prompt")
+        length = self._prompt(task)
         written = sum(number * min(self._tokens(task, style), most) for style, number in asked.items())
         read = sum(number / each.get(style, 1) for style, number in asked.items()) * length
         hours = self._hours(model, read, written, 0) if model else 0.0
@@ -156,21 +168,26 @@ class Workload:
     def _evaluate(self, checkpoint: str, task: str) -> Cost:
         model = self.study.students[student_of(checkpoint)].model
         evaluation = self.study.evaluation
-        return self._generated(model, task, {evaluation.style: self.items(task, "test")}, evaluation.max_tokens)
+        if task.startswith(STOCK):
+            of_task = self.study.lm_eval.tasks.get(task.removeprefix(STOCK), StockTask())
+            return self._generated(model, task, {"cot": of_task.limit or STOCK_ITEMS}, evaluation.max_tokens)
+        each: dict[Literal["cot", "plain"], int] = {evaluation.style: evaluation.samples}
+        asked = {evaluation.style: self.items(task, "test") * evaluation.samples}
+        return self._generated(model, task, asked, evaluation.max_tokens, each)
 
     # Training.
 
     def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> Cost:
         settings = training_of(self.study, student, "instruct")
         examples = self.items(task, "train") * int(share) / 100 * self.assumed.yields.demonstrations
-        length = self._tokens(task, "prompt") + self._answer(task, "cot", teacher)
+        length = self._prompt(task) + self._answer(task, "cot", teacher)
         return self._trained(
             student, examples * settings.epochs * length, settings, 2 + settings.gradient_checkpointing
         )
 
     def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> Cost:
         student, preference = student_of(start), self.study.recipes[recipe]
-        settings = training_of(self.study, student, "refine")
+        settings = training_of(self.study, student, "refine", recipe)
         pairs = self.items(task, "train") * int(share) / 100 * self.assumed.yields.pairs * preference.per_item
         seen = min(pairs * settings.epochs, settings.max_steps * settings.batch_size)
         sides = sides_of(preference)
@@ -178,7 +195,7 @@ class Workload:
         for side in sides:
             teacher = teacher_of(start) if side.source == "teacher" else None
             answer = self._answer(task, "plain" if side.style == "plain" else "cot", teacher)
-            length += self._tokens(task, "prompt") + answer
+            length += self._prompt(task) + answer
         # The reference's likelihoods are taken once, in a forward pass before training.
         once = 1 / settings.epochs if preference.objective.reference == "start" and len(sides) == 2 else 0
         return self._trained(student, seen * length, settings, 2 + settings.gradient_checkpointing + once)

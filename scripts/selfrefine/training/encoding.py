@@ -1,8 +1,11 @@
 """Token ids of prompts and completions as the model would generate them, and checks of examples."""
 
+import functools
+import unicodedata
 from typing import TYPE_CHECKING
 
 from selfrefine.errors import UserError
+from selfrefine.models.chat_templates import frame_of, render
 from selfrefine.schema.rows import Message
 
 if TYPE_CHECKING:
@@ -17,27 +20,50 @@ def encode_completion(
 ) -> list[int]:
     """The token ids that a model would have generated to answer `chat` with `text`, the stop token last.
 
-    The model's own chat template renders the answer. What the template adds after the stop token is left out, because
-    generation ends there. A completion that was cut at max_tokens (`finished` False) has no stop token to learn.
+    They are the text's own, between what the chat template puts around an answer. What the template adds after the
+    stop token is left out, because generation ends there. A completion that was cut at max_tokens (`finished` False)
+    has nothing behind the text to learn. A special token that the text spells out is text.
     """
-    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": text}], tokenize=False)
-    if not whole.startswith(prompt):
-        raise UserError(
-            "the model's chat template does not render the prompt alone as the beginning of prompt and answer; "
-            "training and generation would see different prompts: use a model with another template"
-        )
-    completion = whole[len(prompt) :]
-    stop = tokenizer.eos_token
-    completion = completion[: completion.rindex(stop)] if stop in completion else completion.rstrip("\n")
-    ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    return ids + [tokenizer.eos_token_id] if finished else ids
+    before, after = frame_of(tokenizer, chat)
+    # Only white space that closes an answer can be one token with its end.
+    space = after[: len(after) - len(after.lstrip())] if finished else ""
+    written = before + text + space
+    ids = _ids(tokenizer, written, as_text=_spells_special(tokenizer, text))
+    if not finished:
+        return ids
+    return ids + _ids(tokenizer, after[len(space) :]) + [tokenizer.eos_token_id]
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", text: str, as_text: bool = False) -> list[int]:
+    options = {"split_special_tokens": True} if as_text else {}
+    return list(tokenizer(text, add_special_tokens=False, **options)["input_ids"]) if text else []
+
+
+def _spells_special(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
+    return any(token in text for token in _special_tokens(tokenizer))
+
+
+@functools.cache
+def _special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Named ones, and others that decoding leaves out."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({*tokenizer.all_special_tokens, *added})
+
+
+def is_given_back(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
+    """Whether the tokens of a text decode to it, up to Unicode's normal form and to white space around it."""
+    ids = _ids(tokenizer, text, as_text=_spells_special(tokenizer, text))
+    found = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return _normal(found) == _normal(text)
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip()
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", chat: list[Message]) -> list[int]:
     """A chat's token ids as the engines see them."""
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return _ids(tokenizer, render(tokenizer, chat))
 
 
 def check_example(ids: list[int], labels: list[int], prompt_length: int, tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -9,7 +9,7 @@ from selfrefine.data.prompts import messages
 from selfrefine.errors import UserError
 from selfrefine.schema.rows import Demonstration, Item, Pair
 from selfrefine.schema.stages import InstructSettings, RefineSettings
-from selfrefine.training.encoding import encode_completion, encode_prompt
+from selfrefine.training.encoding import encode_completion, encode_prompt, is_given_back
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,31 +57,49 @@ def encode_demonstrations(
     items: dict[str, Item],
     settings: InstructSettings,
     tokenizer: "PreTrainedTokenizerBase",
+    shots: Sequence[Item] = (),
 ) -> tuple[Examples, dict[str, int]]:
-    """The examples of a share of the demonstrations, and how many were used and how many dropped as too long."""
+    """The examples of a share of the demonstrations, and how many were used and how many dropped, by reason.
+
+    An empty answer has nothing to learn, and one that the tokenizer cannot spell would teach something else.
+    """
     share = subset([row["item"] for row in demonstrations], settings.share, settings.seed)
     examples: list[SupervisedExample] = []
-    too_long = 0
+    dropped = {"too_long": 0, "empty": 0, "not_spelled": 0}
     for row in sorted(demonstrations, key=lambda row: row["id"]):
         if row["item"] not in share:
             continue
-        chat = messages(known_item(items, row), settings.prompt, settings.style, system=settings.system)
+        chat = messages(known_item(items, row), settings.prompt, settings.style, system=settings.system, shots=shots)
         prompt, answer = encode_prompt(tokenizer, chat), encode_completion(tokenizer, chat, row["text"])
-        if len(prompt) + len(answer) > settings.training.max_length:
-            too_long += 1
+        if reason := _unusable(tokenizer, [row["text"]], len(prompt) + len(answer), settings.training.max_length):
+            dropped[reason] += 1
         else:
             examples.append(_supervised(prompt, answer))
-    return Examples(examples, []), {"share": settings.share, "used": len(examples), "too_long": too_long}
+    return Examples(examples, []), {"share": settings.share, "used": len(examples), **dropped}
+
+
+def _unusable(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], length: int, longest: int) -> str | None:
+    """Why an example is dropped; None if it is used."""
+    if not all(text.strip() for text in texts):
+        return "empty"
+    if not all(is_given_back(tokenizer, text) for text in texts):
+        return "not_spelled"
+    return "too_long" if length > longest else None
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], items: dict[str, Item], settings: RefineSettings, tokenizer: "PreTrainedTokenizerBase"
+    pairs: Sequence[Pair],
+    items: dict[str, Item],
+    settings: RefineSettings,
+    tokenizer: "PreTrainedTokenizerBase",
+    shots: Sequence[Item] = (),
 ) -> tuple[Examples, dict[str, int]]:
-    """The examples of the objective, how many there are by split, and how many pairs were dropped as too long."""
+    """The examples of the objective, how many there are by split, and how many pairs were dropped, by reason."""
     splits: dict[str, list[Example]] = {"train": [], "validation": []}
-    too_long = 0
+    dropped = {"too_long": 0, "empty": 0, "not_spelled": 0}
     for pair in sorted(pairs, key=lambda pair: pair["id"]):
-        chat = messages(known_item(items, pair), settings.prompt, pair["prompt"], system=settings.system)
+        asked = known_item(items, pair), settings.prompt, pair["prompt"]
+        chat = messages(*asked, system=settings.system, shots=shots)
         prompt = encode_prompt(tokenizer, chat)
         responses = {"chosen": pair["chosen"], "rejected": pair["rejected"]}
         encoded = {
@@ -89,13 +107,15 @@ def encode_pairs(
             for side, response in responses.items()
             if response
         }
-        if len(prompt) + max(map(len, encoded.values())) > settings.training.max_length:
-            too_long += 1
+        texts = [response["text"] for response in responses.values() if response]
+        length = len(prompt) + max(map(len, encoded.values()))
+        if reason := _unusable(tokenizer, texts, length, settings.training.max_length):
+            dropped[reason] += 1
             continue
         if "chosen" in encoded and encoded["chosen"][-1] != tokenizer.eos_token_id:
             raise UserError(f"pair {pair['id']}: the chosen answer does not end with the stop token")
         splits[pair["split"]] += _examples_of(prompt, encoded, settings.objective.loss)
-    counts = {split: len(rows) for split, rows in splits.items()} | {"too_long": too_long}
+    counts = {split: len(rows) for split, rows in splits.items()} | dropped
     return Examples(splits["train"], splits["validation"]), counts
 
 

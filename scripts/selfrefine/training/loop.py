@@ -18,7 +18,13 @@ from selfrefine.training.examples import Examples, SupervisedExample
 from selfrefine.training.objectives.supervised import SupervisedTrainer, check_first_batch
 from selfrefine.training.resumption import open_scratch, run_to_the_end
 from selfrefine.training.saving import gathered, save_trained
-from selfrefine.training.trainable_weights import adapter_weights, load_for_training, restore_precision
+from selfrefine.training.trainable_weights import (
+    adapter_weights,
+    check_adapter,
+    check_targets,
+    load_for_training,
+    restore_precision,
+)
 from selfrefine.training.trainer_arguments import common_arguments
 from selfrefine.training.trainers import MakeTrainer
 from selfrefine.training.training_log import Entry, tokens_passed, training_seconds
@@ -34,10 +40,10 @@ class Start:
     compute: Compute
 
     @classmethod
-    def open(cls, record: Path, compute: Compute) -> "Start":
-        """The checkpoint with this record."""
+    def open(cls, record: Path, compute: Compute, chat_template: str | None = None) -> "Start":
+        """The checkpoint with this record; `chat_template` as for `load_tokenizer`."""
         folder, adapter, _ = open_checkpoint(record)
-        return cls(folder, adapter, load_tokenizer(folder), compute)
+        return cls(folder, adapter, load_tokenizer(folder, chat_template), compute)
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,14 @@ def train(
     arguments |= phase.arguments(training, updates)
     set_seed(settings.seed)
     model = load_for_training(start.folder, start.adapter, settings, start.compute)
+    if training.method == "lora" and not start.adapter:
+        check_targets(model, training.lora)
     exact = adapter_weights(model)
     began = time.perf_counter()
     trainer = phase.make_trainer(model, settings, examples, arguments, start.tokenizer)
     made_in = round(time.perf_counter() - began, 1)
     restore_precision(trainer.model, exact)
+    check_adapter(trainer.model)
     if isinstance(trainer, SupervisedTrainer):
         check_first_batch(trainer, cast(Sequence[SupervisedExample], examples.train), start.tokenizer)
     history = run_to_the_end(trainer, scratch, updates)

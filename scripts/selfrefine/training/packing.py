@@ -123,7 +123,7 @@ def _first_layers(model: nn.Module, **inputs: Any) -> torch.Tensor:
 
 def trial(model: nn.Module) -> Packed:
     """A row of two short sequences to try a model's layers with."""
-    tokens = model.get_input_embeddings().num_embeddings
+    tokens = model.get_input_embeddings().weight.size(0)
     sequences = torch.arange(SHORTEST_SHARED + 4, device=model.device).mul(7).add(100)[None].repeat(2, 1) % tokens
     sequences[1, SHORTEST_SHARED:] = sequences[1, :4]
     return Packed(sequences, torch.ones_like(sequences), sequences, True)

@@ -19,7 +19,7 @@ from selfrefine.training.objectives.pairwise import PairTrainer, pair_config
 from selfrefine.training.objectives.supervised import SupervisedTrainer, supervised_config
 from selfrefine.training.objectives.unpaired import UnpairedTrainer, unpaired_config
 from selfrefine.training.saving import save_trained
-from selfrefine.training.trainable_weights import load_for_training, lora_config
+from selfrefine.training.trainable_weights import check_targets, load_for_training, lora_config
 from selfrefine.training.trainer_arguments import on_one_gpu
 from selfrefine.training.trainers import trainer_options
 from selfrefine.training.training_log import Entry, refine_rows
@@ -80,6 +80,7 @@ def record_unchanged(run: Run, start: Start, settings: RefineSettings, counts: d
     set_seed(settings.seed)
     model = load_for_training(start.folder, start.adapter, settings, start.compute)
     if not start.adapter and settings.training.method == "lora":
+        check_targets(model, settings.training.lora)
         model = get_peft_model(model, lora_config(settings.training.lora))
     names = save_trained(model, start.tokenizer, run.folder, settings.dtype)
     write_jsonl(run.folder / TRAINING, [])

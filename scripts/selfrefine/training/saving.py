@@ -8,8 +8,12 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from selfrefine.errors import UserError
 from selfrefine.schema.generation import Dtype
 from selfrefine.store.files import read_json, write_json
+from selfrefine.training.agreement import check_agreement
+from selfrefine.training.finite import check_weights
+from selfrefine.training.trainable_weights import check_adapter
 
 Weights = dict[str, torch.Tensor]
 
@@ -24,11 +28,15 @@ def save_trained(
 ) -> list[str]:
     """Saves an adapter, or whole weights with their tokenizer, into a checkpoint's folder; the names of the files.
 
-    `weights`: those of the model where the processes share it.
+    `weights`: those of the model where the processes share it. `UserError`, and nothing saved, if a weight is not
+    finite, or if an adapter merged into the weights, as evaluation has it, is another model. The model cannot be used
+    any more.
     """
     scratch = folder / ".trained"
     shutil.rmtree(scratch, ignore_errors=True)
     if isinstance(model, PeftModel):
+        check_adapter(model)
+        check_weights((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
         model.save_pretrained(scratch, selected_adapters=["default"], safe_serialization=True)
         (scratch / "README.md").unlink(missing_ok=True)
         # PEFT saves the set of target modules in an order that changes from run to run; sorted, equal adapters are
@@ -37,10 +45,17 @@ def save_trained(
         if isinstance(config["target_modules"], list):
             config["target_modules"].sort()
         write_json(scratch / "adapter_config.json", config)
+        try:
+            check_agreement(model, tokenizer, dtype)
+        except UserError:
+            shutil.rmtree(scratch)
+            raise
     else:
         rounded = getattr(torch, dtype)
         whole = {name: weight.to(rounded) for name, weight in weights.items()} if weights else None
-        model.to(rounded).save_pretrained(scratch, state_dict=whole)
+        model = model.to(rounded)
+        check_weights((whole or dict(model.named_parameters())).items())
+        model.save_pretrained(scratch, state_dict=whole)
         tokenizer.save_pretrained(scratch)
     names = sorted(path.name for path in scratch.iterdir())
     # An adapter that another method left here would be taken for this model's own, and weights would take space for

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from selfrefine.errors import UserError
 from selfrefine.models.checkpoints import load_model
 from selfrefine.schema.generation import Compute
 from selfrefine.schema.optimisation import Lora
@@ -22,6 +24,57 @@ def lora_config(lora: Lora) -> LoraConfig:
         target_modules=lora.targets if isinstance(lora.targets, str) else sorted(lora.targets),
         task_type="CAUSAL_LM",
     )
+
+
+def check_targets(model: Any, lora: Lora) -> None:
+    """`UserError` for targets that a model, still without an adapter, lacks or that training cannot adapt."""
+    if isinstance(lora.targets, str):
+        return
+    modules = {name: module for name, module in model.named_modules() if name}
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    for target in lora.targets:
+        named = {name: module for name, module in modules.items() if name == target or name.endswith(f".{target}")}
+        if not named:
+            last = sorted(
+                {name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)}
+            )
+            raise UserError(f"lora.targets: the model has no module {target!r}; it has {', '.join(last)}")
+        if any(module is head for module in named.values()):
+            raise UserError(
+                f"lora.targets: {target!r} is the model's head, whose weights training reads without an adapter's, so it "
+                f"would not learn; leave {target} out"
+            )
+        is_tied = head is not None and embeddings.weight is head.weight
+        if is_tied and any(module is embeddings for module in named.values()):
+            raise UserError(
+                f"lora.targets: {target!r} shares its weights with the model's head (tied embeddings), so what is "
+                f"evaluated would not be what was trained; leave {target} out"
+            )
+
+
+def check_adapter(model: nn.Module) -> None:
+    """Refuses an adapter on a matrix that another layer shares: merged into it, it would change that layer too.
+
+    A model that ties its head to its embeddings has one.
+    """
+    users: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for weight in module.parameters(recurse=False):
+            users.setdefault(id(weight), []).append(name)
+    for name, module in model.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        weight = getattr(module.get_base_layer(), "weight", None)
+        others = [user for user in users.get(id(weight), []) if user not in (name, f"{name}.base_layer")]
+        if others:
+            raise UserError(
+                f"lora.targets: {_plain(name)} shares its weights with {_plain(others[0])} (tied embeddings), so what is "
+                f"evaluated would not be what was trained; leave {_plain(name).rpartition('.')[2]} out of `lora.targets`"
+            )
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("base_model.model.").removesuffix(".base_layer")
 
 
 def load_for_training(

@@ -11,6 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from selfrefine.training.batches import UpdateLoader, UpdateSampler, micro_batches
+from selfrefine.training.finite import check_number, check_reference, check_trained
 from selfrefine.training.frozen_layers import speed_up
 from selfrefine.training.packing import pack, trial
 
@@ -130,7 +131,9 @@ class PackedUpdates(ShardedWeights):
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         self._prepare_packing()
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        made = super()._precompute_ref_logps(dataset, name, batch_size)
+        check_reference({column: made[column] for column in made.column_names if column.startswith("ref_")})
+        return made
 
     def get_train_dataloader(self) -> UpdateLoader:
         """The training examples, by update."""
@@ -172,7 +175,17 @@ class PackedUpdates(ShardedWeights):
                     loss = self._noted_loss(model, micro_batch, update)
                 self.accelerator.backward(loss)
             total = total + loss.detach()
+        check_number(float(total), "loss", self.state.global_step + 1)
         return total
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        check_number(float(norm), "gradient norm", self.state.global_step + 1)
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        check_trained(model, self.state.global_step)
+        super()._save_checkpoint(model, trial)
 
     def _noted_loss(self, model: Any, micro_batch: EncodedMicroBatch, update: Update) -> torch.Tensor:
         self._fractions.append(micro_batch["fraction"])
@@ -190,6 +203,7 @@ class PackedUpdates(ShardedWeights):
                 with torch.no_grad(), self.compute_loss_context_manager():
                     total = total + self._noted_loss(self.model, micro_batch, update)
         loss = self.accelerator.gather(total).mean().item()
+        check_number(loss, "validation loss", self.state.global_step)
         return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss}, len(dataloader.dataset))
 
     def floating_point_ops(self, inputs: Update) -> int:

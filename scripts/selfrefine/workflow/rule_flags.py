@@ -32,6 +32,11 @@ class RuleFlags:
         """How vLLM uses the GPUs for a teacher."""
         return self.vllm(self._study.teachers[wildcards.teacher].engine)
 
+    def include(self) -> str:
+        """The folder with further tasks of lm-eval, where there is one."""
+        folder = self._study.lm_eval.include
+        return f"--include {shlex.quote(folder)}" if folder else ""
+
     def server_or_recording(self, wildcards: Any) -> str:
         """Where and how a served teacher is asked, or where a recording lies."""
         teacher = self._study.teachers[wildcards.teacher]

@@ -14,6 +14,7 @@ from selfrefine.schema.source import Source
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.model_uses import uses_of
 from selfrefine.workflow.refusal import refused
 
 # What Snakemake calls for each job, with its wildcards and, by their names, what else it takes.
@@ -119,6 +120,22 @@ class RuleInputs:
     def source_of_model(self, wildcards: Any) -> str:
         """Params: where a model comes from, as JSON."""
         return _source_json(self._finals.study.models[wildcards.model])
+
+    def uses_of_model(self, wildcards: Any) -> str:
+        """Params: the students and teachers that a model answers for, as JSON."""
+        return canonical_json([use.model_dump() for use in uses_of(self._finals.study, wildcards.model)])
+
+    def student_models(self, stage: str) -> JobFunction:
+        """An input function: the students' models, checked, before a teacher is asked who may have to be paid."""
+
+        @signed
+        def inputs(wildcards: Any) -> list[str]:
+            study = self._finals.study
+            models = dict.fromkeys(study.students[name].model for name in study.study.students)
+            paths = [str(self._finals.artifacts.model(model).record) for model in models]
+            return self.at_any_age(paths, self.artifact_of(stage, wildcards).record)
+
+        return inputs
 
     # Listings, and the last job.
 

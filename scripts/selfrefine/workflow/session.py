@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 from selfrefine.schema.assumptions import Assumptions
@@ -14,8 +13,14 @@ from selfrefine.store.locations import STORE, summary_file
 from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.study.design import Study
 from selfrefine.study.duration import expected_duration
+from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.model_uses import check_models
 from selfrefine.study.open_study import finals_of
+from selfrefine.study.pinned_files import check_pinned_files
 from selfrefine.study.planning import Planner
+from selfrefine.study.resolve import stock_task
+from selfrefine.study.warm_up import long_warm_ups
+from selfrefine.study.yaml_files import check_keys, read_yaml
 from selfrefine.workflow import slurm_plugin
 from selfrefine.workflow.evaluation_jobs import EvaluationJobs
 from selfrefine.workflow.refusal import refused
@@ -42,11 +47,20 @@ class Session:
         self._planned_at = stamp_of(STORE)
         self._occupied: TextIO | None = None
         with refused():
+            for path in workflow.configfiles if plans else ():
+                check_keys(path)
             self.study = Study.read(config).located(root)
             self.finals = finals_of(self.study, keep=plans)
-            assumptions = yaml.safe_load((root / "config/assumptions.yaml").read_text())
+            assumptions = read_yaml(root / "config/assumptions.yaml")
             items = self.finals.artifacts.items
             self.planner = Planner(self.study, Assumptions.read(assumptions), lambda *of: items(*of).file)
+            if plans:
+                check_models(self.finals.artifacts)
+                if self.finals.hashes:
+                    check_pinned_files(self.finals.artifacts, self.finals.hashes)
+                warnings = [f"Beware: {each}" for each in long_warm_ups(self.study, lambda *of: items(*of).file)]
+                for line in [*warnings, *hub_data(self.finals)]:
+                    print(line, file=sys.stderr, flush=True)
         self.inputs = RuleInputs(self.finals, root, plans)
         self.resources = RuleResources(self.study, self.planner, self.inputs)
         self.evaluations = EvaluationJobs(self.finals, self.inputs, self.resources)
@@ -91,6 +105,19 @@ class Session:
         """Whether the whole study is asked for."""
         asked = self._workflow.dag_settings
         return not (set(asked.targets) - {"all"} or asked.until or asked.omit_from)
+
+
+def hub_data(finals: FinalArtifacts) -> list[str]:
+    """What is still to be fetched from the Hugging Face hub for tasks of lm-eval, in words."""
+    lines = []
+    for name in finals.study.stock():
+        data = stock_task(finals.study, name).data
+        if data and not finals.artifacts.stock_task(name).record.exists():
+            lines.append(
+                f"{name} needs the data set {data} of the Hugging Face hub: job fetch_task fetches it where snakemake "
+                "runs, which must reach the hub or have it in its cache; jobs on nodes need no network"
+            )
+    return lines
 
 
 def keep_loaded() -> None:

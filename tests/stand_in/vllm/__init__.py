@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 STARTED: list["LLM"] = []
 
@@ -23,6 +23,7 @@ class SamplingParams:
     stop_token_ids: list[int] | None = None
     ignore_eos: bool = False
     detokenize: bool = True
+    stop: list[str] | None = None
 
 
 @dataclasses.dataclass
@@ -52,6 +53,7 @@ class LLM:
         self.options = options
         self.asked: list[tuple[list[int], SamplingParams]] = []
         self.resets = 0
+        self.tokenizer = None if options["skip_tokenizer_init"] else AutoTokenizer.from_pretrained(options["tokenizer"])
         self.model = AutoModelForCausalLM.from_pretrained(
             model, dtype=getattr(torch, options["dtype"]), use_safetensors=True
         ).eval()
@@ -90,14 +92,23 @@ class LLM:
                 else:
                     drawn.append(int(row.argmax()))
             for tokens, token, (_, params) in zip(made, drawn, asked, strict=True):
-                if len(tokens) < params.max_tokens and not set(tokens) & set(params.stop_token_ids):
+                ended = set(tokens) & set(params.stop_token_ids) or self._at_stop(params, tokens)
+                if len(tokens) < params.max_tokens and not ended:
                     tokens.append(token)
             step, places = torch.tensor(drawn)[:, None], places[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(asked), 1)], dim=1)
         return made
 
+    def _at_stop(self, params: SamplingParams, tokens: list[int]) -> str | None:
+        """The stop string in what was generated; to find one, vLLM needs a tokenizer and has to detokenize."""
+        if not params.stop:
+            return None
+        assert params.detokenize and self.tokenizer is not None
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return next((string for string in params.stop if string in text), None)
+
     def _answer(self, ids: list[int], params: SamplingParams, made: list[int]) -> RequestOutput:
-        stop = made[-1] if made[-1] in params.stop_token_ids else None
+        stop = made[-1] if made[-1] in params.stop_token_ids else self._at_stop(params, made)
         reason = "length" if stop is None else "stop"
         output = CompletionOutput(0, "", made, None, finish_reason=reason, stop_reason=stop)
         return RequestOutput(str(len(self.asked)), None, ids, None, [output], True)

@@ -5,12 +5,17 @@ from typing import Any, TypedDict
 
 from selfrefine.engines.interface import Request
 from selfrefine.engines.openai.token_counts import estimated_tokens, likely
+from selfrefine.engines.stop_strings import cut
 from selfrefine.schema.rows import FinishReason
 
 ENDED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 CUT = ("length", "max_tokens")
 TOOLS = ("tool_calls", "function_call")
 FILTERED = "content_filter"
+# What stands around a thought in the text of an answer.
+THINKING = ("<think>", "</think>")
+# The stop strings that OpenAI takes in one request; answers are cut at the others when they arrive.
+MOST_STOPS = 4
 
 
 class Malformed(Exception):
@@ -39,17 +44,16 @@ class KeptAnswer(TypedDict):
 
 
 def body_of(request: Request, served: str, extra: dict[str, Any], limit_field: str = "max_tokens") -> dict[str, Any]:
-    """A request's body; `limit_field` is what the server calls the limit on a completion's tokens."""
+    """A request's body; `limit_field` is what the server calls the limit on a completion's tokens.
+
+    Some servers take temperature or top_p, not both, and some neither: what is null, or changes nothing, is left out.
+    """
     settings = request.generation
-    body = {
-        "model": served,
-        "messages": request.messages,
-        limit_field: settings.max_tokens,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        **extra,
-    }
-    return body | ({"seed": request.seed} if settings.temperature else {})
+    body: dict[str, Any] = {"model": served, "messages": request.messages, limit_field: settings.max_tokens}
+    body |= {} if settings.temperature is None else {"temperature": settings.temperature}
+    body |= {} if settings.top_p == 1 else {"top_p": settings.top_p}
+    body |= extra | ({"seed": request.seed} if settings.temperature else {})
+    return body | ({"stop": list(request.stop[:MOST_STOPS])} if request.stop else {})
 
 
 def answer_of(request: Request, body: dict[str, Any]) -> KeptAnswer:
@@ -58,20 +62,27 @@ def answer_of(request: Request, body: dict[str, Any]) -> KeptAnswer:
         choice = body["choices"][0]
         message = choice["message"]
         reason = choice.get("finish_reason")
-        text = _text(message.get("content")) or _text(message.get("reasoning_content") or message.get("reasoning"))
+        # Servers differ in whether they keep the string, and in how many they look for.
+        content, stopped = cut(_text(message.get("content")), request.stop)
+        content = content.strip()
+        thought = _text(message.get("reasoning_content") or message.get("reasoning"))
         refused = bool(message.get("refusal"))
     except (KeyError, IndexError, TypeError, AttributeError):
         raise Malformed("an answer without choices") from None
     usage = _usage(body)
-    prompt_tokens, tokens = usage or (likely(request), estimated_tokens(text))
+    prompt_tokens, tokens = usage or (likely(request), estimated_tokens(content or thought))
+    # Where nothing follows a thought, servers differ in what they call its end.
+    unfinished = content.rfind(THINKING[0]) > content.rfind(THINKING[1])
+    has_ended = reason in ENDED and content and not unfinished
+    at_limit = reason in CUT or unfinished or (not has_ended and tokens >= request.generation.max_tokens)
+    text = content or ("" if at_limit else thought)
     unusable = _why_unusable(reason, refused, text)
-    at_limit = reason in CUT or (reason not in ENDED and tokens >= request.generation.max_tokens)
     return {
         "key": request.key,
         "id": request.id,
         "at": _now(),
         "text": "" if unusable else text,
-        "finish_reason": "length" if at_limit and unusable in (None, "empty") else "stop",
+        "finish_reason": "length" if at_limit and not stopped and unusable in (None, "empty") else "stop",
         "prompt_tokens": prompt_tokens,
         "tokens": tokens,
         "counted": usage is not None,
@@ -127,7 +138,7 @@ def _text(content: object) -> str:
     """A message's text; some servers send it in parts."""
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-    return content.strip() if isinstance(content, str) else ""
+    return content if isinstance(content, str) and content.strip() else ""
 
 
 def is_filtered(error: dict[str, Any]) -> bool:

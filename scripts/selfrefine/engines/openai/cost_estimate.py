@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from selfrefine.data.items import read_items
+from selfrefine.data.shots import items_to_show
 from selfrefine.engines.interface import Request
 from selfrefine.engines.item_requests import requests_for
 from selfrefine.engines.openai.server_engine import ServerEngine
@@ -41,8 +42,10 @@ def asked_in(rows: list[dict[str, Any]]) -> list[Asked]:
     found: dict[str, Asked] = {}
     for row in rows:
         settings, server = TeachSettings.model_validate(row["settings"]), Server.model_validate(row["server"])
-        if not Path(row["items"]).exists():
-            raise UserError(f"{row['items']}: no such file; run `snakemake estimate`, which makes the items first")
+        shots = row.get("shots")
+        for name in (row["items"], *([shots] if shots else [])):
+            if not Path(name).exists():
+                raise UserError(f"{name}: no such file; run `snakemake estimate`, which makes the items first")
         engine = ServerEngine(server, settings.served, settings.revision, settings.extra)
         asked = found.setdefault(row["teacher"], Asked(row["teacher"], engine, [], []))
         items = read_items(Path(row["items"]))
@@ -50,6 +53,8 @@ def asked_in(rows: list[dict[str, Any]]) -> list[Asked]:
             *(items, settings.prompt, settings.style, 1, settings.generation, 0),
             request=settings.request,
             system=settings.system,
+            shots=items_to_show(settings.prompt, Path(shots) if shots else None),
+            stop=settings.stop,
         )
     for asked in found.values():
         asked.missing = asked.engine.missing(asked.requests)

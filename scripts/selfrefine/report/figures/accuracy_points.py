@@ -5,7 +5,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from selfrefine.report.figures import style
+from selfrefine.report.figures import style, wording
+from selfrefine.report.figures.wording import cells, upright_title, width_at_most, wrapped
 from selfrefine.report.labels import checkpoint_label, several
 from selfrefine.report.selection import in_order
 from selfrefine.schema.results import ArmRow
@@ -14,6 +15,8 @@ FACTS = ("arm", "student", "teacher", "task", "refine_task", "recipe")
 Checkpoint = tuple[str, ...]
 # Inches around a student's panels; characters of a line of a checkpoint's name.
 AROUND, WIDE = 0.3, 44
+# Letters of a title that may lean over its neighbours'.
+LEANING = 20
 
 
 def draw_accuracy(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.Figure:
@@ -22,15 +25,16 @@ def draw_accuracy(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.Figu
     own = [row for row in rows if row["arm"] == "teacher"]
     trained = in_order([row for row in rows if row["arm"] != "teacher"])
     students = list(dict.fromkeys(row["student"] for row in trained))
-    dashes = style.cycle((row["teacher"] for row in own), ("--", ":", "-.", "-"))
+    dashes = style.cycle((row["teacher"] for row in own), style.BROKEN)
     colours = style.cycle(dashes, style.LINES)
     shown = {student: labels([row for row in trained if row["student"] == student], titles) for student in students}
     lines = {student: style.rows_of(shown[student].values(), WIDE) for student in students}
-    turned = {"rotation": 30} if len(tasks) > 3 else {}
+    left = max((rows.inches for rows in lines.values()), default=0.0)
+    shown_titles, turned, above = titles_of([titles[task] for task in tasks], left)
     figure, axes = plt.subplots(
         len(students),
         len(tasks),
-        figsize=(style.PAGE, sum(style.LINE * rows.lines + AROUND for rows in lines.values()) + (1 if turned else 0.5)),
+        figsize=(style.PAGE, sum(wording.LINE * rows.lines + AROUND for rows in lines.values()) + above),
         height_ratios=[rows.lines for rows in lines.values()],
         sharex="col",
         squeeze=False,
@@ -50,14 +54,27 @@ def draw_accuracy(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.Figu
             panel.set_xlim(left=0)
             panel.xaxis.set_major_formatter("{x:g} %")
         lines[student].label(panels[0])
-        panels[0].set_ylabel(student)
-    for panel, task in zip(axes[0], tasks, strict=True):
-        panel.set_title(titles[task], **turned)
+        panels[0].set_ylabel(
+            wrapped(student, max(wording.LINE * lines[student].lines * wording.CHARACTERS, len(student) / 4))
+        )
+    for panel, title in zip(axes[0], shown_titles, strict=True):
+        panel.set_title(title, rotation=turned)
     for panel, task in zip(axes[-1], tasks, strict=True):
         panel.set_xlabel(f"n = {next(row['n'] for row in rows if row['evaluation'] == task)}")
     handles = [style.line(f"teacher {name}", color=colours[name], linestyle=dashes[name]) for name in dashes]
-    style.legend(figure, [*_points(), *handles])
+    style.legend(figure, [*_points(), *handles], left)
     return figure
+
+
+def titles_of(titles: Sequence[str], left: float) -> tuple[list[str], int, float]:
+    """(titles, rotation, inches above and below the panels); more than three are turned, long ones stand upright."""
+    if len(titles) <= 3:
+        return list(titles), 0, 0.5
+    if max(map(cells, titles)) <= LEANING:
+        return list(titles), 30, 1
+    shown = [upright_title(title, (style.PAGE - left) / len(titles)) for title in titles]
+    longest = max(width_at_most(line) for title in shown for line in title.split("\n"))
+    return shown, 90, 0.5 + longest / wording.CHARACTERS
 
 
 def draw_points(panel: plt.Axes, rows: Sequence[ArmRow], places: Mapping[Checkpoint, float]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 
 from selfrefine.analysis.costs import STAGES
-from selfrefine.report.figures import style
+from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.style import Fill
 from selfrefine.schema.results import CostRow
 
@@ -39,7 +39,7 @@ def draw_cost(rows: Sequence[CostRow]) -> plt.Figure:
     longest = max(sum(seconds[stage][place] for stage in stages) for place in range(len(arms)))
     unit, divisor = ("hours", 3600) if longest > LONG else ("minutes", 60)
     bars = style.rows_of((f"{student}, {arm}" for student, arm in arms), WIDE)
-    size = (style.PAGE, style.LINE * bars.lines + AROUND)
+    size = (style.PAGE, wording.LINE * bars.lines + AROUND)
     figure, panels = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     for panel, spent, scale in ((panels[0], seconds, divisor), (panels[1], tokens, 1000)):
         parts = [[value / scale for value in spent[stage]] for stage in stages]

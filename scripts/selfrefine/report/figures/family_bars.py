@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 
-from selfrefine.report.figures import style
+from selfrefine.report.figures import style, wording
 from selfrefine.schema.results import ArmRow, LengthRow
 
 Bar = ArmRow | LengthRow
@@ -54,11 +54,11 @@ def draw_families(rows: Sequence[Bar], titles: Mapping[str, str], value: str) ->
 def names_of(students: Sequence[str], panels: int, columns: int) -> tuple[list[str], int, float]:
     """(names, rotation, further height of a panel) of students below their bars: in lines, or turned where narrow."""
     wide = (style.COLUMN if panels == 1 else style.PAGE / min(columns, panels)) - AXIS
-    characters = int(wide / len(students) * style.CHARACTERS)
+    characters = int(wide / len(students) * wording.CHARACTERS)
     if characters < NARROW:
-        return list(students), 90, max(map(len, students)) / style.CHARACTERS
+        return list(students), 90, max(map(len, students)) / wording.CHARACTERS
     names = [textwrap.fill(student, characters) for student in students]
-    return names, 0, style.LINE * max(name.count("\n") for name in names)
+    return names, 0, wording.LINE * max(name.count("\n") for name in names)
 
 
 def looks_of(trained: Sequence[Bar]) -> Looks:

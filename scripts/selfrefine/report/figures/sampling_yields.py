@@ -1,16 +1,17 @@
 """What one student's sampled paths came to: items solved by k samples, verdicts, preference pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
 import matplotlib.pyplot as plt
 
-from selfrefine.report.figures import style
+from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.style import Fill
-from selfrefine.schema.results import PairRow, PathRow, SolvingRow, Start
+from selfrefine.schema.results import PairRow, PassRow, PathRow, SolvingRow, Start
 
 S = TypeVar("S", bound=Start)
+C = TypeVar("C", SolvingRow, PassRow)
 Place = tuple[str, str, str, str]
 # Inches around the bars; characters of a line of a bar's name.
 AROUND, WIDE = 0.75, 40
@@ -31,22 +32,43 @@ USES = (
 
 def draw_solving(rows: Sequence[SolvingRow], titles: Mapping[str, str]) -> plt.Figure:
     """pass@k and maj@k of chains of thought, a panel per benchmark; colours and markers: by whom it was instructed."""
-    tasks = list(dict.fromkeys(row["refine_task"] for row in rows))
-    teachers = list(dict.fromkeys(row["teacher"] for row in rows))
-    markers, colours = style.cycle(teachers, "os^Dv"), style.cycle(teachers, style.LINES)
+
+    def name_of(row: SolvingRow) -> str:
+        return f"instructed by {row['teacher']}" if row["teacher"] else "not instructed"
+
+    return _draw_curves(rows, name_of, lambda row: row["refine_task"], titles)
+
+
+def draw_pass_at_k(rows: Sequence[PassRow], titles: Mapping[str, str]) -> plt.Figure:
+    """pass@k and maj@k of answers to test splits, a panel per benchmark; colours and markers: the arms."""
+
+    def name_of(row: PassRow) -> str:
+        facts = (row["arm"], f"by {row['teacher']}" if row["teacher"] else "", row["recipe"])
+        return ", ".join(filter(None, facts))
+
+    return _draw_curves(rows, name_of, lambda row: row["evaluation"], titles)
+
+
+def _draw_curves(
+    rows: Sequence[C], name_of: Callable[[C], str], task_of: Callable[[C], str], titles: Mapping[str, str]
+) -> plt.Figure:
+    """Curves over the samples k: a panel per benchmark, a colour per name, a dash per measure."""
+    tasks = list(dict.fromkeys(map(task_of, rows)))
+    names = list(dict.fromkeys(map(name_of, rows)))
+    markers, colours = style.cycle(names, "os^DvP*X<>ph"), style.cycle(names, style.LINES)
     figure, panels = style.grid(len(tasks), 3, 1.7)
     for panel, task in zip(panels, tasks, strict=True):
-        here = [row for row in rows if row["refine_task"] == task]
-        for teacher, measure in dict.fromkeys((row["teacher"], row["measure"]) for row in here):
-            curve = [row for row in here if (row["teacher"], row["measure"]) == (teacher, measure)]
+        here = [row for row in rows if task_of(row) == task]
+        for name, measure in dict.fromkeys((name_of(row), row["measure"]) for row in here):
+            curve = [row for row in here if (name_of(row), row["measure"]) == (name, measure)]
             below = [100 * (row["value"] - row["low"]) for row in curve]
             above = [100 * (row["high"] - row["value"]) for row in curve]
             panel.errorbar(
                 [row["k"] for row in curve],
                 [100 * row["value"] for row in curve],
                 yerr=[below, above],
-                color=colours[teacher],
-                marker=markers[teacher],
+                color=colours[name],
+                marker=markers[name],
                 linestyle="-" if measure == "pass" else "--",
                 elinewidth=0.6,
                 capsize=1.5,
@@ -60,9 +82,7 @@ def draw_solving(rows: Sequence[SolvingRow], titles: Mapping[str, str]) -> plt.F
         panel.set_ylabel("items solved (%)")
         panel.set_ylim(bottom=0)
     handles = [style.line(f"{name}@k", color="black", linestyle=dash) for name, dash in (("pass", "-"), ("maj", "--"))]
-    for teacher in teachers:
-        name = f"instructed by {teacher}" if teacher else "not instructed"
-        handles.append(style.line(name, color=colours[teacher], marker=markers[teacher], linestyle=""))
+    handles += [style.line(name, color=colours[name], marker=markers[name], linestyle="") for name in names]
     style.legend(figure, handles)
     return figure
 
@@ -83,7 +103,7 @@ def draw_yields(
     figure, axes = plt.subplots(
         1,
         len(styles) + len(recipes),
-        figsize=(style.PAGE, style.LINE * bars.lines + AROUND),
+        figsize=(style.PAGE, wording.LINE * bars.lines + AROUND),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -101,7 +121,7 @@ def draw_yields(
         panel.set_xlabel("items (%)")
     bars.label(axes[0][0])
     fills = {**VERDICTS, **dict(zip(["gave pairs", *(name.replace("_", " ") for name in reasons)], USES, strict=False))}
-    style.legend(figure, [fill.patch(name) for name, fill in fills.items()])
+    style.legend(figure, [fill.patch(name) for name, fill in fills.items()], bars.inches)
     return figure
 
 

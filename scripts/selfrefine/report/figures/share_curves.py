@@ -12,7 +12,9 @@ from selfrefine.report.selection import ORDER
 from selfrefine.schema.results import ArmRow
 
 Kind = tuple[str, str, str]
-FILLS = ("full", "none", "left", "right", "top")
+FILLS = ("full", "none", "left", "right", "top", "bottom")
+# Of the curves of teachers whose dashes have no name: a second way to tell them apart.
+PALER, PALER_BLACK = 0.6, "0.4"
 # How a curve without a teacher is drawn.
 ALONE = (0, (1, 1))
 
@@ -37,6 +39,7 @@ def draw_low_resource(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.
         for place, kind in enumerate(kinds):
             apart = step * (place - (len(kinds) - 1) / 2)
             look = {**look_of(kind[0], kind[2], recipes), "linestyle": dashes[kind[1]]}
+            look |= {"alpha": PALER} if dashes[kind[1]] in style.FURTHER else {}
             draw_curve(panel, [row for row in here if kind_of(row) == kind], apart, look)
         panel.set_title(f"{titles[task]} (n = {here[0]['n']})")
         panel.set_xticks(shares, [f"{share:g}" for share in shares])
@@ -81,5 +84,7 @@ def handles_of(
         name = f"{arm} ({recipe})" if recipe and len(recipes) > 1 else arm
         dash = ALONE if arm == "refine-only" else "-"
         handles.append(style.line(name, **look_of(arm, recipe, recipes), linestyle=dash))
-    handles += [style.line(name, color="black", linestyle=dashes[teacher]) for teacher, name in named.items()]
+    for teacher, name in named.items():
+        colour = PALER_BLACK if dashes[teacher] in style.FURTHER else "black"
+        handles.append(style.line(name, color=colour, linestyle=dashes[teacher]))
     return handles + ([style.line("baseline", color="0.6", linewidth=0.8)] if with_baseline else [])

@@ -5,13 +5,14 @@ colour-blind readers tell apart; hatches, markers and line styles say the same a
 """
 
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from selfrefine.report.figures.wording import CHARACTERS, cells, fit_titles, in_lines, wrapped
 
 Look = TypeVar("Look")
 # Inches: a column and the page of the ACL's style.
@@ -58,11 +59,20 @@ ARMS = {
 RECIPES = (VERMILION, GREEN, PURPLE, ORANGE, YELLOW, BLUE)
 # Of lines: teachers, training runs.
 LINES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, BLACK)
-DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-HATCHES = ("/////", ".....", "xxxxx", "-----", "+++++")
+NAMED: tuple[Any, ...] = ("-", "--", ":", "-.")
+FURTHER: tuple[Any, ...] = (
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (9, 2)),
+    (0, (1, 3)),
+    (0, (6, 1, 1, 1, 1, 1, 1, 1)),
+    (0, (9, 2, 3, 2)),
+    (0, (3, 3)),
+)
+DASHES = (*NAMED, *FURTHER)
+# Of the teachers in a figure whose solid lines stand for something else.
+BROKEN = ("--", ":", "-.", "-", *FURTHER)
+HATCHES = ("/////", ".....", "xxxxx", "-----", "+++++", "\\\\\\\\\\", "|||||", "ooooo", "OO", "**")
 MARKERS = {"baseline": "D", "refine-only": "^", "instruct": "s", "cross": "v", "refine": "o"}
-# Characters of a line of text that fit into an inch; inches from line to line.
-CHARACTERS, LINE = 16, 0.125
 
 
 class Fill(NamedTuple):
@@ -91,12 +101,19 @@ def grid(panels: int, columns: int, height: float) -> tuple[plt.Figure, list[plt
     return figure, list(axes.flat[:panels])
 
 
-def legend(figure: plt.Figure, handles: Sequence[Any]) -> None:
-    """A legend below the panels, as wide as they are; the figure grows by its lines."""
-    widest = max(len(handle.get_label()) for handle in handles)
+def legend(figure: plt.Figure, handles: Sequence[Any], left: float = 0.0) -> None:
+    """Titles in lines that fit, and a legend below the panels, as wide as they are; the figure grows by its lines.
+
+    `left`: inches that names beside the panels take.
+    """
+    fit_titles(figure, left)
     width, height = figure.get_size_inches()
-    columns = max(1, min(len(handles), int(width / (widest / CHARACTERS + 0.45))))
-    figure.set_size_inches(width, height + 0.14 * math.ceil(len(handles) / columns) + 0.1)
+    for handle in handles:
+        label = handle.get_label()
+        handle.set_label(label if cells(label) < width * CHARACTERS - 20 else wrapped(label, width * CHARACTERS - 20))
+    texts = [line for handle in handles for line in handle.get_label().split("\n")]
+    columns = max(1, min(len(handles), int(width / (max(map(cells, texts)) / CHARACTERS + 0.45))))
+    figure.set_size_inches(width, height + 0.14 * math.ceil(len(texts) / columns) + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2, columnspacing=1.2)
 
 
@@ -118,6 +135,11 @@ class Rows(NamedTuple):
     places: list[float]
     lines: float
 
+    @property
+    def inches(self) -> float:
+        """How wide the names are."""
+        return max((cells(line) for name in self.names for line in name.split("\n")), default=0) / CHARACTERS
+
     def label(self, panel: plt.Axes) -> None:
         """Writes the names beside a panel."""
         panel.set_yticks(self.places, self.names)
@@ -133,8 +155,7 @@ def rows_of(names: Iterable[str], width: int) -> Rows:
     wrapped: list[str] = []
     places, lines = [], 0.0
     for text in names:
-        is_long = max(map(len, text.split())) > width
-        name = textwrap.fill(text, width, break_on_hyphens=is_long)
+        name = in_lines(text, width)
         wrapped.append(name)
         height = name.count("\n") + 1.3
         places.append(lines + height / 2)

@@ -57,7 +57,9 @@ def draw_training(runs: Sequence[Run], titles: Mapping[str, str]) -> plt.Figure:
 
 
 def draw_curve(panel: plt.Axes, rows: Sequence[Mapping[str, Any]], column: str, look: Mapping[str, Any]) -> None:
-    """One column of a log by update; None leaves a gap."""
+    """One column of a log by update; None leaves a gap. A single update is a point, as there is no line to draw."""
+    if len(rows) == 1 and not look.get("marker"):
+        look = {**look, "marker": "x"}
     values = [float("nan") if row[column] is None else row[column] for row in rows]
     panel.plot([row["step"] for row in rows], values, **look)
 

@@ -121,9 +121,9 @@ def _source_cell(inputs: PageInputs, row: dict[str, str], name: str) -> str:
 
 
 def starts(reader: Reader, found: Iterable[changes.Change]) -> dict[int, int]:
-    """By evaluated set, that of the checkpoint it was trained from."""
+    """By evaluated set, that of the checkpoint it was trained from; those of lm-eval's tasks are not among them."""
     places = {one["file"]: number for number, one in enumerate(reader.sets)}
-    return {places[one.treated]: places[one.control] for one in found}
+    return {places[one.treated]: places[one.control] for one in found if one.treated in places}
 
 
 def listed(seeds: list[str]) -> str:

@@ -46,6 +46,11 @@ FIGURES = {
         "Training items that k sampled chains of thought solve: at least one correct (pass@k), or the majority correct "
         "(maj@k), with intervals over items and seeds.",
     ),
+    "pass-at-k": Caption(
+        "Test items that sampling solves",
+        "Test items that k sampled answers solve, in-domain: at least one correct (pass@k), or the majority correct "
+        "(maj@k), with intervals over samples, items and seeds.",
+    ),
     "yields": Caption(
         "From sampled paths to pairs",
         "How sampled paths came out (left), and which training items gave preference pairs (right). Lines: "
@@ -94,6 +99,11 @@ LAYOUTS = {
         "Training items that sampling solves",
         "How many training items (%) k sampled paths solve: at least one correct (pass@k), or the majority "
         "correct (maj@k).",
+    ),
+    "pass-at-k": Caption(
+        "Test items that sampling solves",
+        "How many test items (%) k sampled answers solve: at least one correct (pass@k), or the majority correct "
+        "(maj@k), with intervals.",
     ),
     "yields": Caption(
         "Yield of preference pairs",

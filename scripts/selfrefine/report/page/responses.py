@@ -5,12 +5,12 @@ Beyond MOST responses, the first items of each benchmark's split are kept with a
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from selfrefine.report.page.model_titles import ARMS, model_title, who
 from selfrefine.report.page.page_inputs import PageInputs
-from selfrefine.schema.prompt import Prompt
-from selfrefine.schema.rows import EvaluatedAnswer, Item, Pair, Response, SampledPath, TeacherAnswer
+from selfrefine.schema.prompt import TaskPrompt
+from selfrefine.schema.rows import EvaluatedAnswer, Item, Pair, Response, SampledPath, TeacherAnswer, item_of
 from selfrefine.store.files import read_json, read_jsonl
 from selfrefine.store.locations import place_of
 from selfrefine.store.provenance import record_of
@@ -99,7 +99,9 @@ class Reader:
     def _read(self) -> None:
         index = self.inputs.index
         for cell in index["cells"]:
-            self._add_cell(cell)
+            # A task of lm-eval has documents of its own kind; its answers are in the file of samples alone.
+            if cell["evaluation"] in index["tasks"]:
+                self._add_cell(cell)
         for task, path in index["items"].items():
             for answers in index["answers"]:
                 if _of_task(answers, task):
@@ -122,10 +124,10 @@ class Reader:
         places = self._add_items(documents, task, "test", self._kept[self.inputs.index["tasks"][task]])
         answers: list[EvaluatedAnswer] = read_jsonl(path)
         for row in answers:
-            item = str(row.get("item", row["id"]))
+            item = item_of(row)
             if item in places:
                 style = next(iter(asked))
-                correct = bool(row["strict" if self.inputs.extractor == "strict" else "legacy"])
+                correct = bool(cast(dict[str, object], row)[self.inputs.extractor])
                 self._add_response(places[item], number, {**row, "style": style, "correct": correct})
 
     def _add_teacher(self, task: str, items_file: str, path: str) -> None:
@@ -237,11 +239,14 @@ class Reader:
 
 def _asked(settings: Mapping[str, Any], style: str) -> Asked:
     """How a stage with these settings asks in a style."""
-    prompt, request = Prompt(**settings["prompt"]), settings.get("request", "")
+    prompt, request = TaskPrompt(**settings["prompt"]), settings.get("request", "")
     if style == "rationale":
         request = settings["sampling"]["hint"]
     ending = [prompt.plain if style == "plain" else prompt.cot, *([request] if request else [])]
-    return {"system": settings["system"], "instruction": prompt.instruction, "ending": ending}
+    instruction = prompt.instruction
+    if prompt.shots:
+        instruction += f"\n[{prompt.shots.number or len(prompt.shots.examples)} worked examples, as in docs.jsonl]"
+    return {"system": settings["system"], "instruction": instruction, "ending": ending}
 
 
 def _styles(sampling: Mapping[str, Any]) -> list[str]:

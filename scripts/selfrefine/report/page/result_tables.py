@@ -132,9 +132,10 @@ def signed(number: float) -> str:
     return f"{round(number, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")
 
 
-def whole(number: int) -> Shown:
-    """A count."""
-    return Shown(f"{number:,}", number=number)
+def whole(number: float) -> Shown:
+    """A count; a sum of shares, where items have several answers."""
+    text = f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+    return Shown(text, number=int(number) if number == int(number) else number)
 
 
 def _laid_out(name: str, path: Path, students: Sequence[str]) -> SortableTable:

@@ -20,8 +20,11 @@ def margin_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float, margi
 def odds_ratio_loss(chosen: torch.Tensor, rejected: torch.Tensor, weight: float) -> torch.Tensor:
     """ORPO's term (arXiv 2403.07691, equations 4 and 7) of mean log-probabilities per token.
 
-    TRL's own trainer for it would tokenise the responses anew.
+    TRL's own trainer for it would tokenise the responses anew. A probability of 1 counts as the largest number below
+    1: its odds are infinite.
     """
+    most = -torch.finfo(chosen.dtype).eps
+    chosen, rejected = chosen.clamp(max=most), rejected.clamp(max=most)
     chosen_odds, rejected_odds = (mean - torch.log(-torch.expm1(mean)) for mean in (chosen, rejected))
     return -weight * logsigmoid(chosen_odds - rejected_odds).mean()
 

@@ -10,12 +10,19 @@ from selfrefine.training.trainer_mixins import EncodedMicroBatch, PackedUpdates,
 
 
 class UnpairedTrainer(PackedUpdates, KTOTrainer):
-    """TRL's KTOTrainer on responses that are tokenised already, exactly as they were sampled."""
+    """TRL's KTOTrainer on responses that are tokenised already, exactly as they were sampled.
+
+    TRL estimates how far the student has moved from each pass. Here all passes of an update share one estimate, so that
+    the loss does not depend on how the update is cut into passes.
+    """
+
+    _measured: Update | None = None
+    _moved: torch.Tensor
 
     def _prepare_dataset(self, dataset: Any, tokenizer: Any, args: Any, name: str) -> Any:
-        # Within a batch, prompts meet other prompts' responses, to estimate how far the student has moved. Batches
-        # keep the order of the data, so it is shuffled here.
-        size = args.per_device_train_batch_size
+        # Within an update, prompts meet other prompts' responses, to estimate how far the student has moved. Updates
+        # keep the order of the data, so it is shuffled here. The validation examples are as one update.
+        size = self.update_size if name == "train" else len(dataset)
         dataset = dataset.shuffle(seed=args.seed)
         ids = dataset["completion_ids"]
         shifted = [ids[i - 1] if i % size else ids[min(i + size, len(ids)) - 1] for i in range(len(ids))]
@@ -31,7 +38,25 @@ class UnpairedTrainer(PackedUpdates, KTOTrainer):
 
     def micro_batch_loss(self, model: Any, micro_batch: EncodedMicroBatch, update: Update) -> torch.Tensor:
         """The mean over the micro-batch's responses, by its fraction of the update."""
-        return self.compute_loss(model, micro_batch["batch"]) * micro_batch["fraction"]
+        if self._measured is not update:
+            self._moved, self._measured = self._estimate(model, update), update
+        # TRL subtracts the reference's log-probabilities, which the estimate is without.
+        batch = micro_batch["batch"]
+        batch = batch | {"ref_KL_logps": torch.zeros_like(batch["ref_KL_logps"])}
+        return self.compute_loss(model, batch) * micro_batch["fraction"]
+
+    def _estimate(self, model: Any, update: Update) -> torch.Tensor:
+        """The mean log-ratio of the prompts' other responses over an update, on all processes together."""
+        total = torch.zeros(2, device=self.accelerator.device)
+        for part in update["micro_batches"]:
+            batch = part["batch"]
+            ratios = super()._compute_kl_logps(model, batch) - batch["ref_KL_logps"]
+            total += torch.stack([ratios.float().sum(), ratios.new_tensor(len(ratios)).float()]) / part["copies"]
+        ratio, count = self.accelerator.reduce(total)
+        return ratio / count
+
+    def _compute_kl_logps(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self._moved.expand(len(batch["label"]))
 
 
 def unpaired_config(arguments: dict[str, Any], beta: float, labels: Sequence[bool]) -> KTOConfig:

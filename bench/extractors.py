@@ -1,0 +1,69 @@
+"""Judges a store's answers by every extractor: how often they agree, and the answers on which they do not.
+
+python bench/extractors.py results --show 20
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+from selfrefine.answers.extraction import EXTRACTORS, extract, matches  # noqa: E402
+from selfrefine.data.items import read_items  # noqa: E402
+from selfrefine.schema.rows import Item  # noqa: E402
+from selfrefine.store.files import read_jsonl  # noqa: E402
+from selfrefine.store.locations import FILES  # noqa: E402
+
+STAGES = ("teach", "sample", "evaluate")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="a folder with a store")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print N answers on which extractors differ")
+    return parser.parse_args()
+
+
+def answers(store: Path, stage: str, items: dict[str, Item]) -> Iterator[tuple[Item, str]]:
+    """Each answer of a stage once, with its item."""
+    seen = set()
+    for path in sorted(store.glob(f"{stage}/**/{FILES[stage]}")):
+        for row in read_jsonl(path):
+            name = row.get("item", row["id"])
+            if name in items and (name, row["text"]) not in seen:
+                seen.add((name, row["text"]))
+                yield items[name], row["text"]
+
+
+def main() -> None:
+    args = arguments()
+    store = args.results / "store"
+    items = {
+        name: item for path in store.glob(f"prepare/*/*/{FILES['prepare']}") for name, item in read_items(path).items()
+    }
+    pairs = list(itertools.combinations(EXTRACTORS, 2))
+    print("| answers of | n |", " | ".join(f"{name} correct" for name in EXTRACTORS), "|", end=" ")
+    print(" | ".join(f"{one} = {other}" for one, other in pairs), "|")
+    print("|---" * (2 + len(EXTRACTORS) + len(pairs)) + "|")
+    differing = []
+    for stage in STAGES:
+        found = [
+            (item, text, {name: extract(text, item["kind"], item["choices"], name) for name in EXTRACTORS})
+            for item, text in answers(store, stage, items)
+        ]
+        if not found:
+            continue
+        correct = [sum(matches(f[name], item["answer"], item["kind"]) for item, _, f in found) for name in EXTRACTORS]
+        same = [sum(f[one] == f[other] for *_, f in found) / len(found) for one, other in pairs]
+        cells = [stage, str(len(found)), *map(str, correct), *(f"{100 * share:.1f} %" for share in same)]
+        print(f"| {' | '.join(cells)} |")
+        differing += [row for row in found if len({*row[2].values()}) > 1]
+    for item, text, each in differing[: args.show]:
+        print(f"\n{item['question'][:200]}  (correct answer: {item['answer']})\n{text[-300:]}\n{each}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The items that prompts show as worked examples: of the training split, or those of a file."""
+
+import hashlib
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from selfrefine.data.items import read_items
+from selfrefine.errors import UserError
+from selfrefine.schema.base import describe
+from selfrefine.schema.prompt import Example, Shots, TaskPrompt
+from selfrefine.schema.rows import Item, Kind
+from selfrefine.store.files import read_jsonl
+from selfrefine.store.hashing import digest
+
+# A prompt is as long as its examples; a file of more is a data set named by mistake.
+MOST = 64
+
+
+def items_to_show(prompt: TaskPrompt, training_split: Path | None) -> list[Item]:
+    """The items that a prompt may show, first those that it shows.
+
+    Of the training split, there is one more than a prompt shows, in place of the item that is asked.
+    """
+    shots = prompt.shots
+    if shots is None:
+        return []
+    if not shots.of_training_split:
+        return [_item(example) for example in shots.examples]
+    if training_split is None or shots.number is None:
+        raise UserError("prompt.shots: examples of the training split are asked for; name its record with --shots")
+    items = read_items(training_split)
+    if len(items) <= shots.number:
+        raise UserError(
+            f"{training_split}: has {len(items)} items, too few to show {shots.number} besides the one that is asked; "
+            "lower `shots` or enlarge the training split"
+        )
+    ranked = sorted(items, key=lambda item_id: hashlib.sha256(f"shots:{shots.seed}:{item_id}".encode()).digest())
+    return [items[item_id] for item_id in ranked[: shots.number + 1]]
+
+
+def refuse_shown(items: dict[str, Item], shown: list[Item], where: Path) -> None:
+    """`UserError` if an example is an item of a test split: its answer would stand in the prompts of the others."""
+    for item in shown:
+        if item["id"] in items:
+            raise UserError(f"{where}: the example {item['question']!r} is an item of the test split; remove it")
+
+
+def resolved(shots: Shots, kind: Kind, where: str) -> Shots:
+    """The shots with their file read and each example checked; `where` names their key."""
+    if shots.of_training_split:
+        return shots
+    places = [f"{where}.examples[{number}]" for number in range(len(shots.examples))]
+    examples = shots.examples
+    if shots.file is not None:
+        places, examples = _read(Path(shots.file), where)
+    if len(examples) < (shots.number or 1) or len(examples) > MOST:
+        raise UserError(
+            f"configuration: {where}: {len(examples)} examples are there, and {shots.number or f'1 to {MOST}'} are "
+            "asked for; change `number` or the examples"
+        )
+    for place, example in zip(places, examples, strict=True):
+        if fault := _fault(example, kind):
+            raise UserError(f"configuration: {place}: {fault}")
+    return shots.model_copy(update={"file": None, "examples": examples})
+
+
+def _read(path: Path, where: str) -> tuple[list[str], list[Example]]:
+    """The examples of a file, and the place of each."""
+    if not path.exists():
+        raise UserError(f"configuration: {where}.file: there is no file {path}")
+    places, examples = [], []
+    rows: list[Any] = read_jsonl(path)
+    for number, row in enumerate(rows, 1):
+        try:
+            examples.append(Example.model_validate(row))
+        except ValidationError as error:
+            faults = "; ".join(describe(dict(fault)) for fault in error.errors())
+            raise UserError(
+                f"{path}:{number}: not an example of {{question, choices, answer, solution}}: {faults}"
+            ) from None
+        places.append(f"{path}:{number}")
+    return places, examples
+
+
+def _fault(example: Example, kind: Kind) -> str:
+    """What is wrong with an example for a benchmark of a kind; empty if nothing is."""
+    if kind == "math":
+        if example.choices:
+            return "has choices, but the benchmark's answers are numbers; remove them"
+        return "" if _is_number(example.answer) else f"answer {example.answer!r} is no number such as 12, -3.5 or 5/2"
+    labels = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(example.choices)]
+    if len(labels) < 2:
+        return "needs choices, a list of two options or more"
+    if len(example.answer) == 1 and example.answer in labels:
+        return ""
+    return f"answer {example.answer!r} is none of the letters {', '.join(labels)}"
+
+
+def _item(example: Example) -> Item:
+    """An example as an item, with the id that it would have in a split."""
+    question = re.sub(r"\s+", " ", example.question).strip()
+    choices = [re.sub(r"\s+", " ", choice).strip() for choice in example.choices]
+    kind: Kind = "choice" if choices else "math"
+    return {
+        "id": digest([kind, question, choices]),
+        "kind": kind,
+        "question": question,
+        "choices": choices,
+        "answer": example.answer,
+        "solution": example.solution.strip(),
+    }
+
+
+def _is_number(text: str) -> bool:
+    try:
+        Fraction(text.replace(",", ""))
+    except (ValueError, ZeroDivisionError):
+        return False
+    return True

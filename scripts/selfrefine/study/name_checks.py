@@ -1,0 +1,48 @@
+"""Checks of names and titles: names stand in paths, titles tell benchmarks apart."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from selfrefine.schema.base import NAME, TASK_NAME
+from selfrefine.schema.config import Configuration
+from selfrefine.store.locations import ASIDE
+from selfrefine.store.locations import NAME as STORE_NAME
+
+# Characters of a name: the names of two sections and more stand in one part of a path, which holds 255.
+LONGEST = 80
+# Snakemake takes a path that ends in twenty times the same for one that it makes up without end.
+PERIODIC = re.compile(r"(?P<part>.+?)(?P=part){19,}$")
+
+
+def names(study: Configuration) -> Iterator[str]:
+    """Names can be parts of paths."""
+    for section in ("models", "students", "teachers", "benchmarks", "recipes", "schedules"):
+        pattern = TASK_NAME if section in ("benchmarks", "recipes", "schedules") else NAME
+        for name in getattr(study, section):
+            if not re.fullmatch(pattern, name):
+                allowed = "letters, digits, - and _" + (" and ." if pattern == NAME else "")
+                yield f"{section}: {name!r} cannot be a name: it stands in paths; use {allowed}"
+            elif len(name) > LONGEST:
+                yield f"{section}: {name!r} has {len(name)} characters; names stand in paths: use {LONGEST} at most"
+            elif PERIODIC.search(name):
+                yield f"{section}: {name!r} ends in 20 times the same, which Snakemake refuses in paths; rename it"
+    if study.study.name in (STORE_NAME, ASIDE):
+        yield f"study.name: {study.study.name!r} is a folder of the store's own below results/; choose another name"
+
+
+def titles(study: Configuration) -> Iterator[str]:
+    """The benchmarks of a study have titles, each its own: tables and figures tell them apart by these."""
+    known: dict[str, str] = {}
+    for task in dict.fromkeys([*study.study.tasks, *study.study.benchmarks]):
+        title = " ".join(study.benchmarks[task].title.split())
+        if not title:
+            yield f"benchmarks.{task}.title: is empty"
+        elif odd := [sign for sign in study.benchmarks[task].title if unicodedata.category(sign) in ("Cc", "Cs")]:
+            yield f"benchmarks.{task}.title: has {odd[0]!r}, which cannot be shown; write it in one line"
+        elif title in known:
+            yield (
+                f"benchmarks.{task}.title: {title!r} is also the title of benchmark {known[title]!r}, and tables and "
+                "figures tell benchmarks apart by their titles; give one another title"
+            )
+        known.setdefault(title, task)
