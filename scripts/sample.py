@@ -8,7 +8,8 @@ import argparse
 
 from selfrefine.data.items import read_items, subset
 from selfrefine.data.shots import items_to_show
-from selfrefine.engines.interface import Request, complete
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Request
 from selfrefine.engines.item_requests import requests_for
 from selfrefine.errors import UserError
 from selfrefine.judging.sampled_paths import count, to_rows
@@ -56,6 +57,7 @@ def sample(args: argparse.Namespace, loaded: LoadedCheckpoint, run: Run) -> None
             system=settings.system,
             shots=shots,
             stop=settings.stop,
+            thinking=settings.thinking,
         )
 
     requests = [*ask(items, "cot", sampling.cot), *ask(items, "plain", sampling.plain)]

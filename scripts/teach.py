@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from selfrefine.data.items import read_items
 from selfrefine.data.shots import items_to_show
 from selfrefine.engines.checkpoint_engines import open_model_engine
-from selfrefine.engines.interface import Engine, complete
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Engine
 from selfrefine.engines.item_requests import requests_for
 from selfrefine.engines.openai.server_engine import ServerEngine
 from selfrefine.engines.recorded import RecordedEngine
@@ -90,6 +91,7 @@ def teach(args: argparse.Namespace, run: Run) -> None:
         system=settings.system,
         shots=items_to_show(settings.prompt, args.shots),
         stop=settings.stop,
+        thinking=settings.thinking,
     )
     engine = open_engine(args)
     completions = complete(engine, requests, run.file, f"teach {settings.style}")

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from selfrefine.engines import decoding
 from selfrefine.engines import transformers as local
 from selfrefine.engines.checkpoint_engines import open_checkpoint_engine
-from selfrefine.engines.interface import Completion, Request, complete, seed_for
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Completion, Request, seed_for
 from selfrefine.engines.kv_cache import SlotCache, refusal
 from selfrefine.engines.recorded import RecordedEngine
 from selfrefine.engines.token_choice import TokenChoice, invert, largest

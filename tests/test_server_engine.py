@@ -16,7 +16,8 @@ import yaml
 
 from conftest import REPOSITORY, make_study, run, snakemake
 from faulty_server import FaultyServer, answer_to, mixed
-from selfrefine.engines.interface import Completion, Request, complete
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Completion, Request
 from selfrefine.engines.openai import retries
 from selfrefine.engines.openai.answer_store import AnswerStore
 from selfrefine.engines.openai.bodies import Malformed, answer_of

@@ -19,7 +19,7 @@ from selfrefine.errors import UserError
 from selfrefine.judging.stock_evaluation import StockModel, evaluate_stock, fetched_task, load_task
 from selfrefine.models.checkpoints import load_model, load_tokenizer
 from selfrefine.schema.generation import Answering
-from selfrefine.schema.stages import StockAsked
+from selfrefine.schema.stages import EvaluateSettings, StockAsked
 from selfrefine.store.files import read_json, read_jsonl
 from selfrefine.study import stage_settings
 from selfrefine.study.design import Study
@@ -242,8 +242,8 @@ def own_engine(tiny_model):
 def test_verdicts_are_those_of_lm_evals_own_model(fetched, tiny_model, tmp_path, task, chat):
     import lm_eval
 
-    asked = StockAsked(chat=chat, limit=5)
-    report, rows = evaluate_stock(fetched[task], task, asked, None, own_engine(tiny_model), tmp_path / "out.jsonl")
+    asked, settings = StockAsked(chat=chat, limit=5), EvaluateSettings(task=task)
+    report, rows = evaluate_stock(fetched[task], settings, asked, own_engine(tiny_model), tmp_path / "out.jsonl")
     loaded = fetched_task(fetched[task], task, tmp_path / "own")
     tasks = {"tasks": {task: loaded}, "groups": {}, "group_map": {}}
     theirs = lm_eval.evaluate(
@@ -275,7 +275,7 @@ def test_verdicts_are_those_of_lm_evals_own_model(fetched, tiny_model, tmp_path,
 def test_a_metric_that_a_task_lacks_is_named(fetched, tiny_model, tmp_path, asked, message):
     with pytest.raises(UserError, match=message):
         evaluate_stock(
-            *(fetched["tiny_choose"], "tiny_choose", StockAsked(**asked), None),
+            *(fetched["tiny_choose"], EvaluateSettings(task="tiny_choose"), StockAsked(**asked)),
             *(own_engine(tiny_model), tmp_path / "out.jsonl"),
         )
 

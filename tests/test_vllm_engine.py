@@ -11,7 +11,8 @@ import torch
 
 from conftest import REPOSITORY, record_model, run
 from selfrefine.engines.checkpoint_engines import open_checkpoint_engine, open_model_engine
-from selfrefine.engines.interface import Request, complete, seed_for
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Request, seed_for
 from selfrefine.engines.token_engine import read_settings
 from selfrefine.engines.transformers import TransformersEngine
 from selfrefine.engines.vllm import BATCH_INVARIANT, SETTINGS

@@ -45,7 +45,8 @@ def _library(checkout: Path) -> SimpleNamespace:
     scripts = checkout / "scripts"
     sys.path.insert(0, str(scripts))
     if (scripts / "selfrefine/engines/interface.py").exists():
-        from selfrefine.engines.interface import Request, complete
+        from selfrefine.engines.completions import complete
+        from selfrefine.engines.interface import Request
         from selfrefine.engines.transformers import TransformersEngine
         from selfrefine.models.checkpoints import load_checkpoint, prepare_torch
         from selfrefine.schema.generation import Generation

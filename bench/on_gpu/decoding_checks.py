@@ -120,7 +120,7 @@ def partings(model: Path, dtype: str, rows: list[tuple[list[int], list[int], lis
 def check_seeds(model: Path, shape: str, dtype: str, folder: Path) -> None:
     """Draws beside other requests, and after a resumption."""
     from selfrefine.engines import transformers as local
-    from selfrefine.engines.interface import complete
+    from selfrefine.engines.completions import complete
 
     engine = open_engine(model, dtype, device(), 8)
     # At a low temperature few tokens are likely, as with a trained model. Random weights alone make thousands of

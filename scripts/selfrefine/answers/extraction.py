@@ -123,6 +123,8 @@ PHRASES = (
     r"\\boxed\s*\{",
 )
 DEFAULT = ("default",)
+# What stands around a thought. An answer in one is not yet given.
+THOUGHT = ("<think>", "</think>")
 SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)\.(?=\s|$|[\"'”*])|\n(?=\s*\S)|[?!]|</answer>")
 NEXT_QUESTION = re.compile(r"\n\W*(?:question|problem|q)\b[ \d*]*:", re.IGNORECASE)
 EXPLANATION = re.compile(r",\s+(?=[a-zA-Z])|;|\s\(|\b(?:because|since)\b")
@@ -231,6 +233,12 @@ def _boxed(text: str) -> str:
     return text
 
 
+def after_thoughts(text: str) -> str | None:
+    """What follows the thoughts in a text, `<think>…</think>`; None where the last of them has no end."""
+    answer = text.rpartition(THOUGHT[1])[2]
+    return None if THOUGHT[0] in answer else answer
+
+
 def extract(
     text: str, kind: str, choices: list[str], extractor: str = "strict", phrases: Sequence[str] = DEFAULT
 ) -> str | None:
@@ -241,6 +249,10 @@ def extract(
     """
     if extractor not in EXTRACTORS:
         raise ValueError(f"extractor {extractor!r}: expected one of {', '.join(EXTRACTORS)}")
+    answer = after_thoughts(text)
+    if answer is None:
+        return None
+    text = answer
     if extractor == "legacy":
         return _last_number(text) if kind == "math" else _legacy_label(text, choices)
     found = reversed(commitments(text, phrases))
@@ -260,7 +272,12 @@ def matches(extracted: str | None, answer: str, kind: str) -> bool:
 
 
 def is_chain(text: str, phrases: Sequence[str] = DEFAULT) -> bool:
-    """Whether it reasons before it answers: six words before its last commitment, or, without one, two sentences."""
+    """Whether it reasons before it answers: a thought, six words before its last commitment, or two sentences without one."""
+    answer = after_thoughts(text)
+    thought = text if answer is None else text[: len(text) - len(answer)]
+    if len(thought.split()) > 5:
+        return True
+    text = answer or ""
     found = commitments(text, phrases)
     if found:
         start = found[-1][0]

@@ -59,7 +59,9 @@ def _nearest(name: str, known: list[str]) -> str:
 def _package() -> Path:
     found = importlib.util.find_spec("lm_eval")
     if found is None or not found.submodule_search_locations:
-        raise UserError("study.evaluate: lm-eval is not installed, whose tasks are asked for; install envs/requirements.txt")
+        raise UserError(
+            "study.evaluate: lm-eval is not installed, whose tasks are asked for; install envs/requirements.txt"
+        )
     return Path(next(iter(found.submodule_search_locations))) / "tasks"
 
 

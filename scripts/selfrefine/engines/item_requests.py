@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from selfrefine.data.prompts import messages
 from selfrefine.engines.interface import Request, seed_for
-from selfrefine.schema.generation import Generation
+from selfrefine.schema.generation import Generation, Thinking
 from selfrefine.schema.prompt import Prompt
 from selfrefine.schema.rows import Item, Message
 
@@ -21,11 +21,13 @@ def requests_for(
     system: str | None = None,
     shots: Sequence[Item] = (),
     stop: Sequence[str] = (),
+    thinking: Thinking = "keep",
 ) -> list[Request]:
     """`samples` requests per item in one style; ids are `{item}-{style}-{sample}`.
 
     A rationale is asked for like a chain of thought, with the correct answer given: `{answer}` in `request`.
-    `shots` are the items that prompts show as worked examples; generation ends at a string of `stop`.
+    `shots` are the items that prompts show as worked examples; generation ends at a string of `stop`;
+    `thinking` says what becomes of thoughts.
     """
     given = style == "rationale"
 
@@ -40,6 +42,7 @@ def requests_for(
             generation=generation,
             seed=seed_for(item_id, seed, style, sample),
             stop=tuple(stop),
+            thinking=thinking,
         )
         for item_id, item in items.items()
         for sample in range(samples)

@@ -34,6 +34,10 @@ class RecordedEngine:
         """One batch: a look-up costs nothing."""
         return [requests] if requests else []
 
+    def rendered(self, request: Request) -> str | None:
+        """None: what is recorded is whole."""
+        return None
+
     def generate(self, batch: list[Request]) -> list[Completion]:
         """Looks each request up by its key."""
         found = [self._of(request) for request in batch]

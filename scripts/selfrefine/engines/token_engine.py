@@ -6,9 +6,13 @@ from typing import Any
 
 from selfrefine.engines.interface import Completion, Request
 from selfrefine.engines.stop_strings import cut
+from selfrefine.engines.thoughts import CLOSES, OPENS
 from selfrefine.errors import UserError
-from selfrefine.models.chat_templates import render
+from selfrefine.models.chat_templates import opens_thought, render
 from selfrefine.schema.rows import Message
+
+# Tokens at a prompt's end that may open a thought.
+TAIL = 8
 
 
 class TokenEngine:
@@ -38,6 +42,10 @@ class TokenEngine:
     def encode(self, messages: list[Message]) -> list[int]:
         """A chat's token ids, with the generation prompt; the template alone sets special tokens."""
         return self.tokenizer(render(self.tokenizer, messages), add_special_tokens=False)["input_ids"]
+
+    def rendered(self, request: Request) -> str:
+        """A request's prompt as the model reads it."""
+        return request.messages[-1]["content"] if request.raw else render(self.tokenizer, request.messages)
 
     def encode_text(self, text: str) -> list[int]:
         """A text's token ids, with the special tokens that the tokenizer adds; one that begins the text is not doubled."""
@@ -70,6 +78,10 @@ class TokenEngine:
         end = next((i for i, token in enumerate(tokens) if token in self.stop_ids), None)
         kept = tokens if end is None else tokens[:end]
         text, stopped = cut(self.tokenizer.decode(kept, skip_special_tokens=True), stop)
+        # Of a thought that the prompt opens and that has no end, the text alone would not tell.
+        is_cut = end is None and not stopped and CLOSES not in text
+        if is_cut and not raw and opens_thought(self.tokenizer.decode(prompt[-TAIL:])):
+            text = f"{OPENS}\n{text}"
         length = len(kept) + (end is not None)
         return Completion(
             text if raw else text.strip(), "length" if end is None and not stopped else "stop", length, len(prompt)

@@ -27,7 +27,7 @@ def evaluate_task(folder: Path, settings: EvaluateSettings, engine: TokenEngine,
     # It imports lm-eval, which a job whose artifact exists need not wait for.
     from selfrefine.judging.lm_eval_model import EngineModel, run_lm_eval
 
-    model = EngineModel(engine, run.file, settings.system)
+    model = EngineModel(engine, run.file, settings.system, settings.thinking)
     report, answers = run_lm_eval(model, settings.task, folder)
     asked = {row["id"] for row in read_jsonl(folder / "docs.jsonl")}
     if asked != {item_of(row) for row in answers}:
@@ -41,7 +41,7 @@ def evaluate_task(folder: Path, settings: EvaluateSettings, engine: TokenEngine,
 def _evaluate_stock(folder: Path, settings: EvaluateSettings, asked: StockAsked, engine: TokenEngine, run: Run) -> None:
     from selfrefine.judging.stock_evaluation import evaluate_stock
 
-    report, answers = evaluate_stock(folder, settings.task, asked, settings.system, engine, run.file)
+    report, answers = evaluate_stock(folder, settings, asked, engine, run.file)
     write_jsonl(run.file, answers)
     write_json(run.folder / REPORT, report)
     made = sum(row["tokens"] for row in answers)

@@ -12,19 +12,21 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from selfrefine.answers import extraction
-from selfrefine.engines.interface import Completion, Engine, Request, complete, seed_for
-from selfrefine.schema.generation import Generation
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Completion, Engine, Request, seed_for
+from selfrefine.schema.generation import Generation, Thinking
 from selfrefine.schema.rows import EvaluatedAnswer, Message
 
 
 class EngineModel(LM):
     """An engine as lm-eval's model: requests have the ids of their documents, and the journal lies beside `output`."""
 
-    def __init__(self, engine: Engine, output: Path, system: str | None):
+    def __init__(self, engine: Engine, output: Path, system: str | None, thinking: Thinking = "keep"):
         super().__init__()
         self.engine = engine
         self.output = output
         self.system = system
+        self.thinking = thinking
         self.completions: dict[str, Completion] = {}
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -46,7 +48,8 @@ class EngineModel(LM):
             # A single answer has its item's id; further ones are numbered.
             name = item if request.repeats == 1 else f"{item}-{sample}"
             seed = seed_for(item, 0, "evaluate", sample) if generation.temperature else 0
-            wanted.append(Request(name, chat, generation, seed, tuple(settings["until"])))
+            stop = tuple(settings["until"])
+            wanted.append(Request(name, chat, generation, seed, stop, thinking=self.thinking))
         self.completions = complete(self.engine, wanted, self.output, "evaluate")
         return [self.completions[request.id].text for request in wanted]
 

@@ -15,13 +15,14 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 
 from selfrefine.data.stock_tasks import find_task
-from selfrefine.engines.interface import Completion, Request, complete
+from selfrefine.engines.completions import complete
+from selfrefine.engines.interface import Completion, Request
 from selfrefine.engines.likelihoods import Pair, likelihoods
 from selfrefine.engines.token_engine import TokenEngine
 from selfrefine.errors import UserError
-from selfrefine.schema.generation import Generation
+from selfrefine.schema.generation import Generation, Thinking
 from selfrefine.schema.rows import EvaluatedAnswer
-from selfrefine.schema.stages import StockAsked
+from selfrefine.schema.stages import EvaluateSettings, StockAsked
 from selfrefine.store.locations import OWN_TASKS, SPLITS, split_of_data
 
 # lm-eval's defaults: the tokens of a completion where a task names no limit, and the seeds of what tasks draw.
@@ -32,8 +33,9 @@ REPORTED = ("results", "versions", "n-shot", "higher_is_better", "n-samples")
 class StockModel(TemplateLM):
     """A checkpoint's engine as lm-eval's model: it generates as the study does, and scores continuations."""
 
-    def __init__(self, engine: TokenEngine, output: Path):
+    def __init__(self, engine: TokenEngine, output: Path, thinking: Thinking = "keep"):
         super().__init__()
+        self.thinking: Thinking = thinking
         self.engine = engine
         self.output = output
         self.tokenizer = engine.tokenizer
@@ -90,7 +92,7 @@ class StockModel(TemplateLM):
             )
             stop = tuple(text for text in settings["until"] if text)
             chat = [{"role": "user", "content": prompt}]
-            wanted.append(Request(f"{number:06d}", chat, generation, number, stop, raw=True))  # type: ignore[arg-type] # a Message
+            wanted.append(Request(f"{number:06d}", chat, generation, number, stop, True, self.thinking))  # type: ignore[arg-type] # a Message
         found = complete(self.engine, wanted, self.output, "evaluate")
         for request, one in zip(requests, wanted, strict=True):
             self.completions.setdefault(request.doc_id, []).append(found[one.id])
@@ -120,9 +122,10 @@ def fetched_task(folder: Path, name: str, scratch: Path, **overrides: Any) -> An
 
 
 def evaluate_stock(
-    folder: Path, name: str, asked: StockAsked, system: str | None, engine: TokenEngine, output: Path
+    folder: Path, settings: EvaluateSettings, asked: StockAsked, engine: TokenEngine, output: Path
 ) -> tuple[dict[str, Any], list[EvaluatedAnswer]]:
     """lm-eval's report and the judged answers, by id; `folder` holds what fetch_task.py fetched."""
+    name, system = settings.task, settings.system
     random.seed(SEED)
     np.random.seed(FEWSHOT_SEED)
     with tempfile.TemporaryDirectory(prefix="selfrefine-tasks-") as scratch:
@@ -130,7 +133,7 @@ def evaluate_stock(
             folder, name, Path(scratch), **({} if asked.shots is None else {"num_fewshot": asked.shots})
         )
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    model = StockModel(engine, output)
+    model = StockModel(engine, output, settings.thinking)
     results = lm_eval.evaluate(
         model,
         {"tasks": {name: task}, "groups": {}, "group_map": {}},

@@ -3,6 +3,7 @@
 import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from selfrefine.answers.extraction import THOUGHT
 from selfrefine.errors import UserError
 from selfrefine.schema.rows import Message
 
@@ -27,6 +28,8 @@ class Frame(NamedTuple):
     """White space between the prompt and the answer."""
     after: str
     """What closes the turn, up to the stop token, which is not part of it."""
+    within: bool
+    """Whether the prompt ends within a thought that it opens."""
 
 
 def choose_template(tokenizer: "PreTrainedTokenizerBase", chosen: str | None) -> None:
@@ -70,4 +73,9 @@ def frame_of(tokenizer: "PreTrainedTokenizerBase", chat: list[Message]) -> Frame
     between = whole[len(prompt) : start] if whole.startswith(prompt) else ""
     after, stop = whole[start + len(PROBE) :], str(tokenizer.eos_token)
     after = after[: after.rindex(stop)] if stop in after else after.rstrip("\n")
-    return Frame("" if between.strip() else between, after)
+    return Frame("" if between.strip() else between, after, opens_thought(prompt))
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a prompt ends within a thought that it opens, as some templates have it."""
+    return prompt.rstrip().endswith(THOUGHT[0])

@@ -6,7 +6,16 @@ from pydantic import Field, field_validator, model_validator
 
 from selfrefine.schema.base import NAME, Strict
 from selfrefine.schema.benchmark import Benchmark
-from selfrefine.schema.generation import ChatTemplate, Compute, Dtype, Generation, Quantisation, StudentEngine
+from selfrefine.schema.generation import (
+    Budget,
+    ChatTemplate,
+    Compute,
+    Dtype,
+    Generation,
+    Quantisation,
+    StudentEngine,
+    Thinking,
+)
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Recipe, Schedule
 from selfrefine.schema.prompt import AnswerPhrases, Prompt
@@ -70,6 +79,7 @@ class Student(Strict):
         description="The text of a Jinja template, or `plain` for models that were never taught a chat format; null: "
         "the model's own.",
     )
+    thinking: Thinking = Field("keep", description="What becomes of the thoughts (`<think>…</think>`) in its answers.")
     dtype: Dtype = "bfloat16"
     quantisation: Quantisation = Field("none", description="nf4: its weights are rounded to four bits, as in QLoRA.")
     batch_size: int = Field(32, gt=0, description="Completions drawn at once by engine transformers.")
@@ -91,6 +101,7 @@ class Teacher(Strict):
     server: Server = Server()
     request: dict[Literal["math", "choice"], str] = Field({}, description="An extra last line of the prompt, by kind.")
     system: str | None = None
+    thinking: Thinking = Field("keep", description="What becomes of the thoughts (`<think>…</think>`) in its answers.")
     generation: Generation = Generation()
     dtype: Dtype = "bfloat16"
     batch_size: int = Field(16, gt=0, description="Completions drawn at once by engine transformers.")
@@ -102,6 +113,11 @@ class Teacher(Strict):
         needed = {"openai": "served", "recorded": "recording"}.get(self.engine, "model")
         if getattr(self, needed) is None:
             raise ValueError(f"engine {self.engine} needs the key {needed!r}")
+        if isinstance(self.thinking, Budget):
+            if self.engine == "openai":
+                raise ValueError("thinking.budget: a server ends thoughts by a field of its own; set it in `extra`")
+            if self.thinking.budget >= self.generation.max_tokens:
+                raise ValueError("thinking.budget: must leave some of generation.max_tokens for the answer")
         if self.engine not in ("openai", "recorded"):
             if self.generation.temperature is None:
                 raise ValueError(f"generation.temperature: null leaves it to a server; engine {self.engine} needs one")

@@ -22,6 +22,18 @@ def _is_template(text: str) -> str:
 ChatTemplate = Annotated[str, AfterValidator(_is_template)]
 
 
+class Budget(Strict):
+    """How long a model may think."""
+
+    budget: int = Field(
+        gt=0, description="Tokens after which an unfinished thought is closed and the answer asked for."
+    )
+
+
+# What becomes of a completion's thoughts, `<think>…</think>`.
+Thinking = Literal["keep", "strip"] | Budget
+
+
 class Generation(Strict):
     """How a completion is generated."""
 
@@ -38,6 +50,7 @@ class Answering(Strict):
     engine: StudentEngine = "transformers"
     system: str | None = None
     chat_template: ChatTemplate | None = None
+    thinking: Thinking = "keep"
     dtype: Dtype = "bfloat16"
     quantisation: Quantisation = "none"
     batch_size: int | None = Field(

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from selfrefine.schema.base import Strict
 from selfrefine.schema.benchmark import Mapping, Split
-from selfrefine.schema.generation import Answering, ChatTemplate, Dtype, Generation, Quantisation
+from selfrefine.schema.generation import Answering, ChatTemplate, Dtype, Generation, Quantisation, Thinking
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Objective, Selection
 from selfrefine.schema.prompt import Phrases, TaskPrompt
@@ -115,6 +115,7 @@ class TeachSettings(Strict):
     style: Literal["cot", "plain"] = "cot"
     request: str = Field("", description="An extra last line of the prompt, such as a request to be brief.")
     system: str | None = None
+    thinking: Thinking = "keep"
     generation: Generation = Generation()
     stop: list[str] = Field([], description="Strings at which generation ends.")
     answer_phrases: Phrases = ["default"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from selfrefine.errors import UserError
 from selfrefine.schema.base import NAME, did_you_mean
 from selfrefine.schema.config import STOCK, Configuration
-from selfrefine.study.content_checks import refined_with, sampled_answers, shares_of_items
+from selfrefine.study.content_checks import refined_with, sampled_answers, shares_of_items, thinking_budgets
 from selfrefine.study.name_checks import names, titles
 from selfrefine.study.resolve import (
     REFINING,
@@ -219,6 +219,7 @@ CHECKS: tuple[Callable[[Configuration], Iterator[str]], ...] = (
     model_sizes,
     recipes_of_arms,
     sampled_answers,
+    thinking_budgets,
     kto_batches,
     teachers_of_students,
     schedules,

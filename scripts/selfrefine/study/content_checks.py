@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from selfrefine.schema.config import Configuration
+from selfrefine.schema.generation import Budget
 from selfrefine.study.resolve import REFINING, recipes_in, steps_of
 
 # By what a side of a pair takes, settings: one of them must be above 0.
@@ -28,6 +29,21 @@ def sampled_answers(study: Configuration) -> Iterator[str]:
                 f"sampling.{keys}: {'is' if len(needed) == 1 else 'are'} 0, but recipe {recipe!r} draws on {what}; "
                 "set it to 1 or more"
             )
+
+
+def thinking_budgets(study: Configuration) -> Iterator[str]:
+    """Students whose thoughts have a budget have tokens left for their answers."""
+    limits = {"sampling.generation.max_tokens": study.sampling.generation.max_tokens} if refined_with(study) else {}
+    limits["evaluation.max_tokens"] = study.evaluation.max_tokens
+    for name in study.study.students:
+        thinking = study.students[name].thinking
+        budget = thinking.budget if isinstance(thinking, Budget) else 0
+        for key, most in limits.items():
+            if budget >= most:
+                yield (
+                    f"students.{name}.thinking.budget: {budget} tokens of {key} ({most}) leave none for the "
+                    "answer; lower the one or raise the other"
+                )
 
 
 def shares_of_items(study: Configuration) -> Iterator[str]:

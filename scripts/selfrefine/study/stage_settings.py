@@ -65,6 +65,7 @@ def teach(study: Study, teacher: str, task: str, split: str, style: str) -> Slic
         # A request on how to reason has no place where no reasoning is asked for.
         "request": request_of(study, teacher, task) if style == "cot" else "",
         "system": entry.system,
+        "thinking": entry.thinking,
         "generation": entry.generation.model_dump(),
         "stop": study.benchmarks[task].stop,
         "answer_phrases": phrases_of(study, task),
@@ -205,6 +206,6 @@ def prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:
 
 def _answering(study: Study, student: Student) -> dict[str, Any]:
     """How a student answers, wherever it does: within one table all numbers come from one engine."""
-    own = {name: getattr(student, name) for name in ("system", "chat_template", "dtype", "quantisation")}
+    own = {name: getattr(student, name) for name in ("system", "chat_template", "thinking", "dtype", "quantisation")}
     batch_size = None if study.engine == "vllm" else student.batch_size
     return Answering(engine=study.engine, batch_size=batch_size, **own).model_dump()

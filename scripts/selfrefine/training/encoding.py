@@ -4,6 +4,7 @@ import functools
 import unicodedata
 from typing import TYPE_CHECKING
 
+from selfrefine.answers.extraction import THOUGHT
 from selfrefine.errors import UserError
 from selfrefine.models.chat_templates import frame_of, render
 from selfrefine.schema.rows import Message
@@ -22,9 +23,12 @@ def encode_completion(
 
     They are the text's own, between what the chat template puts around an answer. What the template adds after the
     stop token is left out, because generation ends there. A completion that was cut at max_tokens (`finished` False)
-    has nothing behind the text to learn. A special token that the text spells out is text.
+    has nothing behind the text to learn. A special token that the text spells out is text. Where the template's prompt
+    opens a thought, the `<think>` that begins a text is left out.
     """
-    before, after = frame_of(tokenizer, chat)
+    before, after, is_within = frame_of(tokenizer, chat)
+    # The thought that such a prompt opens is not opened again.
+    text = text.removeprefix(THOUGHT[0]).lstrip("\n") if is_within and text.startswith(THOUGHT[0]) else text
     # Only white space that closes an answer can be one token with its end.
     space = after[: len(after) - len(after.lstrip())] if finished else ""
     written = before + text + space

@@ -48,6 +48,10 @@ class ServerEngine:
         self.store.read()
         return list({r.key: r for r in requests if r.key not in self.store.answers}.values())
 
+    def rendered(self, request: Request) -> str | None:
+        """None: a server does not say what its model reads, and goes on with no answer."""
+        return None
+
     def generate(self, batch: list[Request]) -> list[Completion]:
         """The completions of one batch, from the store or asked for now; `UserError` if some are missing at the end."""
         if self.missing(batch):
