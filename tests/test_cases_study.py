@@ -69,7 +69,10 @@ REFUSED = {
     "one title twice": (put("benchmarks/pick/title", " Sums "), "benchmarks.pick.title: 'Sums' is also the title"),
     "no title": (put("benchmarks/pick/title", " "), "benchmarks.pick.title: is empty"),
     "a title of two lines": (put("benchmarks/pick/title", "a\nb"), "benchmarks.pick.title: has '\\n'"),
-    "half a character in a title": (put("benchmarks/pick/title", "a\ud83d"), "benchmarks.pick.title: has '\\ud83d'"),
+    "half a character in a title": (
+        put("benchmarks/pick/title", "a\ud83d"),
+        "benchmarks.pick.title: has half a character",
+    ),
     "a name of two lines": (put("students/a\nb", SMALL["students"]["ant"]), "students: 'a\\nb' cannot be a name"),
     "a long name": (put("recipes/" + "r" * 81, SMALL["recipes"]["cot"]), "has 81 characters"),
     "a name that repeats itself": (put("teachers/" + "ab" * 20, SMALL["teachers"]["owl"]), "ends in 20 times the same"),

@@ -30,7 +30,7 @@ def to_item(row: Row, place: str, mapping: Mapping) -> Item:
     """
     fields = mapping.fields
     question = squeeze(_question(row, place, fields.question))
-    if not question:
+    if not _is_seen(question):
         raise UserError(f"{place}: the question is empty; remove the row or correct it")
     options = _options(row, place, fields) if mapping.kind == "choice" else Options([], [])
     answer = _answer(row, place, fields, options)
@@ -53,6 +53,11 @@ def to_item(row: Row, place: str, mapping: Mapping) -> Item:
 def squeeze(text: str) -> str:
     """A text with one space for each run of whitespace, and accents composed (Unicode's NFC)."""
     return unicodedata.normalize("NFC", re.sub(r"\s+", " ", text).strip())
+
+
+def _is_seen(text: str) -> bool:
+    """Whether a text holds more than white space and characters without a form of their own, such as joiners."""
+    return any(not letter.isspace() and unicodedata.category(letter) not in ("Cc", "Cf") for letter in text)
 
 
 def _can_be_written(text: str) -> bool:
@@ -132,8 +137,8 @@ def _options(row: Row, place: str, fields: Fields) -> Options:
         raise Unmapped(f"{place}: option {LABELS[[is_empty(each) for each in found].index(True)]} is empty (null)")
     name = fields.choices if isinstance(fields.choices, str) else "choices"
     choices = [squeeze(as_text(choice, name, place, truth=True)) for choice in found]
-    if "" in choices:
-        raise Unmapped(f"{place}: option {LABELS[choices.index('')]} is empty")
+    if unseen := [label for label, choice in zip(LABELS, choices, strict=False) if not _is_seen(choice)]:
+        raise Unmapped(f"{place}: option {unseen[0]} is empty")
     if fields.labels is not None:
         value, name = _find(row, place, fields.labels)
         if not isinstance(value, list | str) or len(value) != len(choices):

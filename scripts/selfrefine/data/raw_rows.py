@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,21 @@ from selfrefine.errors import UserError
 from selfrefine.schema.source import Reading, format_of
 
 BOM = b"\xef\xbb\xbf"
+# How files begin that are not what their name says.
+OTHERS = {
+    b"version https://git-lfs": "is a pointer of git-lfs, not the file itself; run `git lfs pull` where it comes from",
+    b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook; save the sheet as CSV in UTF-8",
+    b"\xff\xfe": "is in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is in UTF-16; save it as UTF-8",
+    b"BZh91AY&SY": "is packed with bzip2; unpack it, or pack it with gzip",
+    b"\xfd7zXZ": "is packed with xz; unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, or pack it with gzip",
+    b"<!doctype html": "is a web page, not the file itself; check the address of the source",
+    b"<html": "is a web page, not the file itself; check the address of the source",
+}
+# CSV files with long values are read, too.
+csv.field_size_limit(1 << 30)
 
 
 def read_raw_rows(path: Path, reading: Reading | None = None) -> list[tuple[str, Row]]:
@@ -25,12 +41,17 @@ def read_raw_rows(path: Path, reading: Reading | None = None) -> list[tuple[str,
     kind = reading.format or format_of(ending)
     if kind is None:
         raise UserError(f"{path}: unknown format {ending!r}; use .jsonl, .json, .csv, .tsv or .parquet")
-    if kind == "parquet":
-        return list(_parquet_rows(path))
     content = _content(path).removeprefix(BOM)
-    if kind == "jsonl":
+    start = content[:64].lstrip().lower()
+    for beginning, told in OTHERS.items():
+        if start.startswith(beginning.lower()):
+            raise UserError(f"{path}: {told}")
+    if kind == "parquet":
+        return list(_parquet_rows(path, content))
+    is_array = kind == "jsonl" and re.match(rb"\[\s*{", start)
+    if kind == "jsonl" and not is_array:
         return list(_lines(path, content))
-    if kind == "json":
+    if kind == "json" or is_array:
         return _json_rows(path, content, reading.rows)
     return list(_table_rows(path, content, reading, kind))
 
@@ -57,11 +78,18 @@ def _lines(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
             raise UserError(
                 f"{place}: not valid UTF-8 at byte {error.start} of the line; save the file as UTF-8"
             ) from None
-        except json.JSONDecodeError as error:
+        except (RecursionError, ValueError) as error:
+            if not isinstance(error, json.JSONDecodeError):
+                raise _beyond(place, error) from None
             ended = content.count(b"\n") >= number
             torn = "" if ended else " and the line has no end: the file was cut off, fetch or write it again"
             raise UserError(f"{place}: not valid JSON ({error.msg}){torn}") from None
         yield place, _object(row, place)
+
+
+def _beyond(place: str, error: Exception) -> UserError:
+    """The error for JSON that is valid, but that Python does not read: numbers of thousands of digits, deep nesting."""
+    return UserError(f"{place}: JSON that cannot be read ({str(error).split(';')[0]}); shorten it, or write it as text")
 
 
 def _object(row: object, place: str) -> Row:
@@ -76,7 +104,9 @@ def _json_rows(path: Path, content: bytes, rows: str | None) -> list[tuple[str, 
         value = json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
+        if not isinstance(error, json.JSONDecodeError):
+            raise _beyond(str(path), error) from None
         if _begins_with_an_object(content) and not rows:
             return list(_lines(path, content))
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
@@ -165,11 +195,17 @@ def _unquoted(value: str) -> str:
     return value[1:-1].replace('""', '"') if whole else value
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
+def _parquet_rows(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
+        rows = table.to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a whole Parquet file ({error}); fetch it again") from None
-    yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, 1))
+    # A float of 32 bits is the number that was written, 0.1, and not that of 64 bits closest to it.
+    short = [field.name for field in table.schema if field.type in (pyarrow.float16(), pyarrow.float32())]
+    for number, row in enumerate(rows, 1):
+        for name in short:
+            row[name] = None if row[name] is None else float(f"{row[name]:.7g}")
+        yield f"{path}:{number}", row

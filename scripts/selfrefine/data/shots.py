@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from selfrefine.data.duplicates import content_of
 from selfrefine.data.items import read_items
 from selfrefine.errors import UserError
 from selfrefine.schema.base import describe
@@ -44,8 +45,9 @@ def items_to_show(prompt: TaskPrompt, training_split: Path | None) -> list[Item]
 
 def refuse_shown(items: dict[str, Item], shown: list[Item], where: Path) -> None:
     """`UserError` if an example is an item of a test split: its answer would stand in the prompts of the others."""
+    tested = set(map(content_of, items.values())) if shown else set()
     for item in shown:
-        if item["id"] in items:
+        if content_of(item) in tested:
             raise UserError(f"{where}: the example {item['question']!r} is an item of the test split; remove it")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfrefine.data.duplicates import content_of, near_duplicates
-from selfrefine.data.lookup import Unmapped, query
+from selfrefine.data.lookup import LABELS, Unmapped, query
 from selfrefine.data.mapping import to_item
 from selfrefine.data.raw_rows import read_raw_rows
 from selfrefine.errors import UserError
@@ -98,7 +98,7 @@ def read_pool(path: Path, settings: PrepareSettings) -> Pool:
     rows = read_raw_rows(path, settings.reading)
     items: dict[str, Item] = {}
     contradicted: set[str] = set()
-    golds: collections.Counter[str] = collections.Counter()
+    mapped = 0
     faults: list[str] = []
     repeated = filtered = 0
     for place, row in rows:
@@ -110,24 +110,55 @@ def read_pool(path: Path, settings: PrepareSettings) -> Pool:
         except Unmapped as fault:
             faults.append(str(fault))
             continue
-        golds[item["answer"]] += 1
+        mapped += 1
         if item["id"] in items:
             repeated += 1
             if items[item["id"]]["answer"] != item["answer"]:
                 contradicted.add(item["id"])
         else:
             items[item["id"]] = item
-    for item_id in contradicted:
+    same, unclear = _same_questions(items)
+    contradicted |= unclear
+    for item_id in contradicted | same:
         del items[item_id]
     if not items:
         left_out = f" ({filtered} are left out by `where`)" if filtered else ""
         example = f"; for example {faults[0]}" if faults else ""
-        raise UserError(f"{path}: no usable row among {len(rows)}{left_out}; check the benchmark's `fields`{example}")
+        key = "where" if filtered == len(rows) and rows else "fields"
+        raise UserError(f"{path}: no usable row among {len(rows)}{left_out}; check the benchmark's `{key}`{example}")
     if settings.kind == "choice":
-        _check_that_golds_move(path, golds)
+        _check_that_golds_move(path, collections.Counter(item["answer"] for item in items.values()), mapped)
     dropped = {"filtered": filtered} if settings.where else {}
-    dropped |= {"answer_unmapped": len(faults), "repeated": repeated, "contradictory_answers": len(contradicted)}
+    dropped |= {
+        "answer_unmapped": len(faults),
+        "repeated": repeated + len(same - contradicted),
+        "contradictory_answers": len(contradicted),
+    }
     return Pool([items[item_id] for item_id in sorted(items)], dropped, len(rows), faults)
+
+
+def _same_questions(items: Mapping[str, Item]) -> tuple[set[str], set[str]]:
+    """The ids of items that ask what one of a lower id asks, and of those that have no one correct answer.
+
+    Such are questions that give another answer where their options stand in another order, and items whose correct
+    option stands there twice.
+    """
+    alike: dict[tuple[str, ...], list[Item]] = collections.defaultdict(list)
+    for item in items.values():
+        alike[content_of(item)].append(item)
+    same: set[str] = set()
+    unclear = {item["id"] for item in items.values() if item["choices"].count(_correct(item)) > 1}
+    for group in alike.values():
+        ids = sorted(item["id"] for item in group)
+        if len({_correct(item) for item in group}) > 1:
+            unclear.update(ids)
+        same.update(ids[1:])
+    return same, unclear
+
+
+def _correct(item: Item) -> str:
+    """The correct answer's text."""
+    return item["choices"][LABELS.index(item["answer"])] if item["choices"] else item["answer"]
 
 
 def _is_true(found: object) -> bool:
@@ -135,8 +166,8 @@ def _is_true(found: object) -> bool:
     return found is not None and found is not False and found not in ("", [], {})
 
 
-def _check_that_golds_move(path: Path, golds: collections.Counter[str]) -> None:
-    if golds.total() >= ENOUGH and len(golds) == 1:
+def _check_that_golds_move(path: Path, golds: collections.Counter[str], rows: int) -> None:
+    if rows >= ENOUGH and len(golds) == 1:
         (label,) = golds
         raise UserError(
             f"{path}: the correct option is {label} in all of {golds.total()} rows, so that always answering {label} "

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from selfrefine.schema.generation import Budget, Generation, Thinking
 from selfrefine.schema.rows import FinishReason, Message
+from selfrefine.store.files import writable
 from selfrefine.store.hashing import digest
 
 
@@ -52,7 +53,7 @@ class Completion:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """The completion in a row of a journal or a recording."""
-        return cls(row["text"], row["finish_reason"], row["tokens"], row["prompt_tokens"])
+        return cls(writable(row["text"]), row["finish_reason"], row["tokens"], row["prompt_tokens"])
 
 
 class Engine(Protocol):

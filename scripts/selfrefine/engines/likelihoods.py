@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from selfrefine.engines.token_choice import check_finite
 from selfrefine.store.hashing import digest
 from selfrefine.store.journal import Journal
 
@@ -41,6 +42,7 @@ def of_batch(model: Any, pairs: Sequence[Pair], pad: int, longest: int | None) -
     for row, pair, scores in zip(rows, pairs, logits, strict=True):
         wanted = torch.tensor(pair.continuation, device=model.device)
         mine = scores[len(row) - len(wanted) : len(row)].float().log_softmax(-1)
+        check_finite(mine.max(-1).values)
         logprob = mine.gather(-1, wanted[:, None]).sum()
         found.append(Likelihood(float(logprob), bool((mine.argmax(-1) == wanted).all())))
     return found

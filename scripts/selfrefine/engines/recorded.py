@@ -28,7 +28,15 @@ class RecordedEngine:
         self.path = path
         self.origin = rows[0]["recording"]
         self.identity: dict[str, Any] = {"engine": "recorded", "recording": sha256_of(path)}
-        self._completions = {row["key"]: Completion.of(row) for row in rows[1:]}
+        self._completions = {}
+        for number, row in enumerate(rows[1:], 2):
+            try:
+                self._completions[row["key"]] = Completion.of(row)
+            except (KeyError, TypeError, AttributeError):
+                raise UserError(
+                    f"{path}:{number}: not a recorded completion {{key, text, finish_reason, tokens, prompt_tokens}}; "
+                    "make the recording with `study.py record`"
+                ) from None
 
     def batches(self, requests: list[Request]) -> list[list[Request]]:
         """One batch: a look-up costs nothing."""

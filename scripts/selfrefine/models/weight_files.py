@@ -36,7 +36,10 @@ def check_files(folder: Path, origin: str) -> None:
     if not any((folder / name).is_file() for name in VOCABULARIES) and not list(folder.glob("*.tiktoken")):
         raise UserError(f"{origin}: has no tokenizer (none of {', '.join(VOCABULARIES)}); copy its files there as well")
     for index in folder.glob("*.safetensors.index.json"):
-        named = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{origin}: {index.name} is no index of weights; fetch or copy the model again") from None
         if missing := sorted(name for name in named if not (folder / name).is_file()):
             raise UserError(f"{origin}: {', '.join(missing)} missing, which {index.name} names; fetch the model again")
     for path in files:

@@ -2,20 +2,33 @@
 
 import datetime
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeGuard, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 TASK_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
 class Strict(BaseModel):
-    """Refuses keys that it does not know, and cannot be changed."""
+    """Refuses keys that it does not know, numbers that are not finite, and cannot be changed."""
 
     # Somebody may have set an API key where an address or a variable's name belongs; `describe` decides what is shown.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_meant(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuses `true` for a number, which would count as 1, and half a character, which no file can hold."""
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        several = [*given.values()] if isinstance(given, dict) else given
+        for one in several if isinstance(several, list) else [given]:
+            if isinstance(one, bool) and kinds & {int, float} and not kinds & {bool, Any}:
+                raise ValueError("Input should be a number, and YAML reads it as true or false")
+            if isinstance(one, str) and any("\ud800" <= letter <= "\udfff" for letter in one):
+                raise ValueError("has half a character (a lone surrogate); correct or remove it")
+        return given
 
 
 _READ_AS: dict[type, str] = {bool: "true or false", type(None): "nothing", datetime.date: "a date"}
@@ -69,6 +82,13 @@ def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str
     if not isinstance(found, type):
         found = next(iter(_models_in(found)), None)
     return list(found.model_fields) if _is_model(found) else []
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation names, at any depth."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
 
 
 def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -45,7 +45,7 @@ class Lora(Strict):
 class Optimisation(Strict):
     """Settings of both training phases."""
 
-    learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(2e-5, gt=0)
     weight_decay: float = Field(1e-4, ge=0, description="[P]")
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     batch_size: int = Field(
@@ -74,14 +74,14 @@ class InstructTraining(Optimisation):
     """Phase 1: supervised fine-tuning on demonstrations."""
 
     epochs: float = Field(4, gt=0, description="[P]")
-    learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False, description="[P]")
+    learning_rate: float = Field(2e-5, gt=0, description="[P]")
     warmup: float = Field(0.03, ge=0, le=1, description="Share of all updates. [P]")
 
 
 class RefineTraining(Optimisation):
     """Phase 2: preference optimisation against the frozen starting checkpoint."""
 
-    learning_rate: float = Field(1e-6, gt=0, allow_inf_nan=False, description="[P]")
+    learning_rate: float = Field(1e-6, gt=0, description="[P]")
     epochs: float = Field(3, gt=0, description="Training also ends after max_steps.")
     max_steps: int = Field(1000, gt=0, description="[P]")
     warmup_steps: int = Field(100, ge=0, description="[P]")

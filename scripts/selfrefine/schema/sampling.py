@@ -1,6 +1,8 @@
 """How a checkpoint samples paths on the training items."""
 
-from pydantic import Field, field_validator
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
 
 from selfrefine.schema.base import Strict
 from selfrefine.schema.generation import Generation
@@ -28,3 +30,13 @@ class Sampling(Strict):
         if generation.temperature is None:
             raise ValueError("temperature: null is for served teachers alone; set one")
         return generation
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Self:
+        several = [name for name in ("cot", "plain", "rationales") if getattr(self, name) > 1]
+        if several and not self.generation.temperature:
+            raise ValueError(
+                f"{several[0]}: {getattr(self, several[0])} paths at temperature 0 would be the same; set 1, or a "
+                "`generation.temperature` such as 0.7"
+            )
+        return self

@@ -4,6 +4,7 @@ No completion depends on any of this, so none of it is part of a stage's setting
 reruns nothing.
 """
 
+import json
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -80,4 +81,11 @@ def check_extra(extra: dict[str, Any]) -> dict[str, Any]:
     taken = sorted(extra.keys() & set(OWN_FIELDS))
     if taken:
         raise ValueError(f"{', '.join(taken)}: set by the engine from the prompt and `generation`, or not supported")
+    for name, value in extra.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{name}: {value!r} cannot be sent as JSON; use numbers that are finite, and quotes"
+            ) from None
     return extra

@@ -59,7 +59,9 @@ class Source(Strict):
         """The file's ending, which tells its format: ".jsonl", ".csv.gz", ".gguf", …; generated rows are JSON Lines."""
         if self.source.startswith("reasoning-gym:"):
             return ".jsonl"
-        endings = PurePosixPath(urllib.parse.urlsplit(self.source).path).suffixes
+        # `#` and `?` are characters of a local file's name, and end an address's path.
+        local = self.source.startswith("file:")
+        endings = PurePosixPath(self.source if local else urllib.parse.urlsplit(self.source).path).suffixes
         ending = "".join(endings[-2:] if endings[-1:] in ([".gz"], [".GZ"]) else endings[-1:])
         return ending.lower() if format_of(ending) or ending.lower() == ".gguf" else ending
 

@@ -56,6 +56,11 @@ def naming_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def writable(text: str) -> str:
+    """A text with U+FFFD in place of half characters (lone surrogates), as JSON may spell them and no file can hold."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes a value as indented JSON, whole or not at all."""
     with whole_file(path) as file:

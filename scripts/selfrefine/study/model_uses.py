@@ -8,6 +8,7 @@ from typing import Any
 from selfrefine.errors import UserError
 from selfrefine.schema.model_use import ModelUse
 from selfrefine.study.artifacts import Artifacts
+from selfrefine.study.content_checks import refined_with
 from selfrefine.study.design import Study
 from selfrefine.study.resolve import loaded_models, model_of_teacher, training_of
 
@@ -29,11 +30,13 @@ def uses_of(study: Study, model: str) -> list[ModelUse]:
 def _student(study: Study, name: str) -> ModelUse:
     entry = study.students[name]
     targets = {}
-    for phase in ("instruct", "refine"):
-        training = training_of(study, name, phase)
+    own = [recipe for recipe in refined_with(study) if study.recipes[recipe].refine]
+    for phase, recipe in (("instruct", None), ("refine", None), *(("refine", recipe) for recipe in own)):
+        training = training_of(study, name, phase, recipe)
         if training.method == "lora" and isinstance(training.lora.targets, list):
-            own = f"students.{name}." if "lora" in (entry.instruct if phase == "instruct" else entry.refine) else ""
-            targets[f"{own}{phase}.lora.targets"] = training.lora.targets
+            where = f"students.{name}." if "lora" in (entry.instruct if phase == "instruct" else entry.refine) else ""
+            where = f"recipes.{recipe}." if recipe and "lora" in study.recipes[recipe].refine else where
+            targets[f"{where}{phase}.lora.targets"] = training.lora.targets
     return ModelUse(key=f"students.{name}", system=entry.system, chat_template=entry.chat_template, targets=targets)
 
 

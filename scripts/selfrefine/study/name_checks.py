@@ -18,6 +18,7 @@ PERIODIC = re.compile(r"(?P<part>.+?)(?P=part){19,}$")
 def names(study: Configuration) -> Iterator[str]:
     """Names can be parts of paths."""
     for section in ("models", "students", "teachers", "benchmarks", "recipes", "schedules"):
+        yield from _cases(study, section)
         pattern = TASK_NAME if section in ("benchmarks", "recipes", "schedules") else NAME
         for name in getattr(study, section):
             if not re.fullmatch(pattern, name):
@@ -27,8 +28,25 @@ def names(study: Configuration) -> Iterator[str]:
                 yield f"{section}: {name!r} has {len(name)} characters; names stand in paths: use {LONGEST} at most"
             elif PERIODIC.search(name):
                 yield f"{section}: {name!r} ends in 20 times the same, which Snakemake refuses in paths; rename it"
+    if len(study.study.name) > LONGEST or PERIODIC.search(study.study.name):
+        yield (
+            f"study.name: has {len(study.study.name)} characters, or ends in 20 times the same; it is a folder's name: "
+            f"use {LONGEST} at most, and others"
+        )
     if study.study.name in (STORE_NAME, ASIDE):
         yield f"study.name: {study.study.name!r} is a folder of the store's own below results/; choose another name"
+
+
+def _cases(study: Configuration, section: str) -> Iterator[str]:
+    """Names differ in more than case: some file systems take such for one folder."""
+    known: dict[str, str] = {}
+    for name in getattr(study, section):
+        if name.casefold() in known:
+            yield (
+                f"{section}: {name!r} and {known[name.casefold()]!r} differ in case alone, which some file systems take "
+                "for one name; rename one"
+            )
+        known.setdefault(name.casefold(), name)
 
 
 def titles(study: Configuration) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +15,7 @@ from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.study.design import Study
 from selfrefine.study.duration import expected_duration
 from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.idle_settings import idle_settings
 from selfrefine.study.model_uses import check_models
 from selfrefine.study.open_study import finals_of
 from selfrefine.study.pinned_files import check_pinned_files
@@ -58,13 +60,16 @@ class Session:
                 check_models(self.finals.artifacts)
                 if self.finals.hashes:
                     check_pinned_files(self.finals.artifacts, self.finals.hashes)
-                warnings = [f"Beware: {each}" for each in long_warm_ups(self.study, lambda *of: items(*of).file)]
+                found = [*long_warm_ups(self.study, lambda *of: items(*of).file), *idle_settings(self.study)]
+                warnings = [f"Beware: {each}" for each in found]
                 for line in [*warnings, *hub_data(self.finals)]:
                     print(line, file=sys.stderr, flush=True)
         self.inputs = RuleInputs(self.finals, root, plans)
         self.resources = RuleResources(self.study, self.planner, self.inputs)
         self.evaluations = EvaluationJobs(self.finals, self.inputs, self.resources)
         self.flags = RuleFlags(self.study)
+        self._delete_outputs = workflow.delete_output
+        workflow.delete_output = self.delete
 
     def begin(self, stream: TextIO = sys.stderr) -> None:
         """Takes the store, alone; says how long the jobs will take, where that is worth saying."""
@@ -96,6 +101,16 @@ class Session:
             raise WorkflowError(f"not made, start snakemake again: {', '.join(missing)}")
         summary = summary_file(self.study.study.name)
         print(f"{summary}\n\n{summary.read_text()}", end="")
+
+    def delete(self, only_temp: bool = False, dryrun: bool = False) -> None:
+        """What `snakemake --delete-all-output` does: also removes what rules do not declare, as weights beside records."""
+        self._delete_outputs(only_temp=only_temp, dryrun=dryrun)
+        shown = summary_file(self.study.study.name).parent
+        for folder in [] if only_temp else [*(one.record.parent for one in self.finals.behind_all()), shown]:
+            if folder.exists():
+                print(f"{'Would delete' if dryrun else 'Deleting'} {folder}/", file=sys.stderr)
+            if not dryrun:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _on_nodes(self) -> bool:
         """Whether jobs are sent elsewhere."""

@@ -7,6 +7,7 @@ from selfrefine.engines.interface import Request
 from selfrefine.engines.openai.token_counts import estimated_tokens, likely
 from selfrefine.engines.stop_strings import cut
 from selfrefine.schema.rows import FinishReason
+from selfrefine.store.files import writable
 
 ENDED = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 CUT = ("length", "max_tokens")
@@ -87,9 +88,9 @@ def answer_of(request: Request, body: dict[str, Any]) -> KeptAnswer:
         "tokens": tokens,
         "counted": usage is not None,
         "unusable": unusable,
-        "model": str(body.get("model") or ""),
-        "fingerprint": str(body.get("system_fingerprint") or ""),
-        "response": str(body.get("id") or ""),
+        "model": writable(str(body.get("model") or "")),
+        "fingerprint": writable(str(body.get("system_fingerprint") or "")),
+        "response": writable(str(body.get("id") or "")),
     }
 
 
@@ -117,7 +118,9 @@ def _usage(body: dict[str, Any]) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     prompt_tokens, tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (prompt_tokens, tokens) if isinstance(prompt_tokens, int) and isinstance(tokens, int) else None
+    if type(prompt_tokens) is not int or type(tokens) is not int or min(prompt_tokens, tokens) < 0:
+        return None
+    return prompt_tokens, tokens
 
 
 def _why_unusable(reason: str | None, refused: bool, text: str) -> str | None:
@@ -137,8 +140,9 @@ def _now() -> str:
 def _text(content: object) -> str:
     """A message's text; some servers send it in parts."""
     if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) and content.strip() else ""
+        texts = (part.get("text") if isinstance(part, dict) else part for part in content)
+        content = "".join(text for text in texts if isinstance(text, str))
+    return writable(content) if isinstance(content, str) and content.strip() else ""
 
 
 def is_filtered(error: dict[str, Any]) -> bool:

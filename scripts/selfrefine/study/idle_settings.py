@@ -1,0 +1,54 @@
+"""Warns of settings that are given and change nothing."""
+
+from collections.abc import Iterator
+
+from selfrefine.schema.config import Configuration
+from selfrefine.study.content_checks import refined_with
+from selfrefine.study.resolve import training_of
+
+# What is said to a server alone.
+SERVED = ("served", "server", "revision", "extra")
+
+
+def idle_settings(study: Configuration) -> Iterator[str]:
+    """A sentence for each setting that the configuration names and nothing reads."""
+    for name in study.study.teachers:
+        teacher = study.teachers[name]
+        for key in SERVED if teacher.engine != "openai" else ():
+            if key in teacher.model_fields_set:
+                yield f"teachers.{name}.{key}: changes nothing: engine {teacher.engine} asks no server"
+        if teacher.generation.top_p < 1 and teacher.generation.temperature == 0 and teacher.engine != "openai":
+            yield f"teachers.{name}.generation.top_p: changes nothing at temperature 0"
+    if study.evaluation.top_p < 1 and not study.evaluation.temperature:
+        yield "evaluation.top_p: changes nothing at temperature 0; set evaluation.temperature"
+    if study.extractor == "legacy" and "answer_phrases" in study.model_fields_set:
+        yield "answer_phrases: changes nothing: extractor legacy has its own"
+    yield from _of_sampling(study)
+    yield from _of_training(study)
+
+
+def _of_sampling(study: Configuration) -> Iterator[str]:
+    sides = [side for recipe in refined_with(study) for side in study.recipes[recipe].sides]
+    if study.sampling.rationales and refined_with(study) and not any(side.style == "rationale" for side in sides):
+        yield "sampling.rationales: are sampled and then used by none of the study's recipes; set it to 0"
+    if "hint" in study.sampling.model_fields_set and not study.sampling.rationales:
+        yield "sampling.hint: changes nothing while sampling.rationales is 0"
+
+
+def _of_training(study: Configuration) -> Iterator[str]:
+    """Warm-up of a schedule that has none; the adapter's settings where all weights are trained."""
+    sections = {"instruct": study.instruct.model_fields_set, "refine": study.refine.model_fields_set}
+    for student in study.study.students:
+        entry = study.students[student]
+        for phase, key, own in (("instruct", "warmup", entry.instruct), ("refine", "warmup_steps", entry.refine)):
+            if not (
+                refined_with(study) if phase == "refine" else {"instruct", "refine", "cross"} & {*study.study.arms}
+            ):
+                continue
+            training = training_of(study, student, phase)
+            for named, why in ((key, "schedule constant has no warm-up"), ("lora", "method full trains all weights")):
+                idle = training.schedule == "constant" if named == key else training.method == "full"
+                if idle and named in own:
+                    yield f"students.{student}.{phase}.{named}: changes nothing: {why}"
+                elif idle and named in sections[phase]:
+                    yield f"{phase}.{named}: changes nothing for student {student!r}: {why}"
