@@ -1,7 +1,7 @@
 """Tests the paper's seven claims (Ranaldi & Freitas, arXiv 2405.00402) on the study's judged answers.
 
 claims.md     the verdict on each claim, then every comparison behind it
-claims.json   the same, with all numbers: accuracies, variance components, McNemar's test per seed, files of answers
+claims.json   the same, with all numbers: accuracies, variance components, a test per seed, files of answers
 """
 
 import argparse

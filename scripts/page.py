@@ -12,6 +12,7 @@ from pathlib import Path
 from selfrefine.programs import cli
 from selfrefine.report.page.assemble import assemble
 from selfrefine.report.page.page_inputs import PageIndex, PageInputs
+from selfrefine.report.page.stock_answers import stock_documents
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.schema.stages import PageSettings
 from selfrefine.store.files import read_json, whole_file
@@ -54,10 +55,11 @@ def main() -> None:
     figures, layouts = by_name(args.figures, "svg"), by_name(args.layouts, "csv")
     tables = [table_file(args.tables, name) for name in TABLES]
     responses = [*index["answers"], *index["paths"], *index["pairs"], *(cell["samples"] for cell in index["cells"])]
-    data = [*index["tasks"].values(), *index["items"].values(), *responses]
+    documents = stock_documents(index["cells"], index["tasks"])
+    data = [*index["tasks"].values(), *index["items"].values(), *index["shots"].values(), *documents, *responses]
     read = [args.index, *files.values(), *tables, *figures.values(), *layouts.values(), *map(Path, data)]
     # How responses were asked for, and with what they were made, stands in records.
-    records = [*map(Path, index["records"]), *map(record_of, index["tasks"].values())]
+    records = [*map(Path, index["records"]), *map(record_of, [*index["tasks"].values(), *figures.values()])]
     with cli.begin(__file__, args, [*dict.fromkeys([*read, *records])]) as run:
         if run.made:
             return

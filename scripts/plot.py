@@ -28,10 +28,11 @@ from selfrefine.report.figures import style
 from selfrefine.report.figures.accuracy_points import draw_accuracy
 from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
+from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.figures.sampling_yields import draw_pass_at_k, draw_solving, draw_yields
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
-from selfrefine.report.figures.wording import complete_fonts
+from selfrefine.report.figures.wording import complete_fonts, drawable
 from selfrefine.report.selection import in_figure
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.schema.stages import PlotSettings
@@ -85,6 +86,13 @@ def draw(settings: PlotSettings, tables: StudyTables) -> plt.Figure:
     raise ValueError(f"figure {settings.figure} is drawn from logs")
 
 
+def drawn(settings: PlotSettings, titles: dict[str, str], runs: list[Run], tables: StudyTables | None) -> plt.Figure:
+    """The figure with these titles: of training logs, or of tables."""
+    if tables is None:
+        return draw_training(runs, titles)
+    return draw(settings.model_copy(update={"titles": titles}), tables)
+
+
 def main() -> None:
     args = arguments()
     settings: PlotSettings = args.settings
@@ -99,20 +107,22 @@ def main() -> None:
         if run.made:
             return
         plt.rcParams |= style.STYLE
-        figure = draw_training(runs, settings.titles) if runs else draw(settings, StudyTables(args.tables))
-        if lacking := complete_fonts(figure):
-            print(
-                f"no font of this machine has {lacking}: the PDF and PNG show boxes in their places, the SVG what the "
-                "reader's fonts have; install one that has them, such as Noto Sans CJK for Chinese, and run again",
-                file=sys.stderr,
-            )
-        resolution = min(RESOLUTION, MOST / max(figure.get_size_inches()))
+        tables = None if settings.figure == "training" else StudyTables(args.tables)
+        written = drawn(settings, settings.titles, runs, tables)
+        lacking, readable = complete_fonts(written), written
+        if lacking:
+            print(lacking_font(lacking), file=sys.stderr)
+            readable = drawn(settings, drawable(settings.titles, lacking), runs, tables)
+            complete_fonts(readable)
         name = name_of(settings.figure, settings.student)
         paths = [run.folder / f"{name}.{form}" for form in FIGURE_FORMATS]
         for path, form in zip(paths, FIGURE_FORMATS, strict=True):
+            # An SVG is drawn with its reader's fonts, which may have what this machine's lack.
+            figure = written if form == "svg" else readable
+            resolution = min(RESOLUTION, MOST / max(figure.get_size_inches()))
             with whole_file(path, "wb") as file:
                 figure.savefig(file, format=form, dpi=resolution, **OPTIONS[form])
-        run.record(paths)
+        run.record(paths, **({LACKING: lacking} if lacking else {}))
 
 
 if __name__ == "__main__":

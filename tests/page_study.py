@@ -31,6 +31,11 @@ PROMPT = {
     "cot": "Answer: Let's think step by step",
     "plain": "Answer:",
 }
+# Worked examples in the prompts of the benchmark of letters.
+SHOTS = {
+    "number": 1,
+    "examples": [{"question": f"Which is {letter}?", "choices": ["a", "b"], "answer": letter} for letter in "AB"],
+}
 # What a model may say to break the page.
 HOSTILE = [
     "<script>alert('run')</script> The answer is 3.",
@@ -63,6 +68,7 @@ class PageStudy:
             "cells": [
                 self._cell(arm, task, items) for arm in OF_ARM for task, items in (("sums", sums), ("letters", letters))
             ],
+            "shots": {},
             "training": {},
             "origins": {},
             "answers": [self._answers(training)],
@@ -80,6 +86,7 @@ class PageStudy:
         for name, frame in tables.make_tables(TablesSettings(level=0.95, extractor="strict"), self.index).items():
             frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
         Path("accuracy.svg").write_text(SVG)
+        Path("record.json").write_text(json.dumps({"figures": {}}))
         Path("cost.csv").write_text(
             "student,arm,wall seconds,wall seconds low,wall seconds high\nant-135m,refine,5,4,6\n"
         )
@@ -141,7 +148,8 @@ class PageStudy:
         return {**facts, "checkpoint": CHECKPOINTS[arm], "evaluation": task, "samples": file}
 
     def _task(self, task: str, items: list[dict]) -> str:
-        settings = {"task": task, "prompt": PROMPT, "style": "cot", "max_tokens": 96}
+        prompt = PROMPT | ({"shots": SHOTS} if task == "letters" else {})
+        settings = {"task": task, "prompt": prompt, "style": "cot", "max_tokens": 96}
         return self._artifact("export_task", (task,), "docs.jsonl", items, settings)
 
     def _answers(self, items: list[dict]) -> str:

@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import re
+import warnings
 
 import matplotlib
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import test_plot
 import test_study
-from conftest import artifact, make_study, planned_jobs, snakemake, target
+from conftest import artifact, make_study, planned_jobs, planned_rules, snakemake, target
 from selfrefine.analysis.accuracy_tables import start_of
 from selfrefine.engines.interface import Request
 from selfrefine.engines.openai.bodies import answer_of, body_of
@@ -24,6 +25,7 @@ from selfrefine.errors import UserError
 from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.accuracy_points import draw_accuracy
 from selfrefine.report.figures.family_bars import draw_families
+from selfrefine.report.figures.font_note import lacking_font
 from selfrefine.report.figures.sampling_yields import draw_solving, draw_yields
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import draw_training
@@ -187,6 +189,42 @@ def test_refine_only_leaves_out_what_draws_on_a_teacher_and_arms_limit_a_recipe(
         ("refine-only", "cot"),
         *(pair for pair in both if pair[1] == "cot"),
     }
+
+
+def test_a_study_without_instruct_plans_what_its_recipes_of_arms_need_and_no_more(tmp_path, tiny_model):
+    path, config = make_study(tmp_path, tiny_model)
+    config["study"] |= {"arms": ["refine", "refine-only"], "recipes": ["cot", "taught"]}
+    taught = {"chosen": {"source": "teacher"}, "rejected": {"source": "student", "style": "cot"}}
+    config["recipes"] = {"taught": taught | {"arms": ["refine"], "refine": {"learning_rate": 0.0005}}}
+    path.write_text(yaml.safe_dump(config))
+    outcome = snakemake(tmp_path, "-n")
+    rules = planned_rules(outcome)
+    # One student is instructed, to be refined by both recipes; the base model is refined by the one without a teacher.
+    of_training = ("fetch_model", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+    assert {rule: rules[rule] for rule in of_training} == {
+        **dict.fromkeys(("fetch_model", "demonstrate", "instruct"), 1),
+        "sample": 2,
+        "pair": 3,
+        "refine": 3,
+        "evaluate": 6,
+    }
+    refined = re.findall(r"results/store/refine/(\S+)/[0-9a-f]{12}/record.json \(update\)", outcome.stdout)
+    assert sorted(refined) == [
+        "tiny/base-100-seed0/boxes-cot-round1",
+        "tiny/oracle-boxes-100-seed0/boxes-cot-round1",
+        "tiny/oracle-boxes-100-seed0/boxes-taught-round1",
+    ]
+    del config["recipes"]["taught"]["arms"]
+    path.write_text(yaml.safe_dump(config))
+    assert planned_rules(snakemake(tmp_path, "-n")) == rules
+    config["recipes"]["taught"]["arms"] = ["cross"]
+    path.write_text(yaml.safe_dump(config))
+    outcome = snakemake(tmp_path, "-n", check=False)
+    assert outcome.returncode and "recipes.taught.arms: none of them is among study.arms" in outcome.stdout
+    config["recipes"]["taught"]["arms"] = ["refine-only"]
+    path.write_text(yaml.safe_dump(config))
+    outcome = snakemake(tmp_path, "-n", check=False)
+    assert outcome.returncode and "refine-only has no teacher, but 'taught' draws on one" in outcome.stdout
 
 
 def test_a_recipe_overrides_the_students_and_the_general_settings():
@@ -425,6 +463,40 @@ def test_characters_without_a_font_are_told(drawn):
     figure.text(0.5, 0.5, "x ≤ \U0001f9ff")
     assert wording.complete_fonts(figure) in ("", "\U0001f9ff")
     assert wording.complete_fonts(plt.figure()) == ""
+
+
+def test_a_title_without_a_font_gives_way_to_its_benchmarks_name():
+    titles = {"cmath": "数学", "asdiv": "ASDiv", "other": "数 2", "boxes": "cmath"}
+    assert wording.drawable(titles, "数") == titles | {"cmath": "cmath (benchmark)", "other": "other"}
+    assert wording.drawable(titles, "") == titles
+    assert "has 学 数: PDF and PNG" in lacking_font("学数")
+
+
+@pytest.mark.parametrize("title", ["数学推理", "日本語の計算", "คณิตศาสตร์", "수학", "\U0001f9ff"])
+def test_no_printed_figure_has_boxes(title, drawn):
+    arms = test_plot.plant()
+    titles = {name: f"{title} {number}" for number, name in enumerate(test_plot.BENCHMARKS)}
+    lacking = wording.complete_fonts(draw_accuracy(arms, titles))
+    assert {*lacking} <= {*title}
+    readable = draw_accuracy(arms, wording.drawable(titles, lacking))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # "Glyph … missing from font(s)"
+        assert wording.complete_fonts(readable) == ""
+        for form in ("pdf", "png"):
+            readable.savefig(io.BytesIO(), format=form)
+    texts = "".join(text.get_text() for text in readable.findobj(matplotlib.text.Text))
+    assert (next(iter(titles)) if lacking else title) in texts
+
+
+def test_a_font_that_was_installed_since_is_found(monkeypatch, drawn):
+    fonts = wording.font_manager.fontManager.ttflist
+    sans, mono = (
+        next(font for font in fonts if (font.name, font.style, font.weight) == (name, "normal", 400))
+        for name in ("DejaVu Sans", "DejaVu Sans Mono")
+    )
+    monkeypatch.setattr(wording.font_manager.fontManager, "ttflist", [sans])
+    monkeypatch.setattr(wording.font_manager, "findSystemFonts", lambda: [mono.fname])
+    assert [name for name, _ in wording._fonts()] == ["DejaVu Sans", "DejaVu Sans Mono"]
 
 
 def look_of(line) -> tuple:

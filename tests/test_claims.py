@@ -311,7 +311,7 @@ def test_seeds_pair_by_number_in_whatever_order_they_come(study):
     for seed, correct in reversed(SEEDS.items()):
         study.train("instruct", correct, seed=seed)
     (row,) = rows_of(study.assess(), 2)
-    assert [(test["seed"], test["gained"], test["lost"]) for test in row["mcnemar"]] == [
+    assert [(test["seed"], test["gained"], test["lost"]) for test in row["by_seed"]] == [
         (0, 20, 0),
         (3, 20, 0),
         (7, 20, 0),
@@ -325,7 +325,7 @@ def test_seeds_that_disagree_leave_a_claim_undecided_that_one_of_them_would_supp
         study.train("refine", 100 + gained, seed=seed)
         study.train("instruct", 100, seed=seed)
     (row,) = rows_of(study.assess(), 2)
-    assert row["mcnemar"][0]["p"] < 1e-9
+    assert row["by_seed"][0]["p"] < 1e-9
     assert row["verdict"] == "undecided"
     assert row["seeds_needed"] > 3
 
@@ -339,7 +339,7 @@ def test_the_baseline_and_the_teacher_have_no_seeds(study):
     assessed = study.assess()
     for claim, expected in ((1, (60, 62, 64)), (3, (-1, 1, 3))):
         (row,) = rows_of(assessed, claim)
-        assert tuple(test["gained"] - test["lost"] for test in row["mcnemar"]) == expected
+        assert tuple(test["gained"] - test["lost"] for test in row["by_seed"]) == expected
         assert row["seeds"] == 3
         assert row["difference"] == pytest.approx(sum(expected) / 3 / ITEMS)
 

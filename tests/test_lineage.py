@@ -356,10 +356,10 @@ def plant_claims(samples: list[str]) -> None:
     comparisons = [
         known
         | {"against": "baseline", "against_teacher": "", "against_accuracy": 0.25, "difference": 0.375}
-        | {"against_samples": [base], "mcnemar": seeds},
+        | {"against_samples": [base], "by_seed": seeds},
         known
         | {"against": "teacher", "against_teacher": "oracle", "against_accuracy": 1.0, "difference": -0.375}
-        | {"against_samples": [TEACHER], "mcnemar": lost},
+        | {"against_samples": [TEACHER], "by_seed": lost},
     ]
     claim = {"claim": 1, "recipe": "", "parts": [{"title": "", "comparisons": comparisons}]}
     write_json(Path(CLAIMS), {"settings": {}, "claims": [claim]})

@@ -10,12 +10,13 @@ import pytest
 
 from browser import PHONE, browser, needs_chromium, opened
 from conftest import REPOSITORY, make_study, snakemake
-from page_study import HOSTILE, PROMPT, TITLES, PageStudy
+from page_study import HOSTILE, PROMPT, SHOTS, TITLES, PageStudy
 from selfrefine.data.prompts import messages
+from selfrefine.data.shots import items_to_show
 from selfrefine.report.page import captions, changes, claim_rows, funnels, making, model_titles, result_tables
 from selfrefine.report.page.assemble import assemble, embedded
 from selfrefine.report.page.responses import Reader
-from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.prompt import Prompt, TaskPrompt
 from selfrefine.store.files import read_jsonl
 
 FAST = 200  # milliseconds from a filter or a scroll to what it shows
@@ -294,9 +295,13 @@ def test_a_link_opens_its_item_with_all_options_and_prompts(inputs, tmp_path, ru
         heads = [text.split("\n")[0] for text in page.locator(".card header").all_inner_texts()]
         assert heads == ["Baseline", "Instructed", "Refined", "Teacher"]
         page.locator(".prompt").first.locator("summary").click()
-        prompt = Prompt(**PROMPT)
-        (asked,) = messages(items[5], prompt, "cot")
+        prompt = TaskPrompt(**PROMPT, shots=SHOTS)
+        (asked,) = messages(items[5], prompt, "cot", shots=items_to_show(prompt, None))
         assert page.locator(".prompt pre").first.inner_text() == asked["content"]
+        assert asked["content"].count("Question: ") == 2
+        page.locator(".prompt").last.locator("summary").click()
+        (asked,) = messages(items[5], Prompt(**PROMPT), "cot", "Finish with a number.")
+        assert page.locator(".prompt pre").last.inner_text() == asked["content"]
         assert page.locator(".row[aria-selected=true] p").inner_text() == items[5]["question"]
     for view in ("sampled", "pairs"):
         pair = read_jsonl(Path(inputs.index["pairs"][0]))[-1]

@@ -5,6 +5,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from selfrefine.engines.checkpoint_engines import open_checkpoint_engine
 from selfrefine.engines.likelihoods import Pair, likelihoods
 from selfrefine.engines.transformers import TransformersEngine
 from selfrefine.errors import UserError
+from selfrefine.judging.stock_documents import chosen, document_of, label_of
 from selfrefine.judging.stock_evaluation import StockModel, evaluate_stock, fetched_task, load_task
 from selfrefine.models.checkpoints import load_model, load_tokenizer
 from selfrefine.schema.generation import Answering
@@ -243,7 +245,9 @@ def test_verdicts_are_those_of_lm_evals_own_model(fetched, tiny_model, tmp_path,
     import lm_eval
 
     asked, settings = StockAsked(chat=chat, limit=5), EvaluateSettings(task=task)
-    report, rows = evaluate_stock(fetched[task], settings, asked, own_engine(tiny_model), tmp_path / "out.jsonl")
+    report, documents, rows = evaluate_stock(
+        fetched[task], settings, asked, own_engine(tiny_model), tmp_path / "out.jsonl"
+    )
     loaded = fetched_task(fetched[task], task, tmp_path / "own")
     tasks = {"tasks": {task: loaded}, "groups": {}, "group_map": {}}
     theirs = lm_eval.evaluate(
@@ -257,11 +261,44 @@ def test_verdicts_are_those_of_lm_evals_own_model(fetched, tiny_model, tmp_path,
         sample["doc_id"]: sample for sample in theirs["samples"][task] if sample["filter"] in ("none", "first-word")
     }
     assert len(rows) == len(samples) == 5
-    for row in rows:
+    assert [one["id"] for one in documents] == [row["id"] for row in rows]
+    for row, document in zip(rows, documents, strict=True):
         assert row["strict"] == row["legacy"] == samples[row["doc_id"]][metric]
+        assert document["prompt"] == samples[row["doc_id"]]["arguments"][0][0]
+        assert document["prompt"].removeprefix("<|im_start|>user\n").startswith(document["question"])
         if task == "tiny_generate":
             assert row["text"] == samples[row["doc_id"]]["resps"][0][0]
             assert row["tokens"] > 0
+
+
+def test_the_option_that_a_metric_takes_for_the_models_is_the_one_that_is_shown():
+    scores, options = [-4.0, -5.0, -9.0, -6.0], ["no", "black and white"]
+    assert [chosen(metric, scores[:2], options) for metric in ("acc", "acc_norm", "exact_match")] == [0, 1, 0]
+    assert chosen("acc_bytes", [-4.0, -5.0], ["ää", "abc"]) == 0
+    assert chosen("acc_norm", [-4.0, -5.0], ["ää", "abc"]) == 1
+    assert chosen("acc_mutual_info", scores, options) == 0 and chosen("acc_mutual_info", scores[:2] + [-4, -9], options)
+    assert [label_of(place) for place in (0, 25, 26)] == ["A", "Z", "27"]
+
+
+def test_a_document_is_told_whether_options_go_on_with_a_context_or_are_one():
+    def document(task_text, gold, arguments):
+        task = SimpleNamespace(
+            OUTPUT_TYPE="multiple_choice", doc_to_choice=lambda doc: [" x", " y"], doc_to_text=lambda doc: task_text
+        )
+        sample = {"doc": {}, "doc_id": 3, "doc_hash": "f" * 64, "target": gold, "arguments": arguments}
+        return document_of(task, sample)
+
+    usual = document("Which?", [0, 1], [("Shot.\n\nWhich?", " x"), ("Shot.\n\nWhich?", " y")])
+    assert usual == {
+        "id": "000003-ffffffffffff",
+        "question": "Which?",
+        "choices": ["x", "y"],
+        "answer": "A, B",
+        "prompt": "Shot.\n\nWhich?",
+    }
+    contexts = document(1, " goes on", [("It x", " goes on"), ("It y", " goes on")])
+    assert (contexts["question"], contexts["answer"]) == ("goes on", "B")
+    assert contexts["prompt"] == "It x goes on\nIt y goes on"
 
 
 @pytest.mark.model

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from selfrefine.analysis import statistics
-from selfrefine.analysis.pass_rate import pass_rate
+from selfrefine.analysis.pass_rate import pass_rate, test_of
 from selfrefine.errors import UserError
 from selfrefine.schema.results import EvaluatedCell, Facts
 from selfrefine.schema.rows import item_of
@@ -40,9 +40,10 @@ def read_answers(cells: Sequence[EvaluatedCell], extractor: str) -> pd.DataFrame
                 "tokens": [row["tokens"] for row in rows],
             }
         )
-        if frame["item"].duplicated().any():
+        several = bool(frame["item"].duplicated().any())
+        if several:
             frame = frame.groupby("item", sort=False).mean().reset_index()
-        frames.append(frame.assign(**cell))
+        frames.append(frame.assign(several=several, **cell))
     found = pd.concat(frames, ignore_index=True)
     # Verdicts beside shares, as of teachers beside students that answer several times.
     mixed = [name for name in VERDICTS if found[name].dtype == object]
@@ -128,18 +129,20 @@ def comparisons_table(answers: pd.DataFrame, level: float, training: Mapping[str
         control_correct = control.set_index("item").correct.reindex(treated_correct.index)
         if control_correct.isna().any():
             raise UserError(f"{group.samples.iloc[0]}: other items than {control.samples.iloc[0]}; evaluate both again")
-        a, b = outcomes_of(treated_correct.to_numpy()), outcomes_of(control_correct.to_numpy())
+        of_shares = bool(group.several.any() or control.several.any())
+        a, b = (side.to_numpy().astype(float if of_shares else bool) for side in (treated_correct, control_correct))
         estimate, low, high = statistics.difference(a[None], b[None], level)
         gained, lost, p = statistics.mcnemar(a, b)
         files = group.samples.iloc[0], control.samples.iloc[0]
         rows.append(
             {name: group[name].iloc[0] for name in [*FACTS, "seed"]}
             | {"against": control.arm.iloc[0], "evaluation": evaluation, "n": len(a)}
-            | {"difference": estimate, "low": low, "high": high, "gained": gained, "lost": lost, "mcnemar_p": p}
+            | {"difference": estimate, "low": low, "high": high, "gained": gained, "lost": lost, "p": p}
+            | {"test": test_of(a, b)}
             | {"differs": differing(training.get(checkpoint), training.get(start), *files), "samples": " ".join(files)}
         )
-    columns = [*FACTS, "seed", "against", "evaluation", "n", "difference", "low", "high", "gained", "lost", "mcnemar_p"]
-    columns += ["differs", "samples"]
+    columns = [*FACTS, "seed", "against", "evaluation", "n", "difference", "low", "high", "gained", "lost", "p"]
+    columns += ["test", "differs", "samples"]
     return pd.DataFrame(rows, columns=columns)
 
 

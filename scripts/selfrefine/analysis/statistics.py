@@ -15,8 +15,8 @@ Wilson's for an accuracy (Brown, Cai & DasGupta 2001, Statistical Science 16:101
 (1998, Statistics in Medicine 17:891).
 
 With one seed nothing is known of other seeds: results are of that checkpoint, and a difference from 0 is tested by
-McNemar's exact test. `python bench/simulate.py` measures the coverage and size of all this, and of its rivals. Nothing
-is drawn at random.
+McNemar's exact test; of shares of several answers to an item, by a score test. `python bench/simulate.py` measures the
+coverage and size of all this, and of its rivals. Nothing is drawn at random.
 """
 
 import functools
@@ -161,7 +161,7 @@ def mcnemar(treated: np.ndarray, control: np.ndarray) -> tuple[float, float, flo
     if treated.dtype != bool or control.dtype != bool:
         gains = treated.astype(float) - control.astype(float)
         p = p_value(paired(treated[None], control[None]), 0.0)
-        return float(gains.clip(min=0).sum()), float(-gains.clip(max=0).sum()), p
+        return float(gains.clip(min=0).sum()), float(np.abs(gains.clip(max=0)).sum()), p
     gained, lost = int((treated & ~control).sum()), int((~treated & control).sum())
     return gained, lost, exact_p(gained, lost)
 

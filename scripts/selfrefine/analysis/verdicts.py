@@ -33,6 +33,7 @@ import numpy as np
 
 from selfrefine.analysis import statistics
 from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part
+from selfrefine.analysis.pass_rate import test_of
 from selfrefine.errors import UserError
 from selfrefine.schema.results import AssessedClaim, ClaimComparison, EvaluatedCell, SeedTest
 from selfrefine.schema.rows import item_of
@@ -156,16 +157,16 @@ def compare(
         "p": max(statistics.p_value(difference, bound) for bound in bounds),
         "detectable": statistics.detectable(difference, nearest, 1 - level),
         "components": {name: value for name, value in difference._asdict().items() if name != "shares" or value},
-        "mcnemar": [mcnemar_of(seed, a, b) for seed, a, b in per_seed],
+        "by_seed": [seed_test(seed, a, b) for seed, a, b in per_seed],
         "samples": [str(path) for path in treated.samples.values()],
         "against_samples": [str(path) for path in control.samples.values()],
     }
 
 
-def mcnemar_of(seed: int | str, treated: np.ndarray, control: np.ndarray) -> SeedTest:
-    """The test of one seed's paired outcomes, bool[items]."""
+def seed_test(seed: int | str, treated: np.ndarray, control: np.ndarray) -> SeedTest:
+    """The test of one seed's paired outcomes, bool[items], or of shares."""
     gained, lost, p = statistics.mcnemar(treated, control)
-    return {"seed": seed, "gained": gained, "lost": lost, "p": p}
+    return {"seed": seed, "gained": gained, "lost": lost, "p": p, "test": test_of(treated, control)}
 
 
 def judge(rows: Sequence[ClaimComparison], says: str, level: float, margin: float) -> None:

@@ -86,7 +86,7 @@ def _comparisons(claims: list[Mapping[str, Any]]) -> list[Row]:
                 number += 1
                 cells = known | {name: _text(found[name]) for name in ("part", *FACTS, *NUMBERS)}
                 for name in ("gained", "lost"):
-                    cells[name] = str(sum(seed[name] for seed in found["mcnemar"]))
+                    cells[name] = str(sum(seed[name] for seed in found["by_seed"]))
                 cells |= {name: " ".join(found[name]) for name in BEHIND["claims"]}
                 named = f"{claim['claim']} ({claim['recipe']})" if claim["recipe"] else f"{claim['claim']}"
                 rows.append(Row(f"claim {named}, comparison {number}", cells))

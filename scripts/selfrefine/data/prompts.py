@@ -25,12 +25,17 @@ def messages(
     if isinstance(prompt, TaskPrompt) and prompt.shots is not None:
         others = [shot for shot in shots if shot["id"] != item["id"]][: prompt.shots.number]
         for shot in others:
-            lines += [*_question(shot), ending, *_response(shot, prompt.shots, style), ""]
+            lines += example_lines(shot, prompt.shots, ending, style)
     lines += [*_question(item), ending]
     if request:
         lines.append(request)
     chat: list[Message] = [{"role": "user", "content": "\n".join(lines)}]
     return chat if system is None else [{"role": "system", "content": system}, *chat]
+
+
+def example_lines(shot: Item, shots: Shots, ending: str, style: str) -> list[str]:
+    """The lines of a worked example; `ending` is the line that elicits an answer."""
+    return [*_question(shot), ending, *_response(shot, shots, style), ""]
 
 
 def _labels(item: Item) -> str:

@@ -7,7 +7,7 @@ from selfrefine.errors import UserError
 from selfrefine.schema.rows import item_of
 from selfrefine.schema.stages import EvaluateSettings, StockAsked
 from selfrefine.store.files import read_jsonl, write_json, write_jsonl
-from selfrefine.store.locations import OWN_TASKS, RECORD, REPORT, SPLITS
+from selfrefine.store.locations import DOCUMENTS, OWN_TASKS, RECORD, REPORT, SPLITS
 from selfrefine.store.run import Run
 
 
@@ -41,8 +41,14 @@ def evaluate_task(folder: Path, settings: EvaluateSettings, engine: TokenEngine,
 def _evaluate_stock(folder: Path, settings: EvaluateSettings, asked: StockAsked, engine: TokenEngine, run: Run) -> None:
     from selfrefine.judging.stock_evaluation import evaluate_stock
 
-    report, answers = evaluate_stock(folder, settings, asked, engine, run.file)
+    report, documents, answers = evaluate_stock(folder, settings, asked, engine, run.file)
     write_jsonl(run.file, answers)
+    write_jsonl(run.folder / DOCUMENTS, documents)
     write_json(run.folder / REPORT, report)
     made = sum(row["tokens"] for row in answers)
-    run.record([run.folder / REPORT, run.file], engine.computed_in, items=len(answers), tokens_made=made)
+    run.record(
+        [run.folder / REPORT, run.folder / DOCUMENTS, run.file],
+        engine.computed_in,
+        items=len(answers),
+        tokens_made=made,
+    )

@@ -20,8 +20,9 @@ from selfrefine.engines.interface import Completion, Request
 from selfrefine.engines.likelihoods import Pair, likelihoods
 from selfrefine.engines.token_engine import TokenEngine
 from selfrefine.errors import UserError
+from selfrefine.judging.stock_documents import chosen, document_id, document_of, options_of
 from selfrefine.schema.generation import Generation, Thinking
-from selfrefine.schema.rows import EvaluatedAnswer
+from selfrefine.schema.rows import EvaluatedAnswer, StockDocument
 from selfrefine.schema.stages import EvaluateSettings, StockAsked
 from selfrefine.store.locations import OWN_TASKS, SPLITS, split_of_data
 
@@ -123,8 +124,8 @@ def fetched_task(folder: Path, name: str, scratch: Path, **overrides: Any) -> An
 
 def evaluate_stock(
     folder: Path, settings: EvaluateSettings, asked: StockAsked, engine: TokenEngine, output: Path
-) -> tuple[dict[str, Any], list[EvaluatedAnswer]]:
-    """lm-eval's report and the judged answers, by id; `folder` holds what fetch_task.py fetched."""
+) -> tuple[dict[str, Any], list[StockDocument], list[EvaluatedAnswer]]:
+    """lm-eval's report, the documents and the judged answers, by id; `folder` holds what fetch_task.py fetched."""
     name, system = settings.task, settings.system
     random.seed(SEED)
     np.random.seed(FEWSHOT_SEED)
@@ -143,10 +144,11 @@ def evaluate_stock(
         apply_chat_template=asked.chat,
         system_instruction=system if asked.chat else None,
     )
-    samples = results.pop("samples")[name]
+    samples = sorted(_of_filter(name, results.pop("samples")[name], asked.filter), key=document_id)
     report = {key: results[key] for key in REPORTED if key in results}
-    rows = [_row(name, sample, asked, model) for sample in _of_filter(name, samples, asked.filter)]
-    return json.loads(json.dumps(report, default=str)), sorted(rows, key=lambda row: row["id"])
+    documents = [document_of(task, sample) for sample in samples]
+    rows = [_row(name, sample, asked, model, options_of(task, sample)) for sample in samples]
+    return json.loads(json.dumps(report, default=str)), documents, rows
 
 
 def _of_filter(name: str, samples: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
@@ -157,7 +159,9 @@ def _of_filter(name: str, samples: list[dict[str, Any]], wanted: str | None) -> 
     return [sample for sample in samples if sample["filter"] == (wanted or known[0])]
 
 
-def _row(name: str, sample: dict[str, Any], asked: StockAsked, model: StockModel) -> EvaluatedAnswer:
+def _row(
+    name: str, sample: dict[str, Any], asked: StockAsked, model: StockModel, options: list[str]
+) -> EvaluatedAnswer:
     """What is kept of one of lm-eval's samples."""
     metric = asked.metric or sample["metrics"][0]
     if metric not in sample["metrics"]:
@@ -174,14 +178,17 @@ def _row(name: str, sample: dict[str, Any], asked: StockAsked, model: StockModel
             f"1, so no answer is correct or incorrect; name another of {', '.join(sample['metrics'])}"
         )
     made = model.completions.get(sample["doc_id"], [])
+    scores = [] if made else [response[0][0] for response in sample["resps"]]
     filtered = sample["filtered_resps"]
     extracted = str(filtered[0]) if made and filtered[0] not in (None, "[invalid]") else None
+    if options:
+        extracted = str(chosen(metric, scores, options))
     return {
-        "id": f"{sample['doc_id']:06d}-{sample['doc_hash'][:12]}",
+        "id": document_id(sample),
         "doc_id": sample["doc_id"],
         "target": str(sample["target"]),
-        "text": made[0].text if made else json.dumps([response[0][0] for response in sample["resps"]]),
-        "extracted": extracted if made else str(np.argmax([response[0][0] for response in sample["resps"]])),
+        "text": made[0].text if made else json.dumps(scores),
+        "extracted": extracted,
         "strict": value,
         "unanimous": value,
         "legacy": value,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from selfrefine.report import paper_tables
 from selfrefine.report.formats import NONE, PAGES, Cell, Rows, Table
-from selfrefine.report.labels import checkpoint_label, several
+from selfrefine.report.labels import TESTS, checkpoint_label, several
 from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import of_layout
 from selfrefine.report.study_tables import StudyTables
@@ -93,12 +93,15 @@ def comparisons_table(rows: Sequence[results.ComparisonRow], titles: Titles) -> 
         [f"{row['arm']} − {row['against']}", *model_and_training(row, titles, told), row["seed"]]
         + [titles[row["evaluation"]], str(row["n"])]
         + [f"{points(row['difference'], '+')} [{points(row['low'], '+')}, {points(row['high'], '+')}]"]
-        + [str(row["gained"]), str(row["lost"]), f"{row['mcnemar_p']:.3g}"]
+        + [f"{row['gained']:g}", f"{row['lost']:g}", f"{row['p']:.3g}", TESTS[row["test"]]]
         for row in rows
     ]
-    header = ["contrast", "student", "training", "seed", "benchmark", "n", "points", "gained", "lost", "McNemar p"]
-    caption = "Differences in accuracy points with intervals, paired by item; items gained and lost."
-    return Table("comparisons", caption, header, body, list("lllrlrrrrr"))
+    header = ["contrast", "student", "training", "seed", "benchmark", "n", "points", "gained", "lost", "p", "test"]
+    caption = (
+        "Differences in accuracy points with intervals, paired by item; items gained and lost, as sums of shares where "
+        "an item has several answers. p: of no difference, by the test beside it."
+    )
+    return Table("comparisons", caption, header, body, list("lllrlrrrrrl"))
 
 
 def differing(rows: Sequence[results.ComparisonRow]) -> list[str]:

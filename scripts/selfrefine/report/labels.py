@@ -3,6 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypedDict
 
+# What a difference from 0 is tested by.
+TESTS = {"mcnemar": "McNemar's exact", "score": "paired score"}
+
 
 class Trained(TypedDict, total=False):
     """What a checkpoint's training was; "" or absent where a fact does not apply."""

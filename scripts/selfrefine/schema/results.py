@@ -62,7 +62,9 @@ class ComparisonRow(Facts):
     high: float
     gained: float
     lost: float
-    mcnemar_p: float
+    p: float
+    test: str
+    """`mcnemar`: McNemar's exact test; `score`: the paired score test, where an item has several answers."""
     differs: str
     samples: str
 
@@ -228,12 +230,13 @@ class EvaluatedCell(Cell):
 
 
 class SeedTest(TypedDict):
-    """McNemar's test of one seed."""
+    """The test of one seed: McNemar's exact one or, of shares of several answers to an item, a score test."""
 
     seed: int | str
     gained: float
     lost: float
     p: float
+    test: str
 
 
 class ClaimComparison(TypedDict):
@@ -261,7 +264,7 @@ class ClaimComparison(TypedDict):
     detectable: float | None
     components: dict[str, Any]
     """The fields of analysis.statistics.Components."""
-    mcnemar: list[SeedTest]
+    by_seed: list[SeedTest]
     samples: list[str]
     against_samples: list[str]
     corrected_p: NotRequired[float]

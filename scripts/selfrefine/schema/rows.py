@@ -41,6 +41,19 @@ class Document(Item):
     """What stands before an answer, where it is not as usual."""
 
 
+class StockDocument(TypedDict):
+    """A document of one of lm-eval's own tasks with its prompt, as a checkpoint was asked (docs.jsonl)."""
+
+    id: str
+    question: str
+    choices: list[str]
+    """The options in order; empty where an answer is generated."""
+    answer: str
+    """The labels of the correct options; else the target's text."""
+    prompt: str
+    """With its worked examples and, where the task is asked through it, the chat template."""
+
+
 class Judged(TypedDict):
     """The verdict on an answer."""
 
@@ -131,7 +144,7 @@ class EvaluatedAnswer(TypedDict):
     target: str
     text: str
     extracted: str | None
-    """By the strict extractor."""
+    """By the strict extractor; of one of lm-eval's own tasks, what its filter gave, or the chosen option's place."""
     strict: float
     """1 or 0, as lm-eval's metrics have it; likewise the next four."""
     unanimous: float

@@ -87,11 +87,16 @@ class FinalArtifacts:
                 "figures": tuple(map(self.plot, self.study.figures())),
                 "layouts": tuple(map(self.layout, self.study.layouts())),
                 "samples": self.inputs.samples,
-                "behind": (*self.inputs.of(("items", "answers", "paths", "pairs")), *self.inputs.tasks.values()),
+                "behind": tuple(dict.fromkeys(self._behind_page())),
             }
             return self._one("page", inputs)
 
         return self.artifacts.once(("page",), make)
+
+    def _behind_page(self) -> Iterator[Artifact]:
+        yield from self.inputs.of(("items", "answers", "paths", "pairs"))
+        yield from self.inputs.tasks.values()
+        yield from self.inputs.shots.values()
 
     def plot(self, figure: str) -> Artifact:
         """A figure."""

@@ -16,7 +16,7 @@ from selfrefine.study.table_inputs import TableInputs
 PARTS = {
     "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
     "training": ("training",),
-    "page": ("cells", "tasks", "items", "answers", "paths", "pairs", "origins", "records"),
+    "page": ("cells", "tasks", "items", "shots", "answers", "paths", "pairs", "origins", "records"),
 }
 
 

@@ -28,6 +28,8 @@ class Index(TypedDict):
     """By benchmark, the training items that students sampled paths for."""
     tasks: dict[str, str]
     """By benchmark, the test items with their prompts."""
+    shots: dict[str, str]
+    """By benchmark, the training items that prompts show as worked examples."""
     training: dict[str, str]
     """By checkpoint, its losses by update."""
     origins: dict[str, dict[str, str]]
@@ -90,6 +92,13 @@ class TableInputs:
             if task in self.study.study.benchmarks
         }
 
+    @functools.cached_property
+    def shots(self) -> dict[str, Artifact]:
+        """By benchmark, the training split whose items its prompts show as worked examples."""
+        asked = dict.fromkeys([*self.study.study.tasks, *self.study.study.benchmarks])
+        found = {task: self.artifacts.shots(task) for task in asked}
+        return {task: one for task, one in found.items() if one is not None}
+
     def of(self, kinds: tuple[Kind, ...]) -> tuple[Artifact, ...]:
         """The artifacts of some kinds, in their order."""
         return tuple(one for kind in kinds for one in self.behind[kind])
@@ -119,6 +128,7 @@ class TableInputs:
             "pairs": files["pairs"],
             "items": {one.of["task"]: str(one.file) for one in self.behind["items"]},
             "tasks": {task: str(one.folder / DOCUMENTS) for task, one in self.tasks.items()},
+            "shots": {task: str(one.file) for task, one in self.shots.items()},
             "training": dict(zip(self.trained, logs, strict=True)),
             "origins": self._origins(),
             "records": [str(one.record) for one in itertools.chain(self.samples, self.of(COUNTED))],

@@ -9,7 +9,9 @@ from typing import Any, TextIO
 
 from snakemake.exceptions import WorkflowError
 
+from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.schema.assumptions import Assumptions
+from selfrefine.store.files import read_json
 from selfrefine.store.locations import STORE, summary_file
 from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.study.design import Study
@@ -99,6 +101,9 @@ class Session:
             return
         if missing := [str(one.record) for one in self.finals.all() if not one.record.exists()]:
             raise WorkflowError(f"not made, start snakemake again: {', '.join(missing)}")
+        figures = [self.finals.plot(name) for name in self.study.figures()]
+        if lacking := {*"".join(str(read_json(one.record)["figures"].get(LACKING, "")) for one in figures)}:
+            print(f"Figures: {lacking_font(''.join(sorted(lacking)))}\n", file=sys.stderr)
         summary = summary_file(self.study.study.name)
         print(f"{summary}\n\n{summary.read_text()}", end="")
 

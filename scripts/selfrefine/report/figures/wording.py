@@ -1,11 +1,11 @@
 """Text in figures: as it was written, in lines that fit, in fonts that have its characters."""
 
-import itertools
+import contextlib
 import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -106,17 +106,39 @@ def complete_fonts(figure: plt.Figure) -> str:
     return "".join(sorted(lacking))
 
 
+def drawable(titles: Mapping[str, str], lacking: str) -> dict[str, str]:
+    """The titles, but the names of benchmarks whose titles have characters that no font has; names are ASCII."""
+    shown = {name: title for name, title in titles.items() if not {*title} & {*lacking}}
+    used = {*shown.values()}
+    return {name: shown.get(name, name if name not in used else f"{name} (benchmark)") for name in titles}
+
+
 def _fonts() -> Iterator[tuple[str, str]]:
-    """(name, file) of the machine's upright fonts of normal weight, always in the same order."""
+    """(name, file) of the machine's upright fonts, those of normal weight first, always in the same order."""
+    _find_new()
     found = (
-        (str(font.name), str(font.fname))
+        (abs(_weight(font.weight) - 400), str(font.name), str(font.fname))
         for font in font_manager.fontManager.ttflist
-        if font.style == "normal" and font.weight in (400, "normal", "regular") and LAST_RESORT not in str(font.name)
+        if font.style == "normal" and LAST_RESORT not in str(font.name)
     )
-    for name, group in itertools.groupby(sorted(found), key=lambda font: font[0]):
-        path = next(group)[1]
-        if Path(path).exists():
+    names: set[str] = set()
+    for _, name, path in sorted(found):
+        if name not in names and Path(path).exists():
+            names.add(name)
             yield name, path
+
+
+def _find_new() -> None:
+    """Makes matplotlib, which keeps a list of fonts from one day to the next, see those installed since."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(font_manager.findSystemFonts()):
+        if path not in known:
+            with contextlib.suppress(OSError, RuntimeError):  # what it cannot read, such as bitmaps
+                font_manager.fontManager.addfont(path)
+
+
+def _weight(weight: int | str) -> int:
+    return weight if isinstance(weight, int) else int(font_manager.weight_dict.get(weight, 400))
 
 
 def _lacking(characters: set[str], path: str) -> set[str]:

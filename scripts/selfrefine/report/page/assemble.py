@@ -11,10 +11,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.page import captions, changes, claim_rows, funnels, making, result_tables
 from selfrefine.report.page.model_titles import ARMS, STYLES, model_title
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.page.responses import MOST, Reader
+from selfrefine.store.files import read_json
+from selfrefine.store.provenance import record_of
 
 # By these names the files count as code of the page: what they say decides what it shows.
 STYLE, SCRIPT, PAGE = "templates/page.css", "templates/page.js", "templates/page.html.j2"
@@ -42,6 +45,7 @@ def assemble(inputs: PageInputs, most: int = MOST) -> str:
         scale=scale,
         cost=making.cost(inputs),
         figures=[figure(name, path, students) for name, path in inputs.figures.items()],
+        fonts_note=fonts_note(inputs),
         funnels=funnels.funnels(inputs),
         changes=found,
         tables=tables,
@@ -100,6 +104,13 @@ def figure(name: str, path: Path, students: list[str]) -> dict[str, Any]:
     shown = round(LARGER * float(width[1]))
     link = data_link("image/svg+xml", drawing.encode())
     return {"name": name, "title": title, "caption": text, "link": link, "width": shown}
+
+
+def fonts_note(inputs: PageInputs) -> str:
+    """What the figures' titles lack a font for; empty where they lack nothing."""
+    records = (read_json(record_of(path)) for path in inputs.figures.values())
+    lacking = {*"".join(record["figures"].get(LACKING, "") for record in records)}
+    return lacking_font("".join(sorted(lacking))) if lacking else ""
 
 
 def source_table(inputs: PageInputs) -> result_tables.SortableTable | None:

@@ -20,6 +20,8 @@ class PageIndex(TypedDict):
     """By benchmark, its test items with their prompts (docs.jsonl)."""
     items: dict[str, str]
     """By benchmark, its training items."""
+    shots: dict[str, str]
+    """By benchmark, the training items that its prompts show as worked examples."""
     answers: list[str]
     """Teachers' answers to training items."""
     paths: list[str]

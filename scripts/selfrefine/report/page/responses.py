@@ -7,25 +7,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
+from selfrefine.report.page.asked import Asked, WrittenPrompts, asked_as_written, asked_in, written_prompts
 from selfrefine.report.page.model_titles import ARMS, model_title, who
 from selfrefine.report.page.page_inputs import PageInputs
-from selfrefine.schema.prompt import TaskPrompt
-from selfrefine.schema.rows import EvaluatedAnswer, Item, Pair, Response, SampledPath, TeacherAnswer, item_of
+from selfrefine.report.page.stock_answers import documents_of, response_of
+from selfrefine.schema.rows import (
+    EvaluatedAnswer,
+    Item,
+    Pair,
+    Response,
+    SampledPath,
+    StockDocument,
+    TeacherAnswer,
+    item_of,
+)
 from selfrefine.store.files import read_json, read_jsonl
 from selfrefine.store.locations import place_of
 from selfrefine.store.provenance import record_of
 
 MOST = 100_000
-
-
-class Asked(TypedDict):
-    """How items were asked in one style: the page puts a prompt together as data/prompts.py does."""
-
-    system: str | None
-    instruction: str
-    """With `{labels}` for the letters of the options."""
-    ending: list[str]
-    """The lines after the question; `{answer}` stands for the correct one."""
 
 
 class ResponseSet(TypedDict):
@@ -52,6 +52,7 @@ class Reader:
         self.sets: list[ResponseSet] = []
         self.items: dict[tuple[str, str, str], int] = {}
         self.notes: list[str] = []
+        self.prompts: list[WrittenPrompts] = []
         self._rows: list[list[Any]] = []
         self._columns: dict[str, list[Any]] = {
             name: [] for name in ("item", "set", "style", "text", "extracted", "correct", "cut", "tokens")
@@ -71,7 +72,11 @@ class Reader:
             "sets": self.sets,
             "responses": self._columns,
             "pairs": self._pairs,
+            "prompts": self.prompts,
         }
+
+    def _asked(self, settings: Mapping[str, Any], style: str, task: str) -> Asked:
+        return asked_in(settings, style, self.inputs.index["shots"].get(task))
 
     def _items_of(self, path: str) -> list[Item]:
         """A file's items, read once."""
@@ -86,7 +91,9 @@ class Reader:
         counts = {path: _lines(path) for path in responses}
         share = min(1.0, most / max(1, sum(counts.values())))
         kept = {}
-        for path in [*index["tasks"].values(), *index["items"].values()]:
+        stock = {cell["evaluation"]: documents_of(cell["samples"]) for cell in index["cells"]}
+        asked = {task: path for task, path in stock.items() if task not in index["tasks"]}
+        for path in [*index["tasks"].values(), *index["items"].values(), *asked.values()]:
             ids = [row["id"] for row in self._items_of(path)]
             count = max(1, int(share * len(ids))) if ids else 0
             kept[path] = set(ids[:count])
@@ -94,14 +101,15 @@ class Reader:
                 self.notes.append(
                     f"first {count:,} of {len(ids):,} items; all in {path} and the files of responses to them"
                 )
-        return kept
+        return kept | {task: kept[path] for task, path in asked.items()}
 
     def _read(self) -> None:
         index = self.inputs.index
         for cell in index["cells"]:
-            # A task of lm-eval has documents of its own kind; its answers are in the file of samples alone.
             if cell["evaluation"] in index["tasks"]:
                 self._add_cell(cell)
+            else:
+                self._add_stock(cell)
         for task, path in index["items"].items():
             for answers in index["answers"]:
                 if _of_task(answers, task):
@@ -119,7 +127,7 @@ class Reader:
         is_teacher = cell["arm"] == "teacher"
         # A student is asked what the exported task says, a teacher what its own stage does.
         prompt = settings if is_teacher else read_json(record_of(self.inputs.index["tasks"][task]))["settings"]
-        asked = {prompt["style"]: _asked({**prompt, "system": settings["system"]}, prompt["style"])}
+        asked = {prompt["style"]: self._asked({**prompt, "system": settings["system"]}, prompt["style"], task)}
         number = self._add_set("teacher" if is_teacher else "evaluated", cell, task, str(path), asked)
         places = self._add_items(documents, task, "test", self._kept[self.inputs.index["tasks"][task]])
         answers: list[EvaluatedAnswer] = read_jsonl(path)
@@ -130,10 +138,26 @@ class Reader:
                 correct = bool(cast(dict[str, object], row)[self.inputs.extractor])
                 self._add_response(places[item], number, {**row, "style": style, "correct": correct})
 
+    def _add_stock(self, cell: Mapping[str, Any]) -> None:
+        """The judged answers of an arm to one of lm-eval's own tasks, with the prompts that it was asked with."""
+        task, path = cell["evaluation"], cell["samples"]
+        found: list[StockDocument] = read_jsonl(Path(documents_of(path)))
+        documents, metric = {one["id"]: one for one in found}, read_json(record_of(path))["settings"]["stock"]["metric"]
+        prompts = written_prompts(found, self._kept[task])
+        if prompts not in self.prompts:
+            self.prompts.append(prompts)
+        asked = {"": asked_as_written(self.prompts.index(prompts))}
+        number = self._add_set("evaluated", cell, task, path, asked)
+        places = self._add_items(found, task, "test", self._kept[task])
+        answers: list[EvaluatedAnswer] = read_jsonl(Path(path))
+        for row in answers:
+            if row["id"] in places:
+                self._add_response(places[row["id"]], number, response_of(row, documents[row["id"]], metric))
+
     def _add_teacher(self, task: str, items_file: str, path: str) -> None:
         """A teacher's answers to a training split."""
         settings = read_json(record_of(path))["settings"]
-        asked = {settings["style"]: _asked(settings, settings["style"])}
+        asked = {settings["style"]: self._asked(settings, settings["style"], task)}
         facts = {"arm": "teacher", "student": "", "teacher": _names(path)[0], "seed": ""}
         number = self._add_set("teacher", facts, task, path, asked)
         self._add_training(items_file, task, number, path, _names(path)[0])
@@ -143,7 +167,7 @@ class Reader:
         origin = self.inputs.index["origins"][path]
         task = origin["refine_task"]
         settings = read_json(record_of(path))["settings"]
-        asked = {style: _asked(settings, style) for style in _styles(settings["sampling"])}
+        asked = {style: self._asked(settings, style, task) for style in _styles(settings["sampling"])}
         number = self._add_set("sampled", _sampled_by(origin), task, path, asked)
         self._add_training(self.inputs.index["items"][task], task, number, path, path)
 
@@ -216,7 +240,9 @@ class Reader:
         self.sets.append(found)
         return len(self.sets) - 1
 
-    def _add_items(self, items: Iterable[Item], task: str, split: str, kept: set[str]) -> dict[str, int]:
+    def _add_items(
+        self, items: Iterable[Item | StockDocument], task: str, split: str, kept: set[str]
+    ) -> dict[str, int]:
         """The places of a split's items by id; they are added when their split first comes."""
         places = {}
         for item in items:
@@ -235,18 +261,6 @@ class Reader:
         for name, value in zip(self._columns, values, strict=True):
             self._columns[name].append(value)
         return len(self._columns["item"]) - 1
-
-
-def _asked(settings: Mapping[str, Any], style: str) -> Asked:
-    """How a stage with these settings asks in a style."""
-    prompt, request = TaskPrompt(**settings["prompt"]), settings.get("request", "")
-    if style == "rationale":
-        request = settings["sampling"]["hint"]
-    ending = [prompt.plain if style == "plain" else prompt.cot, *([request] if request else [])]
-    instruction = prompt.instruction
-    if prompt.shots:
-        instruction += f"\n[{prompt.shots.number or len(prompt.shots.examples)} worked examples, as in docs.jsonl]"
-    return {"system": settings["system"], "instruction": instruction, "ending": ending}
 
 
 def _styles(sampling: Mapping[str, Any]) -> list[str]:

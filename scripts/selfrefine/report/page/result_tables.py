@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from selfrefine.report.labels import TESTS
 from selfrefine.report.page.captions import LAYOUTS, caption_of
 from selfrefine.report.page.model_titles import ARMS, STYLES, model_title, who
 from selfrefine.report.page.page_inputs import PageInputs
@@ -65,7 +66,10 @@ def accuracy(inputs: PageInputs) -> SortableTable:
         ]
         for row in rows
     ]
-    caption = f"Correct answers (%), with {100 * inputs.level:g} % intervals over seeds and items."
+    caption = (
+        f"Correct answers (%), with {100 * inputs.level:g} % intervals over seeds and items. An item with several "
+        "answers counts with the share of them that is correct."
+    )
     header = ["Arm", "Model", "Benchmark", "Accuracy", "Items", "Seeds"]
     return SortableTable("accuracy", "Accuracy", caption, header, body)
 
@@ -80,17 +84,18 @@ def differences(inputs: PageInputs) -> SortableTable:
             points(row["difference"], row["low"], row["high"]),
             whole(row["gained"]),
             whole(row["lost"]),
-            Shown(f"{row['mcnemar_p']:.2g}", number=row["mcnemar_p"]),
+            Shown(f"{row['p']:.2g}", number=row["p"]),
+            Shown(TESTS[row["test"]]),
             whole(row["n"]),
         ]
         for row in inputs.tables.comparisons()
     ]
     caption = (
-        "Each checkpoint against the one that it was trained from, on the same items, in accuracy points. "
-        "Gained: incorrect "
-        f"before, correct after. Intervals: {100 * inputs.level:g} %; p: McNemar's test."
+        "Each checkpoint against the one that it was trained from, on the same items, in accuracy points. Gained: "
+        "incorrect before, correct after; of several answers to an item, the shares that are correct are summed. "
+        f"Intervals: {100 * inputs.level:g} %; p: of no difference, by the test beside it."
     )
-    header = ["Compared", "Model", "Benchmark", "Points", "Gained", "Lost", "p", "Items"]
+    header = ["Compared", "Model", "Benchmark", "Points", "Gained", "Lost", "p", "Test", "Items"]
     return SortableTable("differences", "Differences, paired by item", caption, header, body)
 
 

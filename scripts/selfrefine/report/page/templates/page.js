@@ -3,7 +3,7 @@
 (() => {
   const ROW = 52;
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { items, sets, responses, pairs, starts } = data;
+  const { items, sets, responses, pairs, starts, prompts } = data;
   const [ID, BENCHMARK, SPLIT, QUESTION, CHOICES, ANSWER] = [0, 1, 2, 3, 4, 5];
   const $ = (selector) => document.querySelector(selector);
   const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
@@ -106,13 +106,16 @@
     questions ??= items.map((item) => [item[ID], item[QUESTION], ...item[CHOICES]].join("\n").toLowerCase());
   }
 
+  // Of several answers to an item, most of them count, as in report/page/changes.py.
+  const mostly = (places) => 2 * places.filter((place) => responses.correct[place]).length > places.length;
+
   function changed(place, kind, from, to) {
     const number = responses.set[place];
     if (sets[number].arm !== to) return false;
     const at = ancestors(number).find((other) => sets[other].arm === from);
     if (at === undefined) return false;
-    const before = of(responses.item[place]).find((other) => responses.set[other] === at);
-    return before !== undefined && responses.correct[place] === (kind === "gained" ? 1 : 0) && responses.correct[before] !== responses.correct[place];
+    const [before, after] = [at, number].map((wanted) => of(responses.item[place]).filter((other) => responses.set[other] === wanted));
+    return before.length > 0 && mostly(after) === (kind === "gained") && mostly(before) !== mostly(after);
   }
 
   function filter() {
@@ -220,9 +223,9 @@
     });
     const facts = `${data.benchmarks[item[BENCHMARK]][1]}, ${item[SPLIT] === "test" ? "test split" : "training split"}`;
     const parts = [make("h3", {}, make("span", { text: facts }), make("code", { text: item[ID] }), copy), make("p", { class: "question", dir: "auto", text: item[QUESTION] })];
-    const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const label = (number) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[number] ?? String(number + 1);
     if (item[CHOICES].length) {
-      parts.push(make("ul", { class: "options" }, ...item[CHOICES].map((choice, number) => make("li", { dir: "auto", class: letters[number] === item[ANSWER] ? "target" : "", text: `${letters[number] ?? "?"}) ${choice}` }))));
+      parts.push(make("ul", { class: "options" }, ...item[CHOICES].map((choice, number) => make("li", { dir: "auto", class: item[ANSWER].split(", ").includes(label(number)) ? "target" : "", text: `${label(number)}) ${choice}` }))));
     } else parts.push(make("p", { class: "note", text: `Correct answer: ${item[ANSWER]}` }));
     parts.push(...(view() === "pairs" ? sidesOf(row) : responsesOf(place)), ...promptsOf(row, place));
     detail.replaceChildren(...parts);
@@ -234,16 +237,22 @@
     const words = verdict === "none" ? "– no answer extracted" : verdict === "correct" ? "✓ correct" : "✗ incorrect";
     // What a pair's own side lacks of a judged response is left out.
     const judged = sets[number].kind !== "pairs";
-    const facts = [answer !== null && `answer ${answer}`, tokens && many(tokens, "token"), responses.cut[place] && "cut off at the limit"].filter(Boolean).join(" · ");
+    const facts = [answer && `answer ${answer}`, tokens && many(tokens, "token"), responses.cut[place] && "cut off at the limit"].filter(Boolean).join(" · ");
     return make("section", { class: `card ${verdict}${view() === "pairs" || matching.has(place) ? "" : " unmatched"}` },
       make("header", { text: head }, ...(below ? [make("small", { text: below })] : [])),
       make("div", { class: "said", dir: "auto", tabindex: responses.text[place].length > 900 ? "0" : false, text: responses.text[place] }),
       make("footer", {}, make("span", { class: verdict, text: judged || verdict === "correct" ? words : "✗ incorrect" }), facts ? ` · ${facts}` : ""));
   }
 
+  // Which one of several answers of a model to an item it is.
+  function ordinal(place, places) {
+    const mine = places.filter((other) => responses.set[other] === responses.set[place]);
+    return mine.length > 1 ? `, answer ${mine.indexOf(place) + 1} of ${mine.length}` : "";
+  }
+
   function responsesOf(item) {
     const places = [...of(item)].filter((place) => isPlain[responses.set[place]] && inScope(sets[responses.set[place]]));
-    if (view() === "evaluated") return [make("h4", { text: "Side by side" }), make("div", { class: "cards" }, ...places.map((place) => { const set = sets[responses.set[place]]; return card(place, set.arm_title, set.label); }))];
+    if (view() === "evaluated") return [make("h4", { text: "Side by side" }), make("div", { class: "cards" }, ...places.map((place) => { const set = sets[responses.set[place]]; return card(place, set.arm_title + ordinal(place, places), set.label); }))];
     const groups = new Map();
     for (const place of places) { const key = `${responses.set[place]}/${styleOf(place)}`; groups.set(key, [...(groups.get(key) ?? []), place]); }
     return [...groups.values()].flatMap((group) => {
@@ -268,8 +277,10 @@
 
   // A prompt as data/prompts.py puts it together.
   function promptOf(asked, item) {
+    if (asked.written !== undefined) return prompts[asked.written].prefix + prompts[asked.written].rest[item[ID]];
     const letters = [..."ABCDEFGHIJKLMNOPQRSTUVWXYZ"].slice(0, item[CHOICES].length);
-    const lines = [asked.instruction.replaceAll("{labels}", () => letters.join(", ")), `Question: ${item[QUESTION]}`];
+    const examples = asked.examples.filter(([id]) => id !== item[ID]).slice(0, asked.number).map(([, lines]) => lines);
+    const lines = [asked.instruction.replaceAll("{labels}", () => letters.join(", ")), ...examples, `Question: ${item[QUESTION]}`];
     if (letters.length) lines.push("Choices:", ...letters.map((letter, number) => `${letter}) ${item[CHOICES][number]}`));
     return [...lines, ...asked.ending.map((line) => line.replaceAll("{answer}", () => item[ANSWER]))].join("\n");
   }
@@ -280,9 +291,9 @@
       const set = sets[responses.set[place]], asked = set.asked[styleOf(place)];
       if (!asked || !inScope(set)) continue;
       const text = promptOf(asked, items[item]);
-      const system = asked.system === null ? "the chat template’s own, if it has one" : asked.system || "none";
+      const system = asked.written !== undefined ? "none but what stands in it" : asked.system === null ? "the chat template’s own, if it has one" : asked.system || "none";
       const key = JSON.stringify([system, text]);
-      used.set(key, [...(used.get(key) ?? []), `${set.arm_title} (${data.styles[styleOf(place)] ?? styleOf(place)})`]);
+      used.set(key, [...(used.get(key) ?? []), set.arm_title + (styleOf(place) && ` (${data.styles[styleOf(place)] ?? styleOf(place)})`)]);
     }
     return [...used].map(([key, who]) => {
       const [system, text] = JSON.parse(key);
