@@ -1,9 +1,12 @@
 """Judges a store's answers by every extractor: how often they agree, and the answers on which they do not.
 
 python bench/extractors.py results --show 20
+
+With --math-verify, a column more: the verdicts of that library (`pip install math-verify`), on numbers and free text.
 """
 
 import argparse
+import importlib.util
 import itertools
 import sys
 from collections.abc import Iterator
@@ -23,8 +26,12 @@ STAGES = ("teach", "sample", "evaluate")
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="a folder with a store")
+    parser.add_argument("--math-verify", action="store_true", help="judge by math-verify too, if it is installed")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N answers on which extractors differ")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.math_verify and importlib.util.find_spec("math_verify") is None:
+        parser.error("math-verify is not installed: pip install math-verify")
+    return args
 
 
 def answers(store: Path, stage: str, items: dict[str, Item]) -> Iterator[tuple[Item, str]]:
@@ -38,6 +45,13 @@ def answers(store: Path, stage: str, items: dict[str, Item]) -> Iterator[tuple[I
                 yield items[name], row["text"]
 
 
+def verified(item: Item, text: str) -> bool:
+    """What math-verify says of an answer to a benchmark of numbers or free text."""
+    from math_verify import parse, verify
+
+    return bool(verify(parse(f"${item['answer']}$", parsing_timeout=None), parse(text, parsing_timeout=None)))
+
+
 def main() -> None:
     args = arguments()
     store = args.results / "store"
@@ -46,21 +60,32 @@ def main() -> None:
     }
     pairs = list(itertools.combinations(EXTRACTORS, 2))
     print("| answers of | n |", " | ".join(f"{name} correct" for name in EXTRACTORS), "|", end=" ")
-    print(" | ".join(f"{one} = {other}" for one, other in pairs), "|")
-    print("|---" * (2 + len(EXTRACTORS) + len(pairs)) + "|")
+    further = ["math-verify correct", "math-verify alone", "strict alone"] if args.math_verify else []
+    print(" | ".join([*(f"{one} = {other}" for one, other in pairs), *further]), "|")
+    print("|---" * (2 + len(EXTRACTORS) + len(pairs) + len(further)) + "|")
     differing = []
     for stage in STAGES:
         found = [
             (item, text, {name: extract(text, item["kind"], item["choices"], name) for name in EXTRACTORS})
             for item, text in answers(store, stage, items)
         ]
+        if args.math_verify:
+            found = [row for row in found if row[0]["kind"] != "choice"]
         if not found:
             continue
         correct = [sum(matches(f[name], item["answer"], item["kind"]) for item, _, f in found) for name in EXTRACTORS]
         same = [sum(f[one] == f[other] for *_, f in found) / len(found) for one, other in pairs]
         cells = [stage, str(len(found)), *map(str, correct), *(f"{100 * share:.1f} %" for share in same)]
+        if args.math_verify:
+            ours = [matches(f["strict"], item["answer"], item["kind"]) for item, _, f in found]
+            theirs = [verified(item, text) for item, text, _ in found]
+            cells += [str(sum(theirs)), str(sum(t and not o for t, o in zip(theirs, ours, strict=True)))]
+            cells += [str(sum(o and not t for t, o in zip(theirs, ours, strict=True)))]
+            for row, one, other in zip(found, ours, theirs, strict=True):
+                differing += [(*row[:2], {**row[2], "math-verify": f"correct: {other}"})] if one != other else []
+        else:
+            differing += [row for row in found if len({*row[2].values()}) > 1]
         print(f"| {' | '.join(cells)} |")
-        differing += [row for row in found if len({*row[2].values()}) > 1]
     for item, text, each in differing[: args.show]:
         print(f"\n{item['question'][:200]}  (correct answer: {item['answer']})\n{text[-300:]}\n{each}")
 

@@ -76,6 +76,23 @@ def test_a_training_split_is_shown_without_what_other_benchmarks_test(study):
     assert "held apart from the test split of far: 5 the same, 0 nearly so" in shown
 
 
+def test_items_are_shown_with_the_worked_examples_of_the_training_split(study):
+    shown = study("--items", "1", shots=2).stdout
+    assert shown.count("Question: ") == 3 and len(re.findall(r"The answer is [AB]\.", shown)) == 2
+    assert (
+        "Question: "
+        in study("--items", "1", shots={"examples": [{"question": "q", "choices": ["a", "b"], "answer": "B"}]}).stdout
+    )
+    refused = study(
+        "--items",
+        "1",
+        shots=2,
+        splits={"train": {"file": "all", "size": 58}, "test": {"file": "all", "size": 20}},
+        check=False,
+    )
+    assert refused.returncode == 1 and "REFUSED: " in refused.stdout and "lower `size`" in refused.stdout
+
+
 @pytest.mark.parametrize(
     ("more", "rows", "message"),
     [

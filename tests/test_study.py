@@ -204,7 +204,7 @@ def test_unknown_key_is_refused_with_its_path_and_a_suggestion(path, key, sugges
 def test_key_out_of_a_closed_list_is_refused_with_its_path_and_the_list(path, key):
     message = refused(changed(SHIPPED, path, 1))
     assert message.startswith(key)
-    assert "'math' or 'choice'" in message or "'train' or 'test'" in message
+    assert "'math', 'choice' or 'text'" in message or "'train' or 'test'" in message
 
 
 def test_unknown_key_far_from_any_known_one_is_told_the_known_ones():

@@ -7,7 +7,8 @@ fuzzy match of the options at 0.6; for numbers it takes the last one.
 
 Gold answers and extracted ones share one normaliser and one grammar of numbers. A number is read as a whole or not at
 all: where something numeric follows it (a list, a power, a root, a pair of units, a comma that groups no thousands), no
-answer is extracted.
+answer is extracted. A free-text answer is what a commitment says up to the end of its sentence, or what stands in its
+quotes; two are equal if their canonical forms are.
 
 An exported lm-eval task holds a copy of this file (answers.py), so it is one module and imports nothing of this
 repository.
@@ -20,7 +21,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 EXTRACTORS = ("strict", "unanimous", "legacy")
 
@@ -139,6 +140,61 @@ AFTER_LETTER = re.compile(
     r"|not|than)\b"
 )
 
+# Words between a phrase and a further one that says the same: "The answer is: $\boxed{5}$".
+FILLER = r"(?:[\W_]|\b(?:so|thus|hence|therefore|the|my|our|this|final|correct|is|and|(?:text|math)(?:bf|rm|it)?)\b)*"
+ANNOUNCES = re.compile(FILLER, re.IGNORECASE)
+TRAILING_FILLER = re.compile(rf"(?<![\W_]){FILLER}$", re.IGNORECASE)
+
+# Free text: what ends an answer.
+DELIMITERS = {
+    "**": "**",
+    "__": "__",
+    "*": "*",
+    "_": "_",
+    "`": "`",
+    '"': '"',
+    "'": "'",
+    "“": "”",
+    "‘": "’",
+    "«": "»",
+} | {
+    "\\(": "\\)",
+    "\\[": "\\]",
+    "$$": "$$",
+    "$": "$",
+}
+OPENING = re.compile(r"(?:\*\*|__|\$\$|\\[(\[]|[*_`\"'“‘«$])(?=\S)")
+# What follows quotes that hold all of an answer.
+AFTER_QUOTE = re.compile(r"[*_`)\]\"'”’$]*(?:[.!?]|\s*(?:\n|$|</|<\||\\\\))")
+AFTER_BOLD = re.compile(r"[,;:](?![^\n]*\*\*)|\s+(?:[-–—(]|is\b)")
+TEXT_END = re.compile(r"[.?!](?=[\s\"'”’*_`)]|$)|[。！？]|\n|</answer>|<\||(?<=\S)\*\*(?!\S)")
+INNER_PERIODS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+")
+TITLES = re.compile(r"mr|mrs|ms|dr|prof|st|ste|mt|rev|hon|gov|sen|rep|gen|col|maj|capt|lt|sgt|cpl")
+ABBREVIATIONS = re.compile(
+    r"jr|sr|vs|v|ft|inc|ltd|co|corp|bros|ave|blvd|rd|approx|ca|etc|al|jan|feb|apr|jun|jul|aug|sept?|oct|nov|dec"
+)
+# How a sentence begins, even after an abbreviation: "… in Washington, D.C. It is …".
+NEXT_SENTENCE = re.compile(
+    r"\s+(?:It|Its|This|That|These|Those|There|The|He|She|They|We|You|I|His|Her|Their|My|Our|In|On|At|As|By|For|From|To"
+    r"|If|So|Then|Thus|Hence|Therefore|Because|Since|When|While|Although|However|But|And|Also|Which|Here|Now|Note|Let"
+    r"|Step|Explanation|Reason|Question|Answer|Final|Not|Both|All|Some|Most)\b"
+)
+REASON = re.compile(
+    r"[,;:]?\s+(?:because|since|due\s+to|given\s+that|as\s+(?:it|he|she|they|we|you|this|that|these|those|there))\b"
+    r"|[,;]\s+(?:as|which|whose|so|but|therefore|thus|hence|not|and\s+(?:it|this|he|she|they|not|so))\b"
+    r"|[,;]\s+(?:it|this|that|he|she|they)(?:\s+(?:is|was|are|were|has|had)\b|['’]s)"
+    r"|\s*—|\s+-\s+(?=(?:it|this|that|the|because|since)\b)"
+    r"|\s+\((?-i:(?=[a-z]{2,}\s+[a-z]{2,}[^()]*(?:\)\W*)?$))",
+    re.IGNORECASE,
+)
+# Free text: the canonical form.
+ARTICLE = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
+GENERAL_FRACTION = re.compile(r"\\[cdt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+# Signs that mean something; other punctuation is left out.
+KEPT = frozenset("-/()[]{}%*#·")
+OPERATOR = re.compile(r"\s*([+*^=<>≥≤≠×·÷±|()\[\]{}]|%|°)\s*")
+HYPHEN = re.compile(r"(\s*)([-/])(\s*)")
+
 
 def normalise(text: str) -> str:
     """The text with LaTeX, full-width characters, spaces and signs in one plain form, as far as answers need it."""
@@ -208,19 +264,40 @@ def commitment(phrases: Sequence[str] = DEFAULT) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
 
 
-def commitments(text: str, phrases: Sequence[str] = DEFAULT) -> list[tuple[int, str]]:
-    """Each explicit commitment: its position, and the rest of its sentence, normalised."""
+class Commitment(NamedTuple):
+    """Where a completion commits to an answer."""
+
+    start: int
+    phrase: str
+    end: int
+    """Where the phrase ends, and what it announces begins."""
+    rest: str
+    """What follows, as it is written; of a box, what stands in it."""
+
+
+def _committed(text: str, phrases: Sequence[str]) -> list[Commitment]:
+    """Each explicit commitment."""
     found = []
     for match in commitment(phrases).finditer(text):
         rest = text[match.end() : match.end() + REACH]
         rest = _boxed(rest) if match[0].startswith("\\boxed") else rest
-        rest = normalise(re.sub(r"^(?:[\s*_:]|\\[\[(]|\$\$)+", "", rest))
-        end = SENTENCE_END.search(rest)
-        found.append((match.start(), (rest[: end.start()] if end else rest).strip()))
+        found.append(Commitment(match.start(), match[0], match.end(), rest))
     # A model that runs on into a question of its own answers that.
-    if found and (next_question := NEXT_QUESTION.search(text, found[0][0])):
-        found = [each for each in found if each[0] < next_question.start()]
+    if found and (next_question := NEXT_QUESTION.search(text, found[0].start)):
+        found = [each for each in found if each.start < next_question.start()]
     return found
+
+
+def _with_next(found: Sequence[Commitment]) -> list[tuple[Commitment, Commitment | None]]:
+    """Each commitment with the one after it."""
+    return list(zip(found, [*found, None][1:], strict=True))
+
+
+def _sentence(rest: str) -> str:
+    """The rest of a commitment's sentence, normalised."""
+    rest = normalise(re.sub(r"^(?:[\s*_:]|\\[\[(]|\$\$)+", "", rest))
+    end = SENTENCE_END.search(rest)
+    return (rest[: end.start()] if end else rest).strip()
 
 
 def _boxed(text: str) -> str:
@@ -244,8 +321,8 @@ def extract(
 ) -> str | None:
     """The answer: a number in canonical form (kind `math`), a label "A", "B", … (kind `choice`), or None.
 
-    `choices` are the options in order, empty for `math`. `phrases` are those that `strict` and `unanimous` accept
-    before an answer.
+    Or a text in canonical form (kind `text`). `choices` are the options in order, empty for the other kinds. `phrases`
+    are those that `strict` and `unanimous` accept before an answer.
     """
     if extractor not in EXTRACTORS:
         raise ValueError(f"extractor {extractor!r}: expected one of {', '.join(EXTRACTORS)}")
@@ -254,39 +331,60 @@ def extract(
         return None
     text = answer
     if extractor == "legacy":
-        return _last_number(text) if kind == "math" else _legacy_label(text, choices)
-    found = reversed(commitments(text, phrases))
-    answers = _numbers(found) if kind == "math" else _letters(found, choices)
+        return _legacy(text, kind, choices)
+    found = _committed(text, phrases)
+    # "The answer is: \boxed{5}" commits once.
+    found = [
+        each
+        for each, following in _with_next(found)
+        if following is None or not ANNOUNCES.fullmatch(text, each.end, following.start)
+    ]
+    if kind == "text":
+        answers = _texts(text, found)
+    else:
+        sentences = [_sentence(each.rest) for each in reversed(found)]
+        answers = _numbers(sentences) if kind == "math" else _letters(sentences, choices)
     last = next(answers, None)
     return None if extractor == "unanimous" and any(other != last for other in answers) else last
 
 
 def matches(extracted: str | None, answer: str, kind: str) -> bool:
-    """Whether an extracted answer equals the target: same label, or numbers within one part in a million."""
+    """Whether an extracted answer equals the target: same label or text, or numbers within one part in a million."""
     if extracted is None:
         return False
     if kind == "choice":
         return extracted == answer
+    if kind == "text" and canonical(answer) in (extracted, canonical(extracted)):
+        return True
     found, target = parse_number(extracted), parse_number(answer)
     return found is not None and target is not None and abs(found - target) <= max(Fraction(1), abs(target)) / 10**6
 
 
 def is_chain(text: str, phrases: Sequence[str] = DEFAULT) -> bool:
-    """Whether it reasons before it answers: a thought, six words before its last commitment, or two sentences without one."""
+    """Whether it reasons first: a thought, six words before its last commitment, or two sentences without one."""
     answer = after_thoughts(text)
     thought = text if answer is None else text[: len(text) - len(answer)]
     if len(thought.split()) > 5:
         return True
     text = answer or ""
-    found = commitments(text, phrases)
-    if found:
-        start = found[-1][0]
-        for earlier, _ in reversed(found[:-1]):
+    starts = [each.start for each in _committed(text, phrases)]
+    if starts:
+        start = starts[-1]
+        for earlier in reversed(starts[:-1]):
             if re.search(r"\d", text[earlier:start]) or SENTENCE_END.search(text[earlier:start]):
                 break
             start = earlier
         return len(text[:start].split()) > 5
     return len([part for part in SENTENCE_END.split(text) if part.strip()]) >= 2
+
+
+def _legacy(text: str, kind: str, choices: list[str]) -> str | None:
+    if kind == "math":
+        return _last_number(text)
+    if kind == "choice":
+        return _legacy_label(text, choices)
+    _, announced, rest = text.rpartition("answer is")
+    return (canonical(rest) or None) if announced else None
 
 
 def _last_number(text: str) -> str | None:
@@ -296,9 +394,9 @@ def _last_number(text: str) -> str | None:
     return None
 
 
-def _numbers(committed: Iterable[tuple[int, str]]) -> Iterator[str | None]:
+def _numbers(sentences: Iterable[str]) -> Iterator[str | None]:
     """The numbers committed to, in the order of their sentences; None for one that is part of something else."""
-    for _, sentence in committed:
+    for sentence in sentences:
         if DENIAL.match(sentence):
             continue
         for part in (EXPLANATION.split(sentence)[0], sentence):
@@ -322,10 +420,10 @@ def _labels(choices: list[str]) -> str:
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
 
 
-def _letters(committed: Iterable[tuple[int, str]], choices: list[str]) -> Iterator[str | None]:
+def _letters(sentences: Iterable[str], choices: list[str]) -> Iterator[str | None]:
     """The labels committed to, in the order of their sentences; None for a choice between several."""
     labels = _labels(choices)
-    for _, sentence in committed:
+    for sentence in sentences:
         bare = re.sub(
             r"(?i)^(?:indeed|clearly|most likely|probably)?,?\s*(?:the\s+)?(?:option|choice|letter)?\s*", "", sentence
         ).strip(" *_`\"'“”{}$")
@@ -370,6 +468,128 @@ def _legacy_label(text: str, choices: list[str]) -> str | None:
     ]
     score, label = max(scored, key=lambda pair: pair[0])
     return label if score >= 0.6 else None
+
+
+def canonical(text: str) -> str:
+    """A text in the form in which it is compared with others; of a number, its own canonical form.
+
+    Without case, articles and the punctuation that means nothing, with LaTeX and Unicode in one form.
+    """
+    if (number := parse_number(text)) is not None:
+        return format_number(number)
+    text = unicodedata.normalize("NFKC", normalise(text)).casefold()
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"\\([gln])eq?(?![a-z])", lambda found: {"g": "≥", "l": "≤", "n": "≠"}[found[1]], text)
+    text = re.sub(r"\$\$?(\S|\S[^$]*\S)\$\$?(?!\d)", r"\1", text)
+    for _ in range(3):
+        text = GENERAL_FRACTION.sub(r"{\1}/{\2}", re.sub(r"([\^_√/])\s*\{\s*([\w.√]*)\s*\}", r"\1\2", text))
+        text = re.sub(r"(?<=[\^√/])\{([^{}]*)\}|\{([^{}]*)\}(?=/)", _bracketed, text)
+    text = re.sub(r"\\(?=[a-z])", " ", text)
+    # Initials stand together: "J. K. Rowling" is "J.K. Rowling".
+    text = re.sub(r"\b([^\W\d_])\.\s*(?=[^\W\d_](?:\.|\W*$))", r"\1", text)
+    text = re.sub(
+        r"(?<=\d),(?=\d{3}(?!\d))|['’‘`´\\_]|(?<!\w)\*+(?=\w)|\*\*+(?!\w)|(?<=\w)\*+(?!\S)|\.(?![\d])", "", text
+    )
+    text = re.sub(r"(?<=\w)\s+(?=√)|(?<=√)\s+", "", text)
+    text = "".join(_plain_sign(text, place) for place in range(len(text)))
+    text = HYPHEN.sub(_hyphen, OPERATOR.sub(r"\1", text))
+    text = " ".join(ARTICLE.sub("", " ".join(text.split())).split())
+    number = parse_number(text)
+    return text if number is None else format_number(number)
+
+
+def _bracketed(found: re.Match[str]) -> str:
+    """A group of LaTeX with brackets where it is more than a number or a name."""
+    inner = (found[1] or found[2] or "").strip()
+    return inner if re.fullmatch(r"[\w.√]*", inner) else f"({inner})"
+
+
+def _plain_sign(text: str, place: int) -> str:
+    """A sign of a text, or a space for punctuation; a colon or period within a number stays."""
+    sign = text[place]
+    if sign in ".:" and text[place + 1 : place + 2].isdigit() and not text[place - 1 : place].isalpha():
+        return sign if sign == "." or text[place - 1 : place].isdigit() else " "
+    return " " if sign not in KEPT and unicodedata.category(sign)[0] in "PCZ" else sign
+
+
+def _hyphen(found: re.Match[str]) -> str:
+    """A hyphen or slash: a space between words, an operator elsewhere."""
+    before, after = found.string[: found.start()][-2:], found.string[found.end() :][:2]
+    if not (len(before) == 2 and before.isalpha() and (after[:1].isdigit() or len(after) == 2 and after.isalpha())):
+        return found[2]
+    return f" {found[2]} " if found[1] and found[3] else " "
+
+
+def _texts(text: str, found: Sequence[Commitment]) -> Iterator[str | None]:
+    """The free-text answers committed to, in canonical form, from the last one back."""
+    for each, following in reversed(_with_next(found)):
+        if each.phrase.startswith("\\boxed"):
+            said = each.rest
+        else:
+            stop = following.start - each.end if following else REACH
+            said = _said(each.rest[:stop], is_cut=stop < len(each.rest), can_deny=each.phrase[-1:].isalnum())
+        if answer := canonical(said):
+            yield answer
+
+
+def _said(rest: str, is_cut: bool, can_deny: bool) -> str:
+    """What a commitment says: what stands in its quotes or markup, or the rest of its sentence without a reason."""
+    rest = rest.lstrip(" \t\r\n:=")
+    quoted = _quoted(rest)
+    if quoted is not None:
+        return quoted
+    marked = OPENING.match(rest) is not None
+    rest = re.sub(r"^[\s*_:]+", "", rest)
+    end = _end_of_text(rest, marked)
+    said = rest[:end] if end is not None else TRAILING_FILLER.sub("", rest) if is_cut else rest
+    denial = DENIAL.match(said)
+    if can_deny and denial and said[denial.end() :].strip(" .*_") and (said[:1].islower() or said.startswith("NOT ")):
+        return ""
+    reason = REASON.search(said, 1)
+    return said[: reason.start()] if reason else said
+
+
+def _quoted(rest: str) -> str | None:
+    """What stands in quotes or markup, if that is all that is said."""
+    opening = OPENING.match(rest)
+    if not opening:
+        return None
+    closing = DELIMITERS[opening[0]]
+    end = rest.find(closing, opening.end())
+    while end >= 0 and rest[end + len(closing) :][:1].isalnum():
+        end = rest.find(closing, end + len(closing))
+    if end < 0 or "\n" in rest[opening.end() : end].strip():
+        return None
+    inner, after = rest[opening.end() : end], rest[end + len(closing) :]
+    if not (AFTER_QUOTE.match(after) or REASON.match(after) or closing == "**" and AFTER_BOLD.match(after)):
+        return None
+    return _quoted(inner.strip()) or inner
+
+
+def _end_of_text(text: str, marked: bool) -> int | None:
+    """Where the sentence or line that a text begins with ends; abbreviations and initials do not end it.
+
+    Nor, where a mark has been taken off its beginning (`marked`), does the other one of the pair.
+    """
+    for found in TEXT_END.finditer(text):
+        if marked and found[0] == "**":
+            continue
+        if found[0] != "." or not _abbreviates(text, found.start()):
+            return found.start()
+    return None
+
+
+def _abbreviates(text: str, period: int) -> bool:
+    """Whether a period belongs to an abbreviation or to initials, and the sentence goes on."""
+    *earlier, last = [""] + text[:period].split()
+    word, after = last.lstrip("([\"'“‘*_"), text[period + 1 :]
+    if TITLES.fullmatch(word.lower()):
+        return True
+    if word.lower() == "no":
+        return earlier != [""] and re.match(r"\s?\d", after) is not None
+    initial = len(word) == 1 and word.isupper() and (earlier[-1:] in ([""], ["the"]) or earlier[-1][:1].isupper())
+    is_short = initial or ABBREVIATIONS.fullmatch(word.lower()) or INNER_PERIODS.fullmatch(word)
+    return bool(is_short) and not NEXT_SENTENCE.match(after)
 
 
 def documents(**_: Any) -> dict[str, Any]:

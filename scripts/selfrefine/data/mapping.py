@@ -5,7 +5,7 @@ import re
 import unicodedata
 from typing import Any, NamedTuple
 
-from selfrefine.answers.extraction import format_number, parse_number
+from selfrefine.answers.extraction import canonical, format_number, parse_number
 from selfrefine.data.lookup import LABELS, Row, Unmapped, as_text, fill, has, is_empty, look_up, query
 from selfrefine.errors import UserError
 from selfrefine.schema.benchmark import Fields, Mapped, Mapping
@@ -33,9 +33,9 @@ def to_item(row: Row, place: str, mapping: Mapping) -> Item:
     if not _is_seen(question):
         raise UserError(f"{place}: the question is empty; remove the row or correct it")
     options = _options(row, place, fields) if mapping.kind == "choice" else Options([], [])
-    answer = _answer(row, place, fields, options)
+    answer = _answer(row, place, mapping, options)
     choices = options.choices
-    for text in (question, *choices):
+    for text in (question, *choices, answer):
         if not _can_be_written(text):
             raise Unmapped(f"{place}: holds half of a character (a lone surrogate) in {text!r}")
     item_id = digest([mapping.kind, question, choices])
@@ -196,7 +196,8 @@ def _check_labels(labels: list[str], place: str, is_list: bool) -> None:
         raise Unmapped(f"{place}: the options are labelled {', '.join(labels)}, not A, B, C, … in order")
 
 
-def _answer(row: Row, place: str, fields: Fields, options: Options) -> str:
+def _answer(row: Row, place: str, mapping: Mapping, options: Options) -> str:
+    fields = mapping.fields
     if fields.answer_is == "scores":
         return LABELS[_highest(row, place, fields.answer, len(options.choices))]
     text = _text(row, place, fields.answer).strip()
@@ -205,6 +206,10 @@ def _answer(row: Row, place: str, fields: Fields, options: Options) -> str:
         if number is None:
             raise Unmapped(f"{place}: answer {text!r} is not a number")
         return format_number(number)
+    if mapping.kind == "text":
+        if not canonical(text):
+            raise Unmapped(f"{place}: answer {text!r} has nothing in it but punctuation")
+        return squeeze(text)
     if fields.answer_is == "label":
         places = [i for i, label in enumerate(options.labels) if label == text]
     elif fields.answer_is == "text":

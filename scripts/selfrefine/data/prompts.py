@@ -23,7 +23,7 @@ def messages(
     ending = prompt.cot if style == "cot" else prompt.plain
     lines = [prompt.instruction.replace("{labels}", ", ".join(_labels(item)))]
     if isinstance(prompt, TaskPrompt) and prompt.shots is not None:
-        others = [shot for shot in shots if shot["id"] != item["id"]][: prompt.shots.number]
+        others = [shot for shot in shots if not _same_question(shot, item)][: prompt.shots.number]
         for shot in others:
             lines += example_lines(shot, prompt.shots, ending, style)
     lines += [*_question(item), ending]
@@ -36,6 +36,11 @@ def messages(
 def example_lines(shot: Item, shots: Shots, ending: str, style: str) -> list[str]:
     """The lines of a worked example; `ending` is the line that elicits an answer."""
     return [*_question(shot), ending, *_response(shot, shots, style), ""]
+
+
+def _same_question(item: Item, other: Item) -> bool:
+    """Whether two items ask the same, with the same options in the same order."""
+    return (item["question"], item["choices"]) == (other["question"], other["choices"])
 
 
 def _labels(item: Item) -> str:
@@ -53,6 +58,9 @@ def _question(item: Item) -> list[str]:
 
 def _response(item: Item, shots: Shots, style: str) -> list[str]:
     """The lines that answer a worked example: its solution, where a chain of thought is elicited, and its answer."""
-    ending = shots.answer.replace("{answer}", item["answer"])
+    # "Washington, D.C." brings the period that ends the line.
+    ending = shots.answer.replace("{answer}.", f"{item['answer'].removesuffix('.')}.").replace(
+        "{answer}", item["answer"]
+    )
     solution = item.get("solution", "") if style == "cot" else ""
     return [solution, ending] if solution else [ending]

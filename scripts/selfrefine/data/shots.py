@@ -1,15 +1,16 @@
 """The items that prompts show as worked examples: of the training split, or those of a file."""
 
 import hashlib
-import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from selfrefine.answers.extraction import canonical
 from selfrefine.data.duplicates import content_of
 from selfrefine.data.items import read_items
+from selfrefine.data.mapping import squeeze
 from selfrefine.errors import UserError
 from selfrefine.schema.base import describe
 from selfrefine.schema.prompt import Example, Shots, TaskPrompt
@@ -33,14 +34,18 @@ def items_to_show(prompt: TaskPrompt, training_split: Path | None) -> list[Item]
         return [_item(example) for example in shots.examples]
     if training_split is None or shots.number is None:
         raise UserError("prompt.shots: examples of the training split are asked for; name its record with --shots")
-    items = read_items(training_split)
-    if len(items) <= shots.number:
+    return taken_from(read_items(training_split), shots.number, shots.seed, str(training_split))
+
+
+def taken_from(items: dict[str, Item], number: int, seed: int, where: str) -> list[Item]:
+    """One more than `number` items of a training split, which `where` names in an error."""
+    if len(items) <= number:
         raise UserError(
-            f"{training_split}: has {len(items)} items, too few to show {shots.number} besides the one that is asked; "
+            f"{where}: has {len(items)} items, too few to show {number} besides the one that is asked; "
             "lower `shots` or enlarge the training split"
         )
-    ranked = sorted(items, key=lambda item_id: hashlib.sha256(f"shots:{shots.seed}:{item_id}".encode()).digest())
-    return [items[item_id] for item_id in ranked[: shots.number + 1]]
+    ranked = sorted(items, key=lambda item_id: hashlib.sha256(f"shots:{seed}:{item_id}".encode()).digest())
+    return [items[item_id] for item_id in ranked[: number + 1]]
 
 
 def refuse_shown(items: dict[str, Item], shown: list[Item], where: Path) -> None:
@@ -94,6 +99,10 @@ def _fault(example: Example, kind: Kind) -> str:
         if example.choices:
             return "has choices, but the benchmark's answers are numbers; remove them"
         return "" if _is_number(example.answer) else f"answer {example.answer!r} is no number such as 12, -3.5 or 5/2"
+    if kind == "text":
+        if example.choices:
+            return "has choices, but the benchmark's answers are free text; remove them"
+        return "" if canonical(example.answer) else f"answer {example.answer!r} has nothing in it but punctuation"
     labels = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(example.choices)]
     if len(labels) < 2:
         return "needs choices, a list of two options or more"
@@ -103,10 +112,9 @@ def _fault(example: Example, kind: Kind) -> str:
 
 
 def _item(example: Example) -> Item:
-    """An example as an item, with the id that it would have in a split."""
-    question = re.sub(r"\s+", " ", example.question).strip()
-    choices = [re.sub(r"\s+", " ", choice).strip() for choice in example.choices]
-    kind: Kind = "choice" if choices else "math"
+    """An example as an item; without choices, its kind is told by its answer."""
+    question, choices = squeeze(example.question), [squeeze(choice) for choice in example.choices]
+    kind: Kind = "choice" if choices else "math" if _is_number(example.answer) else "text"
     return {
         "id": digest([kind, question, choices]),
         "kind": kind,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selfrefine.answers.extraction import canonical
 from selfrefine.data.duplicates import content_of, near_duplicates
 from selfrefine.data.lookup import LABELS, Unmapped, query
 from selfrefine.data.mapping import to_item
@@ -113,7 +114,7 @@ def read_pool(path: Path, settings: PrepareSettings) -> Pool:
         mapped += 1
         if item["id"] in items:
             repeated += 1
-            if items[item["id"]]["answer"] != item["answer"]:
+            if answer_of(items[item["id"]]) != answer_of(item):
                 contradicted.add(item["id"])
         else:
             items[item["id"]] = item
@@ -158,7 +159,12 @@ def _same_questions(items: Mapping[str, Item]) -> tuple[set[str], set[str]]:
 
 def _correct(item: Item) -> str:
     """The correct answer's text."""
-    return item["choices"][LABELS.index(item["answer"])] if item["choices"] else item["answer"]
+    return item["choices"][LABELS.index(item["answer"])] if item["choices"] else answer_of(item)
+
+
+def answer_of(item: Item) -> str:
+    """An item's answer in the form that equal answers share."""
+    return canonical(item["answer"]) if item["kind"] == "text" else item["answer"]
 
 
 def _is_true(found: object) -> bool:
@@ -185,7 +191,7 @@ def _take(items: list[Item], settings: PrepareSettings) -> list[Item]:
     if balance:
         by_answer: dict[str, list[Item]] = collections.defaultdict(list)
         for item in items:
-            by_answer[item["answer"]].append(item)
+            by_answer[answer_of(item)].append(item)
         share = -(-split.size // len(by_answer)) if split.size else min(map(len, by_answer.values()))
         short = {answer: len(found) for answer, found in sorted(by_answer.items()) if len(found) < share}
         if short:

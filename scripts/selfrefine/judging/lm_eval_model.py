@@ -97,7 +97,8 @@ def _answer(sample: dict[str, Any], completion: Completion, scores: Mapping[str,
     return {
         "id": document["id"],
         "doc_id": sample["doc_id"],
-        "target": sample["target"],
+        # Not lm-eval's own target: of a text such as "[1, 2]" it makes a list.
+        "target": document["answer"],
         "text": completion.text,
         "extracted": extraction.extract(completion.text, document["kind"], document["choices"], phrases=phrases),
         "strict": scores["strict"],

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from selfrefine.data.fetching import fetch, local_files
 from selfrefine.data.lookup import LABELS
 from selfrefine.data.prompts import messages
-from selfrefine.data.splits import Pool, read_pool, split_of_pool
+from selfrefine.data.shots import items_to_show, taken_from
+from selfrefine.data.splits import Pool, answer_of, read_pool, split_of_pool
 from selfrefine.errors import UserError
 from selfrefine.programs.cli import file_of
 from selfrefine.schema.base import did_you_mean
-from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.prompt import Shots, TaskPrompt
 from selfrefine.schema.rows import Item
 from selfrefine.schema.source import Source
 from selfrefine.schema.stages import PrepareSettings
@@ -25,7 +26,7 @@ from selfrefine.study.final_artifacts import FinalArtifacts
 from selfrefine.study.open_study import ROOT
 from selfrefine.study.resolve import split_of
 
-BAR, BINS, FAULTS = 40, 8, 5
+BAR, BINS, FAULTS, MOST_COMMON = 40, 8, 5, 8
 
 
 class Preview(NamedTuple):
@@ -57,8 +58,13 @@ def preview(finals: FinalArtifacts, task: str, split: str | None, number: int) -
     except UserError as error:
         items = pool.items
         refusals.append(f"{error} (shown are all items of the file)")
-    lines += _shown(finals, task, items[:number], len(items))
-    lines += [*_counted(counts, pool, missing), "", *_answers(items), "", *_lengths(finals, task, items)]
+    asked = _Asked(finals, task)
+    try:
+        asked.shots = _examples(finals, task, asked.prompt.shots)
+    except UserError as error:
+        refusals.append(str(error))
+    lines += _shown(asked, items[:number], len(items))
+    lines += [*_counted(counts, pool, missing), "", *_answers(items), "", *_lengths(asked, items)]
     lines += ["", *(f"REFUSED: {refusal}" for refusal in refusals)] if refusals else []
     return Preview(lines, bool(refusals))
 
@@ -114,20 +120,37 @@ def _held_out(finals: FinalArtifacts, task: str) -> tuple[dict[str, Sequence[Ite
     return found, missing
 
 
-def _asked(finals: FinalArtifacts, task: str, item: Item) -> list[str]:
-    """The lines of the prompt in which a student is asked one item."""
-    asked = stage_settings.settings(finals.study, "export_task", task=task)
-    chat = messages(item, Prompt.model_validate(asked["prompt"]), asked["style"])
-    return [line for message in chat for line in message["content"].split("\n")]
+class _Asked:
+    """How a student is asked the items of a benchmark."""
+
+    def __init__(self, finals: FinalArtifacts, task: str):
+        settings = stage_settings.settings(finals.study, "export_task", task=task)
+        self.prompt, self.style = TaskPrompt.model_validate(settings["prompt"]), settings["style"]
+        self.shots: list[Item] = []
+
+    def lines(self, item: Item) -> list[str]:
+        """The lines of one item's prompt."""
+        chat = messages(item, self.prompt, self.style, shots=self.shots)
+        return [line for message in chat for line in message["content"].split("\n")]
 
 
-def _shown(finals: FinalArtifacts, task: str, items: Sequence[Item], total: int) -> list[str]:
+def _examples(finals: FinalArtifacts, task: str, shots: Shots | None) -> list[Item]:
+    """The worked examples of a benchmark's prompts; its training split is made for them, if they come from there."""
+    if shots is None or not shots.of_training_split or shots.number is None:
+        return items_to_show(TaskPrompt(instruction=task, shots=shots), None)
+    path, settings = _raw_file(finals, task, "train", fetched=True), _settings(finals, task, "train")
+    assert path is not None, "a file that is not there is fetched"
+    items, _ = split_of_pool(read_pool(path, settings), settings, _held_out(finals, task)[0])
+    return taken_from({item["id"]: item for item in items}, shots.number, shots.seed, f"benchmarks.{task}.shots")
+
+
+def _shown(asked: _Asked, items: Sequence[Item], total: int) -> list[str]:
     lines = []
     for number, item in enumerate(items, 1):
         lines.append(f"--- item {number} of {total}, {item['id']}")
         label = f"{item['answer']}) "
         options = {f"{label}{item['choices'][LABELS.index(item['answer'])]}"} if item["choices"] else set()
-        lines += [f"{'=>' if line in options else '  '} {line}" for line in _asked(finals, task, item)]
+        lines += [f"{'=>' if line in options else '  '} {line}" for line in asked.lines(item)]
         lines += [f"=> correct answer: {item['answer']}", ""]
     return lines
 
@@ -151,10 +174,18 @@ def _counted(counts: dict[str, Any], pool: Pool, missing: list[str]) -> list[str
 
 
 def _answers(items: Sequence[Item]) -> list[str]:
-    """How often each label is correct, or what kinds of numbers the answers are."""
+    """How often each label or text is correct, or what kinds of numbers the answers are."""
     if items[0]["kind"] == "choice":
         found = collections.Counter(item["answer"] for item in items)
         return ["correct options:", *_bars(sorted(found.items()))]
+    if items[0]["kind"] == "text":
+        same: dict[str, list[str]] = {}
+        for item in items:
+            same.setdefault(answer_of(item), []).append(item["answer"])
+        groups = sorted(same.values(), key=lambda group: (-len(group), group[0]))
+        longest = max(len(item["answer"]) for item in items)
+        lines = [f"answers: {len(same)} different ones, the longest of {longest} characters; the most common:"]
+        return lines + _bars((_shortened(group[0]), len(group)) for group in groups[:MOST_COMMON])
     answers = [item["answer"] for item in items]
     kinds = {
         "whole": sum(answer.lstrip("-").isdigit() for answer in answers),
@@ -165,9 +196,13 @@ def _answers(items: Sequence[Item]) -> list[str]:
     return [f"answers: {len(set(answers))} different numbers", *_bars((k, n) for k, n in kinds.items() if n)]
 
 
-def _lengths(finals: FinalArtifacts, task: str, items: Sequence[Item]) -> list[str]:
+def _shortened(answer: str) -> str:
+    return answer if len(answer) <= BAR else f"{answer[:BAR].rstrip()} …"
+
+
+def _lengths(asked: _Asked, items: Sequence[Item]) -> list[str]:
     """A histogram of the prompts' lengths."""
-    lengths = [len("\n".join(_asked(finals, task, item))) for item in items]
+    lengths = [len("\n".join(asked.lines(item))) for item in items]
     low, high = min(lengths), max(lengths)
     width = max(1, -(-(high - low + 1) // BINS))
     found = collections.Counter((length - low) // width for length in lengths)

@@ -16,7 +16,7 @@ from selfrefine.store.files import read_json, read_jsonl
 Titles = Mapping[str, str]
 R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
-# Characters of a benchmark's question that are quoted.
+# Characters of a benchmark's question, or of its answer, that are quoted.
 QUOTED = 160
 
 
@@ -109,6 +109,10 @@ def prompts(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("prompts", caption, ["kind", "style", "asked", "prompt"], body, ["l", "l", "p{2.5cm}", "p{9.5cm}"])
 
 
+def _quoted(text: str) -> str:
+    return text if len(text) <= QUOTED else f"{text[:QUOTED].rstrip()} …"
+
+
 def splits(rows: Sequence[Mapping[str, Any]], titles: Titles) -> Table:
     """Sizes, answers and dropped rows of each split, with one example (Table 9)."""
     body: Rows = []
@@ -120,14 +124,14 @@ def splits(rows: Sequence[Mapping[str, Any]], titles: Titles) -> Table:
             [titles[row["task"]], row["split"], str(counts["read"])]
             + [", ".join(f"{reason} {number}" for reason, number in dropped.items()) or NONE, str(counts["not_needed"])]
             + [str(counts["items"]), ", ".join(f"{name} {n}" for name, n in counts.get("answers", {}).items()) or NONE]
-            + [question if len(question) <= QUOTED else f"{question[:QUOTED].rstrip()} …", item["answer"]]
+            + [_quoted(question), _quoted(item["answer"])]
         )
     caption = (
         "The splits: rows read, dropped by reason, left over and used; how often each option is correct; "
         "the first item."
     )
     header = ["benchmark", "split", "read", "dropped", "left over", "items", "answers", "example", "its answer"]
-    columns = ["l", "l", "r", "p{2cm}", "r", "r", "p{2cm}", "p{4.5cm}", "l"]
+    columns = ["l", "l", "r", "p{2cm}", "r", "r", "p{2cm}", "p{4.5cm}", "p{2cm}"]
     return Table("splits", caption, header, body, columns)
 
 

@@ -6,8 +6,8 @@ from pydantic import Field, ValidationError
 
 from selfrefine.errors import UserError
 from selfrefine.schema.base import Strict, describe
+from selfrefine.schema.rows import Kind
 
-Kind = Literal["math", "choice"]
 Split = Literal["train", "test"]
 
 

@@ -115,8 +115,8 @@ class Fields(Strict):
     )
     answer: str | Mapped
     answer_is: Literal["number", "label", "text", "index0", "index1", "scores"] = Field(
-        description="What the answer field holds: a number, or an option's label, text or position from 0 or 1, or a "
-        "score for each option, of which the correct one has the highest."
+        description="What the answer field holds: a number, a text (without choices: the answer itself), or an option's "
+        "label, text or position from 0 or 1, or a score for each option, of which the correct one has the highest."
     )
     solution: str | Mapped | None = Field(
         None, description="How the answer is reached, where the rows say so: worked examples of the prompt show it."
@@ -182,12 +182,17 @@ class Mapping(Strict):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if (self.kind == "math") != (self.fields.answer_is == "number"):
-            raise ValueError("kind 'math' goes with answer_is 'number', kind 'choice' with the others")
+        answer_is = self.fields.answer_is
+        if (self.kind == "math") != (answer_is == "number") or self.kind == "text" and answer_is != "text":
+            raise ValueError(
+                "kind 'math' goes with answer_is 'number', kind 'text' with 'text', kind 'choice' with all but 'number'"
+            )
         if (self.kind == "choice") != (self.fields.choices is not None):
-            raise ValueError("kind 'choice' needs fields.choices, kind 'math' has none")
-        if self.shuffle and self.kind == "math":
-            raise ValueError("shuffle: true puts options into another order, and kind 'math' has none")
+            raise ValueError(f"kind 'choice' needs fields.choices, kind {self.kind!r} has none")
+        if self.fields.labels is not None and self.kind == "text":
+            raise ValueError("fields.labels: are those of options, and kind 'text' has none")
+        if self.shuffle and self.kind != "choice":
+            raise ValueError(f"shuffle: true puts options into another order, and kind {self.kind!r} has none")
         return self
 
     # What a benchmark does not use is no part of its settings: a new key leaves the keys of all others as they are.

@@ -19,7 +19,7 @@ from selfrefine.schema.generation import (
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Recipe, Schedule
 from selfrefine.schema.prompt import AnswerPhrases, Prompt
-from selfrefine.schema.rows import Extractor
+from selfrefine.schema.rows import Extractor, Kind
 from selfrefine.schema.sampling import Sampling
 from selfrefine.schema.server import Server, check_extra
 from selfrefine.schema.source import Source
@@ -99,7 +99,7 @@ class Teacher(Strict):
     extra: dict[str, Any] = Field({}, description="Further fields of each request's body, such as reasoning_effort.")
     licence: str = Field("", description="Of what a served or recorded teacher answers; listed in the sources.")
     server: Server = Server()
-    request: dict[Literal["math", "choice"], str] = Field({}, description="An extra last line of the prompt, by kind.")
+    request: dict[Kind, str] = Field({}, description="An extra last line of the prompt, by kind.")
     system: str | None = None
     thinking: Thinking = Field("keep", description="What becomes of the thoughts (`<think>…</think>`) in its answers.")
     generation: Generation = Generation()
@@ -233,7 +233,7 @@ class Configuration(Strict):
     students: dict[str, Student]
     teachers: dict[str, Teacher]
     benchmarks: dict[str, Benchmark]
-    prompts: dict[Literal["math", "choice"], Prompt]
+    prompts: dict[Kind, Prompt]
     recipes: dict[str, Recipe]
     schedules: dict[str, Schedule] = {}
     demonstrations: DemonstrateSettings = DemonstrateSettings()

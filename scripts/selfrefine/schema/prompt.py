@@ -30,8 +30,8 @@ class Example(Strict):
     """A worked example, as a prompt shows it before the question."""
 
     question: str = Field(min_length=1)
-    choices: list[str] = Field([], description="The options in order; none where the answer is a number.")
-    answer: str = Field(min_length=1, description="An option's letter, or a number.")
+    choices: list[str] = Field([], description="The options in order; none where the answer is a number or a text.")
+    answer: str = Field(min_length=1, description="An option's letter, a number, or a text.")
     solution: str = Field("", description="How the answer is reached, shown where a chain of thought is elicited.")
 
 

@@ -7,7 +7,7 @@ knows their keys. Input from outside is checked where it is read (data/items.py,
 from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
-Kind = Literal["math", "choice"]
+Kind = Literal["math", "choice", "text"]
 Extractor = Literal["strict", "unanimous", "legacy"]
 FinishReason = Literal["stop", "length"]
 
@@ -26,9 +26,9 @@ class Item(TypedDict):
     kind: Kind
     question: str
     choices: list[str]
-    """The options in order; empty for `math`."""
+    """The options in order; empty for `math` and `text`."""
     answer: str
-    """A label "A", "B", …, or a number in canonical form."""
+    """A label "A", "B", …, a number in canonical form, or a text as the benchmark has it."""
     solution: NotRequired[str]
     """How the answer is reached, where the benchmark's `fields.solution` says."""
 
@@ -58,7 +58,7 @@ class Judged(TypedDict):
     """The verdict on an answer."""
 
     extracted: str | None
-    """What was extracted from it, by the extractor that the configuration names."""
+    """What was extracted from it, by the extractor that the configuration names; a text in canonical form."""
     correct: bool
     """That extractor's verdict."""
     strict: bool
