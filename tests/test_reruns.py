@@ -603,7 +603,7 @@ LIBRARY = {
     "data/splits.prepare": FROM_PREPARE_BOXES | FROM_PREPARE_FAR,
     "engines/checkpoint_engines.open_checkpoint_engine": from_sample() | evaluations(),
     "engines/checkpoint_engines.open_model_engine": FROM_TEACH_TRAIN | TEACH_TESTS,
-    "engines/interface.complete": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
+    "engines/completions.complete": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "engines/interface.seed_for": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "engines/recorded.generate": FROM_TEACH_TRAIN | TEACH_TESTS,
     "engines/token_engine.finish": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
