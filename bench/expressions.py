@@ -1,6 +1,6 @@
 """Judges answers to golds that are expressions by canonical form (`kind: text`) and by math-verify.
 
-pip install math-verify
+pip install -r envs/math-verify.txt
 python bench/expressions.py --show 40
 
 Whether an answer is correct is known: it is made from its gold (random polynomials, reasoning-gym's complex numbers and
@@ -8,7 +8,6 @@ fractions, and the table below) by a change that keeps its value or does not.
 """
 
 import argparse
-import importlib.util
 import random
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import sympy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from selfrefine.answers.extraction import extract, matches  # noqa: E402
+from selfrefine.answers.extraction import MATH_VERIFY, extract, matches, missing_package, verify  # noqa: E402
 
 X = sympy.Symbol("x")
 # As golds of MATH are: (gold, what says the same, what does not).
@@ -116,22 +115,13 @@ def like_math() -> Iterator[Case]:
         yield from (Case("as in MATH", gold, answer, False) for answer in other)
 
 
-def verified(gold: str, text: str) -> bool:
-    """What math-verify says of an answer in a box."""
-    from math_verify import parse, verify
-
-    return bool(
-        verify(parse(f"${gold}$", parsing_timeout=None), parse(text, parsing_timeout=None), timeout_seconds=None)
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=25, help="golds of each kind, beside the table")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N answers on which the two differ")
     args = parser.parse_args()
-    if importlib.util.find_spec("math_verify") is None:
-        parser.error("math-verify is not installed: pip install math-verify")
+    if missing := missing_package(MATH_VERIFY):
+        parser.error(missing)
     cases = [*polynomials(args.number), *complex_numbers(args.number), *fractions(args.number), *like_math()]
     differing = []
     print(
@@ -143,7 +133,7 @@ def main() -> None:
         counts = {"text": [0, 0], "math-verify": [0, 0]}
         for case in mine:
             text = rf"The answer is $\boxed{{{case.answer}}}$."
-            ours, theirs = matches(extract(text, "text", []), case.gold, "text"), verified(case.gold, text)
+            ours, theirs = matches(extract(text, "text", []), case.gold, "text"), verify(text, case.gold)
             for name, verdict in (("text", ours), ("math-verify", theirs)):
                 counts[name][case.correct] += verdict != case.correct
             differing += [(case, ours, theirs)] if ours != theirs else []

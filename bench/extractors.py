@@ -2,11 +2,10 @@
 
 python bench/extractors.py results --show 20
 
-With --math-verify, a column more: the verdicts of that library (`pip install math-verify`), on numbers and free text.
+With --math-verify, a column more: the verdicts of that library (envs/math-verify.txt), on numbers and free text.
 """
 
 import argparse
-import importlib.util
 import itertools
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from selfrefine.answers.extraction import EXTRACTORS, extract, matches  # noqa: E402
+from selfrefine.answers.extraction import EXTRACTORS, MATH_VERIFY, extract, matches, missing_package, verify  # noqa: E402
 from selfrefine.data.items import read_items  # noqa: E402
 from selfrefine.schema.rows import Item  # noqa: E402
 from selfrefine.store.files import read_jsonl  # noqa: E402
@@ -29,8 +28,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--math-verify", action="store_true", help="judge by math-verify too, if it is installed")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N answers on which extractors differ")
     args = parser.parse_args()
-    if args.math_verify and importlib.util.find_spec("math_verify") is None:
-        parser.error("math-verify is not installed: pip install math-verify")
+    if args.math_verify and (missing := missing_package(MATH_VERIFY)):
+        parser.error(missing)
     return args
 
 
@@ -43,13 +42,6 @@ def answers(store: Path, stage: str, items: dict[str, Item]) -> Iterator[tuple[I
             if name in items and (name, row["text"]) not in seen:
                 seen.add((name, row["text"]))
                 yield items[name], row["text"]
-
-
-def verified(item: Item, text: str) -> bool:
-    """What math-verify says of an answer to a benchmark of numbers or free text."""
-    from math_verify import parse, verify
-
-    return bool(verify(parse(f"${item['answer']}$", parsing_timeout=None), parse(text, parsing_timeout=None)))
 
 
 def main() -> None:
@@ -78,7 +70,7 @@ def main() -> None:
         cells = [stage, str(len(found)), *map(str, correct), *(f"{100 * share:.1f} %" for share in same)]
         if args.math_verify:
             ours = [matches(f["strict"], item["answer"], item["kind"]) for item, _, f in found]
-            theirs = [verified(item, text) for item, text, _ in found]
+            theirs = [verify(text, item["answer"]) for item, text, _ in found]
             cells += [str(sum(theirs)), str(sum(t and not o for t, o in zip(theirs, ours, strict=True)))]
             cells += [str(sum(o and not t for t, o in zip(theirs, ours, strict=True)))]
             for row, one, other in zip(found, ours, theirs, strict=True):

@@ -12,7 +12,7 @@ from selfrefine.engines.completions import complete
 from selfrefine.engines.interface import Request
 from selfrefine.engines.item_requests import requests_for
 from selfrefine.errors import UserError
-from selfrefine.judging.sampled_paths import count, to_rows
+from selfrefine.judging.sampled_paths import count, refuse_missing, to_rows
 from selfrefine.programs import cli
 from selfrefine.programs.further_evaluations import evaluate_further
 from selfrefine.programs.loaded_checkpoint import LoadedCheckpoint, add_checkpoint
@@ -44,6 +44,7 @@ def main() -> None:
 
 def sample(args: argparse.Namespace, loaded: LoadedCheckpoint, run: Run) -> None:
     settings = args.settings
+    refuse_missing(settings.extractor)
     items = read_items(args.items)
     of_all = len(items)
     chosen = subset(list(items), settings.share, settings.seed)

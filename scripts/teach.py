@@ -15,7 +15,7 @@ from selfrefine.engines.item_requests import requests_for
 from selfrefine.engines.openai.server_engine import ServerEngine
 from selfrefine.engines.recorded import RecordedEngine
 from selfrefine.errors import UserError
-from selfrefine.judging.sampled_paths import count, to_rows
+from selfrefine.judging.sampled_paths import count, refuse_missing, to_rows
 from selfrefine.models.checkpoints import prepare_torch
 from selfrefine.programs import cli
 from selfrefine.schema.rows import TeacherAnswer
@@ -84,6 +84,7 @@ def main() -> None:
 
 def teach(args: argparse.Namespace, run: Run) -> None:
     settings = args.settings
+    refuse_missing(settings.extractor)
     items = read_items(args.items)
     requests = requests_for(
         *(items, settings.prompt, settings.style, 1, settings.generation, 0),

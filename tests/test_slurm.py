@@ -79,17 +79,13 @@ def test_evaluations_of_one_checkpoint_are_one_job_whatever_is_made_already(fini
     shutil.copytree(finished[0], folder, symlinks=True)
     path = folder / "config/tiny.yaml"
     config = yaml.safe_load(path.read_text())
-    config["benchmarks"]["near"] = {**config["benchmarks"]["far"], "title": "Near"}
-    config["benchmarks"]["near"]["splits"] = {"test": {"file": "all", "size": 14}}
-    config["study"]["evaluate"] = ["boxes", "far", "near"]
+    config["benchmarks"]["far"]["stop"] = ["Question:"]
     path.write_text(yaml.safe_dump(config))
-    near = [[f"{STUDENT}/boxes-cot-round1/near"], [f"{STUDENT}/near"]]
-    assert groups(folder) == [["tiny/base/near"], *near]
-    # The one between them is there.
+    far = [[f"{STUDENT}/boxes-cot-round1/far"], [f"{STUDENT}/far"]]
+    assert groups(folder) == [["tiny/base/far"], *far]
+    # The other one is to be made, too.
     shutil.rmtree(artifact(folder, "evaluate/tiny/base/boxes"))
-    assert groups(folder) == [["tiny/base/boxes", "tiny/base/near"], *near]
-    shutil.rmtree(artifact(folder, "evaluate/tiny/base/far"))
-    assert groups(folder) == [["tiny/base/boxes", "tiny/base/far", "tiny/base/near"], *near]
+    assert groups(folder) == [["tiny/base/boxes", "tiny/base/far"], *far]
     assert groups(folder, "--config", 'cluster={"evaluate_together": false}') == []
 
 

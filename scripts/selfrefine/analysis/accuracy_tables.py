@@ -12,7 +12,7 @@ from selfrefine.analysis import statistics
 from selfrefine.analysis.pass_rate import pass_rate, test_of
 from selfrefine.errors import UserError
 from selfrefine.schema.results import EvaluatedCell, Facts
-from selfrefine.schema.rows import item_of
+from selfrefine.schema.rows import extracted_of, item_of, judged_correct
 from selfrefine.store.environment import environment_differences
 from selfrefine.store.files import read_json, read_jsonl
 from selfrefine.store.provenance import record_of
@@ -32,9 +32,9 @@ def read_answers(cells: Sequence[EvaluatedCell], extractor: str) -> pd.DataFrame
         frame = pd.DataFrame(
             {
                 "item": [item_of(row) for row in rows],
-                "correct": [bool(row[extractor]) for row in rows],
+                "correct": [judged_correct(row, extractor) for row in rows],
                 "legacy": [bool(row["legacy"]) for row in rows],
-                "committed": [row["extracted"] is not None for row in rows],
+                "committed": [extracted_of(row, extractor) is not None for row in rows],
                 "chain": [bool(row["chain"]) for row in rows],
                 "cut": [row["finish_reason"] == "length" for row in rows],
                 "tokens": [row["tokens"] for row in rows],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TypedDict
 
-from selfrefine.schema.rows import EvaluatedAnswer
+from selfrefine.schema.rows import EvaluatedAnswer, extracted_of, judged_correct
 
 MEASURES = ("pass", "maj")
 
@@ -79,8 +79,8 @@ def of_answers(answers: Sequence[EvaluatedAnswer], extractor: str) -> list[Sampl
             "style": "",
             "item": row["item"],
             "sample": row["sample"],
-            "extracted": row["legacy_extracted"] if legacy else row["extracted"],
-            "correct": bool(row["legacy"] if legacy else row["strict"]),
+            "extracted": row["legacy_extracted"] if legacy else extracted_of(row, extractor),
+            "correct": judged_correct(row, "strict" if extractor == "unanimous" else extractor),
         }
         for row in answers
         if "sample" in row and "legacy_extracted" in row

@@ -36,7 +36,7 @@ from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part
 from selfrefine.analysis.pass_rate import test_of
 from selfrefine.errors import UserError
 from selfrefine.schema.results import AssessedClaim, ClaimComparison, EvaluatedCell, SeedTest
-from selfrefine.schema.rows import item_of
+from selfrefine.schema.rows import item_of, judged_correct
 from selfrefine.store.files import read_jsonl
 
 Key = tuple[Any, ...]
@@ -85,7 +85,7 @@ class Answers:
                 item, sample = item_of(row), row.get("sample", 0)
                 if sample in answers.setdefault(item, {}):
                     raise UserError(f"{path}: item {item} is answered twice; evaluate again")
-                answers[item][sample] = bool(row[self.extractor])
+                answers[item][sample] = judged_correct(row, self.extractor)
             several = any(len(of_item) > 1 for of_item in answers.values())
             self._read[path] = {
                 item: sum(of_item.values()) / len(of_item) if several else next(iter(of_item.values()))

@@ -10,13 +10,17 @@ all: where something numeric follows it (a list, a power, a root, a pair of unit
 answer is extracted. A free-text answer is what a commitment says up to the end of its sentence, or what stands in its
 quotes; two are equal if their canonical forms are.
 
+A further extractor, `math-verify`, computes with the package of that name, and judges only where a study names it.
+
 An exported lm-eval task holds a copy of this file (answers.py), so it is one module and imports nothing of this
 repository.
 """
 
 import difflib
+import importlib.util
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -24,6 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 EXTRACTORS = ("strict", "unanimous", "legacy")
+# A further extractor, and the version of its package that tests run with. It computes for at most so many seconds.
+MATH_VERIFY, MATH_VERIFY_PIN, SECONDS = "math-verify", "math-verify==0.9.0", 5
 
 # Normalisation: LaTeX, full-width characters, spaces and signs in one form.
 SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\t\r\f\v]")
@@ -592,18 +598,62 @@ def _abbreviates(text: str, period: int) -> bool:
     return bool(is_short) and not NEXT_SENTENCE.match(after)
 
 
+def missing_package(extractor: str | None) -> str | None:
+    """What to install for an extractor, where its package is not there."""
+    if extractor != MATH_VERIFY or importlib.util.find_spec("math_verify") is not None:
+        return None
+    return f"extractor: {MATH_VERIFY} is not installed for {sys.executable}; `pip install {MATH_VERIFY_PIN}`"
+
+
+def _parsed(text: str) -> list[Any]:
+    """What math-verify reads from a text; nothing if it cannot, or if that takes it too long.
+
+    Only in a main thread: its limit of time is a signal.
+    """
+    import math_verify
+
+    return list(math_verify.parse(text, parsing_timeout=SECONDS))
+
+
+def read_by_math_verify(text: str) -> str | None:
+    """The answer that math-verify reads from a completion of kind `math` or `text`."""
+    found = _parsed(after_thoughts(text) or "")
+    if not found:
+        return None
+    try:
+        return str(found[0])
+    except ValueError:  # An integer of more digits than Python prints.
+        return str(found[-1])
+
+
+def verify(text: str, answer: str) -> bool:
+    """Whether the answer that math-verify reads equals the target; not if that takes it too long to find out."""
+    import math_verify
+
+    found = _parsed(after_thoughts(text) or "")
+    if not found:
+        return False
+    is_marked = any(mark in answer for mark in ("$", r"\(", r"\[", r"\boxed"))
+    gold = _parsed(answer if is_marked else f"${answer}$")
+    return bool(math_verify.verify(gold, found, timeout_seconds=SECONDS))
+
+
 def documents(**_: Any) -> dict[str, Any]:
     """lm-eval's hook for the data: the documents beside this file."""
     from datasets import Dataset
 
     with open(Path(__file__).with_name("docs.jsonl"), encoding="utf-8") as file:
-        return {"test": Dataset.from_list([json.loads(line) for line in file])}
+        rows = [json.loads(line) for line in file]
+    for extractor in {row.get("extractor") for row in rows}:
+        if missing := missing_package(extractor):
+            raise ImportError(missing)
+    return {"test": Dataset.from_list(rows)}
 
 
 def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
     """lm-eval's hook for one answer: correct by each extractor, whether one was extracted, whether it reasons first.
 
-    Of several answers to an item, the means.
+    By math-verify only where the document names it. Of several answers to an item, the means.
     """
     if isinstance(results[0], list):
         each = [process_results(doc, [text]) for text in results[0]]
@@ -611,4 +661,6 @@ def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]
     text, phrases = results[0], doc.get("phrases") or DEFAULT
     verdicts = {name: extract(text, doc["kind"], doc["choices"], name, phrases) for name in EXTRACTORS}
     scores = {name: float(matches(found, doc["answer"], doc["kind"])) for name, found in verdicts.items()}
+    if doc.get("extractor") == MATH_VERIFY:
+        scores[MATH_VERIFY] = float(verify(text, doc["answer"]))
     return {**scores, "committed": float(verdicts["strict"] is not None), "chain": float(is_chain(text, phrases))}

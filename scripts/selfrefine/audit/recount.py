@@ -14,7 +14,7 @@ from selfrefine.audit.table_rows import BEHIND, Row, index_of, sides, table_name
 from selfrefine.errors import UserError
 from selfrefine.schema.record import Record
 from selfrefine.schema.results import EvaluatedCell
-from selfrefine.schema.rows import item_of
+from selfrefine.schema.rows import item_of, judged_correct
 from selfrefine.store.files import read_json, read_jsonl
 
 Jobs = dict[tuple[str, ...], dict[str, set[str]]]
@@ -183,7 +183,7 @@ class Recount:
         if name not in self._outcomes:
             answers: dict[str, list[tuple[bool, int]]] = {}
             for row in read_jsonl(self.results.locate(name)):
-                answers.setdefault(item_of(row), []).append((bool(row[extractor]), row["tokens"]))
+                answers.setdefault(item_of(row), []).append((judged_correct(row, extractor), row["tokens"]))
             items = tuple(sorted(answers))
             several = any(len(of_item) > 1 for of_item in answers.values())
             marks, lengths = (

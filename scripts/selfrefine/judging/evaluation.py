@@ -4,6 +4,7 @@ from pathlib import Path
 
 from selfrefine.engines.token_engine import TokenEngine
 from selfrefine.errors import UserError
+from selfrefine.judging.sampled_paths import refuse_missing
 from selfrefine.schema.rows import item_of
 from selfrefine.schema.stages import EvaluateSettings, StockAsked
 from selfrefine.store.files import read_jsonl, write_json, write_jsonl
@@ -24,12 +25,15 @@ def evaluate_task(folder: Path, settings: EvaluateSettings, engine: TokenEngine,
     if settings.stock is not None:
         _evaluate_stock(folder, settings, settings.stock, engine, run)
         return
+    documents = read_jsonl(folder / "docs.jsonl")
+    for extractor in {row.get("extractor") for row in documents}:
+        refuse_missing(extractor)
     # It imports lm-eval, which a job whose artifact exists need not wait for.
     from selfrefine.judging.lm_eval_model import EngineModel, run_lm_eval
 
     model = EngineModel(engine, run.file, settings.system, settings.thinking)
     report, answers = run_lm_eval(model, settings.task, folder)
-    asked = {row["id"] for row in read_jsonl(folder / "docs.jsonl")}
+    asked = {row["id"] for row in documents}
     if asked != {item_of(row) for row in answers}:
         raise UserError(f"{folder / RECORD}: lm-eval returned {len(answers)} of {len(asked)} answers; run again")
     write_jsonl(run.file, answers)

@@ -86,12 +86,25 @@ def _answers(sample: dict[str, Any], completions: dict[str, Completion]) -> list
         completion = completions[f"{document['id']}-{number}"]
         row = _answer(sample, completion, extraction.process_results(document, [completion.text]))
         votes = extraction.extract(completion.text, document["kind"], document["choices"], "legacy")
-        own = {"id": f"{document['id']}-{number}", "item": document["id"], "sample": number, "legacy_extracted": votes}
+        own: dict[str, Any] = {
+            "id": f"{document['id']}-{number}",
+            "item": document["id"],
+            "sample": number,
+            "legacy_extracted": votes,
+        }
         rows.append(cast(EvaluatedAnswer, row | own))
     return rows
 
 
 def _answer(sample: dict[str, Any], completion: Completion, scores: Mapping[str, float]) -> EvaluatedAnswer:
+    row = _row(sample, completion, scores)
+    if extraction.MATH_VERIFY in scores:
+        row["math-verify"] = scores[extraction.MATH_VERIFY]
+        row["math-verify_extracted"] = extraction.read_by_math_verify(completion.text)
+    return row
+
+
+def _row(sample: dict[str, Any], completion: Completion, scores: Mapping[str, float]) -> EvaluatedAnswer:
     document = sample["doc"]
     phrases = document.get("phrases") or extraction.DEFAULT
     return {

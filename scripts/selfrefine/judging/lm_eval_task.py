@@ -32,9 +32,12 @@ def export_task(
         document = cast(Document, {**item, "prompt": message["content"]})
         if settings.answer_phrases != list(extraction.DEFAULT):
             document["phrases"] = settings.answer_phrases
+        if settings.extractor is not None:
+            document["extractor"] = settings.extractor
         documents.append(document)
     write_jsonl(folder / "docs.jsonl", documents)
     shutil.copyfile(extraction.__file__, folder / "answers.py")
+    metrics = METRICS if settings.extractor is None else (*METRICS, settings.extractor)
     task = {
         "task": settings.task,
         "custom_dataset": "DOCUMENTS",
@@ -52,7 +55,7 @@ def export_task(
             "max_gen_toks": settings.max_tokens,
         },
         **_repeated(settings.samples),
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in metrics],
         "metadata": {"version": 1.0},
     }
     text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)

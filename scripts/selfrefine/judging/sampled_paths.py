@@ -2,23 +2,44 @@
 
 from collections.abc import Sequence
 
-from selfrefine.answers.extraction import DEFAULT, EXTRACTORS, extract, is_chain, matches
+from selfrefine.answers.extraction import (
+    DEFAULT,
+    EXTRACTORS,
+    MATH_VERIFY,
+    extract,
+    is_chain,
+    matches,
+    missing_package,
+    read_by_math_verify,
+    verify,
+)
 from selfrefine.engines.interface import Completion, Request
+from selfrefine.errors import UserError
 from selfrefine.schema.rows import Item, Judged, SampledPath
+
+
+def refuse_missing(extractor: str | None) -> None:
+    """`UserError` if an extractor's package is not installed: before answers are generated, not after."""
+    if missing := missing_package(extractor):
+        raise UserError(missing)
 
 
 def judge(item: Item, text: str, extractor: str, phrases: Sequence[str] = DEFAULT) -> Judged:
     """The verdict on an answer to an item; `phrases` stand before an answer (answers/extraction.py)."""
     found = {name: extract(text, item["kind"], item["choices"], name, phrases) for name in EXTRACTORS}
     verdicts = {name: matches(answer, item["answer"], item["kind"]) for name, answer in found.items()}
-    return {
-        "extracted": found[extractor],
-        "correct": verdicts[extractor],
+    judged: Judged = {
+        "extracted": found.get(extractor),
+        "correct": verdicts.get(extractor, False),
         "strict": verdicts["strict"],
         "unanimous": verdicts["unanimous"],
         "legacy": verdicts["legacy"],
         "chain": is_chain(text, phrases),
     }
+    if extractor == MATH_VERIFY:
+        correct = verify(text, item["answer"])
+        judged |= {"extracted": read_by_math_verify(text), "correct": correct, "math-verify": correct}
+    return judged
 
 
 def to_rows(

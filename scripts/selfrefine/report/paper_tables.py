@@ -11,6 +11,7 @@ from selfrefine.report.formats import NONE, Cell, Number, Rows, Table
 from selfrefine.report.selection import FACTS, column_of_teachers, facts_shown
 from selfrefine.schema.prompt import TaskPrompt
 from selfrefine.schema.results import ArmRow, CostRow, LengthRow, PairRow, PassRow, SolvingRow
+from selfrefine.schema.rows import judged_correct
 from selfrefine.store.files import read_json, read_jsonl
 
 Titles = Mapping[str, str]
@@ -79,7 +80,7 @@ def teachers(rows: Sequence[Mapping[str, Any]], titles: Titles, level: float, ex
     asked.sort(key=lambda pair: (pair[0] != "train", pair[1]))
     cells: dict[tuple[str, str], dict[tuple[str, str], Number]] = {}
     for row in rows:
-        correct = [bool(answer[extractor]) for answer in read_jsonl(Path(row["answers"]))]
+        correct = [judged_correct(answer, extractor) for answer in read_jsonl(Path(row["answers"]))]
         number = percent(sum(correct) / len(correct), *statistics.wilson(sum(correct), len(correct), level))
         cells.setdefault((row["teacher"], row["task"]), {})[row["split"], row["style"]] = number
     body: Rows = []

@@ -254,10 +254,12 @@ class Configuration(Strict):
         description="What weights are multiplied in, wherever a model computes; auto: their dtype where the machine is "
         "fast in it, else float32.",
     )
-    extractor: Extractor = Field("strict", description="Whose verdict on an answer counts.")
+    extractor: Extractor = Field(
+        "strict", description="Whose verdict on an answer counts; math-verify needs a package."
+    )
     answer_phrases: AnswerPhrases = Field(
         ["default"],
-        description="Regular expressions of what stands before an answer (any extractor but legacy); `default`: the "
+        description="Regular expressions of what stands before an answer (extractors strict and unanimous); `default`: the "
         "usual ones.",
     )
     statistics: Statistics = Statistics()

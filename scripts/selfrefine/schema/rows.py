@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 Kind = Literal["math", "choice", "text"]
-Extractor = Literal["strict", "unanimous", "legacy"]
+Extractor = Literal["strict", "unanimous", "legacy", "math-verify"]
 FinishReason = Literal["stop", "length"]
+# Of the extractor math-verify, in the rows of studies that name it: its verdict, and what it read where `extracted` is
+# what `strict` did.
+Verified = TypedDict(
+    "Verified",
+    {"math-verify": NotRequired[float], "math-verify_extracted": NotRequired[str | None]},
+)
 
 
 class Message(TypedDict):
@@ -39,6 +45,8 @@ class Document(Item):
     prompt: str
     phrases: NotRequired[list[str]]
     """What stands before an answer, where it is not as usual."""
+    extractor: NotRequired[Literal["math-verify"]]
+    """A further extractor, whose verdict is wanted too."""
 
 
 class StockDocument(TypedDict):
@@ -54,7 +62,7 @@ class StockDocument(TypedDict):
     """With its worked examples and, where the task is asked through it, the chat template."""
 
 
-class Judged(TypedDict):
+class Judged(Verified):
     """The verdict on an answer."""
 
     extracted: str | None
@@ -130,7 +138,7 @@ class Pair(TypedDict):
     rejected: Response | None
 
 
-class EvaluatedAnswer(TypedDict):
+class EvaluatedAnswer(Verified):
     """A judged answer to an item of a test split (samples.jsonl)."""
 
     id: str
@@ -172,3 +180,18 @@ class RecordedCompletion(TypedDict):
 def item_of(answer: Mapping[str, Any]) -> str:
     """The item that an answer to a test split is to, a student's or a teacher's."""
     return str(answer["item"] if "item" in answer else answer["id"])
+
+
+def judged_correct(answer: Mapping[str, Any], extractor: str) -> bool:
+    """Whether an answer is correct by an extractor.
+
+    math-verify judges neither options nor documents of lm-eval's own tasks: there `strict`'s verdict stands.
+    """
+    return bool(answer["strict" if extractor == "math-verify" and extractor not in answer else extractor])
+
+
+def extracted_of(answer: Mapping[str, Any], extractor: str) -> str | None:
+    """What was extracted from an answer, by math-verify where that is the extractor."""
+    own = "math-verify_extracted"
+    found: str | None = answer[own if extractor == "math-verify" and own in answer else "extracted"]
+    return found

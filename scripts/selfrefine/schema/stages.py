@@ -81,6 +81,7 @@ class ExportTaskSettings(Strict):
     top_p: float = Field(1.0, gt=0, le=1)
     stop: list[str] = Field([], description="Strings at which generation ends.")
     answer_phrases: Phrases = ["default"]
+    extractor: Literal["math-verify"] | None = Field(None, description="A further extractor, which judges answers too.")
 
 
 class FetchTaskSettings(Strict):

@@ -12,6 +12,8 @@ from selfrefine.store.hashing import canonical_json
 
 # Stands for a key that one of two settings does not have.
 ABSENT = object()
+# What verdicts follow from where extractor math-verify gave them.
+OF_MATH_VERIFY = ("math-verify", "latex2sympy2-extended", "sympy")
 
 
 def differences(recorded: object, wanted: object, key: str = "") -> list[str]:
@@ -47,7 +49,7 @@ def _shortened(value: object) -> str:
 def package_versions() -> dict[str, str]:
     """The versions of Python and of the packages that results may depend on, as far as they are installed."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *(OF_MATH_VERIFY if "math_verify" in sys.modules else ())):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from selfrefine.answers.extraction import missing_package
 from selfrefine.errors import UserError
 from selfrefine.schema.base import NAME, did_you_mean
 from selfrefine.schema.config import STOCK, Configuration
@@ -67,6 +68,12 @@ def stock_tasks(study: Configuration) -> Iterator[str]:
     for name in study.benchmarks:
         if name.startswith(STOCK.replace(":", "-")):
             yield f"benchmarks.{name}: such names stand for tasks of lm-eval; choose another"
+
+
+def extractor(study: Configuration) -> Iterator[str]:
+    """The package that the extractor computes with is there."""
+    if missing := missing_package(study.extractor):
+        yield missing
 
 
 def splits(study: Configuration) -> Iterator[str]:
@@ -213,6 +220,7 @@ CHECKS: tuple[Callable[[Configuration], Iterator[str]], ...] = (
     references,
     titles,
     stock_tasks,
+    extractor,
     splits,
     prompts,
     shots,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from selfrefine.answers.extraction import MATH_VERIFY
 from selfrefine.schema.config import Configuration
 from selfrefine.study.content_checks import refined_with
 from selfrefine.study.resolve import training_of
@@ -21,6 +22,8 @@ def idle_settings(study: Configuration) -> Iterator[str]:
             yield f"teachers.{name}.generation.top_p: changes nothing at temperature 0"
     if study.evaluation.top_p < 1 and not study.evaluation.temperature:
         yield "evaluation.top_p: changes nothing at temperature 0; set evaluation.temperature"
+    if study.extractor == MATH_VERIFY and all(study.benchmarks[n].kind == "choice" for n in study.study.benchmarks):
+        yield f"extractor: {MATH_VERIFY} changes nothing: all benchmarks have options, which strict judges"
     if study.extractor == "legacy" and "answer_phrases" in study.model_fields_set:
         yield "answer_phrases: changes nothing: extractor legacy has its own"
     yield from _of_sampling(study)

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 
 from pydantic import ValidationError
 
+from selfrefine.answers.extraction import MATH_VERIFY
 from selfrefine.data import stock_tasks
 from selfrefine.errors import UserError
 from selfrefine.schema.base import describe, suggestion
@@ -13,6 +14,7 @@ from selfrefine.schema.config import STOCK, Configuration
 from selfrefine.schema.generation import STUDENT_ENGINES
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.prompt import Prompt
+from selfrefine.schema.rows import Extractor
 
 # Worked examples of a file whose number is not configured, where only the work is estimated.
 USUAL_SHOTS = 8
@@ -110,6 +112,12 @@ def phrases_of(study: Configuration, task: str) -> list[str]:
     """What stands before the answers to a benchmark."""
     own = study.benchmarks[task].answer_phrases
     return study.answer_phrases if own is None else own
+
+
+def extractor_of(study: Configuration, task: str) -> Extractor:
+    """Whose verdict on the answers to a benchmark counts: math-verify judges no options, `strict` does."""
+    has_options = study.benchmarks[task].kind == "choice"
+    return "strict" if has_options and study.extractor == MATH_VERIFY else study.extractor
 
 
 def shots_shown(study: Configuration, task: str) -> int:

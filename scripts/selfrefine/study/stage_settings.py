@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from selfrefine.answers.extraction import MATH_VERIFY
 from selfrefine.data.shots import resolved
 from selfrefine.schema.benchmark import Mapping
 from selfrefine.schema.config import STOCK, StockTask, Student
@@ -21,7 +22,7 @@ from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import student_of
 from selfrefine.study.design import Study
-from selfrefine.study.resolve import phrases_of, prompt_of, request_of, split_of, stock_task, training_of
+from selfrefine.study.resolve import extractor_of, phrases_of, prompt_of, request_of, split_of, stock_task, training_of
 
 Slice = BaseModel | dict[str, Any]
 STAGES: dict[str, Callable[..., Slice]] = {}
@@ -69,7 +70,7 @@ def teach(study: Study, teacher: str, task: str, split: str, style: str) -> Slic
         "generation": entry.generation.model_dump(),
         "stop": study.benchmarks[task].stop,
         "answer_phrases": phrases_of(study, task),
-        "extractor": study.extractor,
+        "extractor": extractor_of(study, task),
         **own[entry.engine],
     }
 
@@ -101,7 +102,7 @@ def sample(study: Study, start: str, task: str, share: str, seed: str) -> Slice:
     return {
         **_answering(study, study.students[student_of(start)]),
         "prompt": prompt(study, task, *asked),
-        "extractor": study.extractor,
+        "extractor": extractor_of(study, task),
         "sampling": study.sampling.model_dump(exclude=unread),
         "stop": study.benchmarks[task].stop,
         "answer_phrases": phrases_of(study, task),
@@ -141,6 +142,8 @@ def export_task(study: Study, task: str) -> Slice:
         **study.evaluation.model_dump(include={"max_tokens", "samples", "temperature", "top_p"}),
         "stop": study.benchmarks[task].stop,
         "answer_phrases": phrases_of(study, task),
+        # The other extractors judge every answer.
+        **({"extractor": MATH_VERIFY} if extractor_of(study, task) == MATH_VERIFY else {}),
     }
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from selfrefine.report.page.model_titles import ARMS, who
 from selfrefine.report.page.page_inputs import PageInputs
-from selfrefine.schema.rows import item_of
+from selfrefine.schema.rows import item_of, judged_correct
 from selfrefine.store.files import read_jsonl
 
 
@@ -46,5 +46,5 @@ def correct_by_item(path: str, extractor: str) -> dict[str, bool]:
     """Which items a file of judged answers has correct; of several answers to an item, most of them."""
     answers: dict[str, list[bool]] = {}
     for row in read_jsonl(Path(path)):
-        answers.setdefault(item_of(row), []).append(bool(row[extractor]))
+        answers.setdefault(item_of(row), []).append(judged_correct(row, extractor))
     return {item: 2 * sum(verdicts) > len(verdicts) for item, verdicts in answers.items()}

@@ -5,7 +5,7 @@ Beyond MOST responses, the first items of each benchmark's split are kept with a
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
 from selfrefine.report.page.asked import Asked, WrittenPrompts, asked_as_written, asked_in, written_prompts
 from selfrefine.report.page.model_titles import ARMS, model_title, who
@@ -19,7 +19,9 @@ from selfrefine.schema.rows import (
     SampledPath,
     StockDocument,
     TeacherAnswer,
+    extracted_of,
     item_of,
+    judged_correct,
 )
 from selfrefine.store.files import read_json, read_jsonl
 from selfrefine.store.locations import place_of
@@ -135,8 +137,9 @@ class Reader:
             item = item_of(row)
             if item in places:
                 style = next(iter(asked))
-                correct = bool(cast(dict[str, object], row)[self.inputs.extractor])
-                self._add_response(places[item], number, {**row, "style": style, "correct": correct})
+                extractor = self.inputs.extractor
+                verdict = {"extracted": extracted_of(row, extractor), "correct": judged_correct(row, extractor)}
+                self._add_response(places[item], number, {**row, "style": style, **verdict})
 
     def _add_stock(self, cell: Mapping[str, Any]) -> None:
         """The judged answers of an arm to one of lm-eval's own tasks, with the prompts that it was asked with."""
