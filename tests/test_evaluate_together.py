@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import assert_same_results, loads, planned_jobs, run, snakemake
+from conftest import assert_same_results, loads, planned_jobs, planned_rules, run, snakemake
 from selfrefine.store.hashing import canonical_json
 from selfrefine.store.locks import held
 from selfrefine.study.artifact import Artifact
@@ -77,6 +77,17 @@ def test_for_a_further_benchmark_weights_are_loaded_to_evaluate_on_it_alone(copy
 
     change(copy, add)
     before = states(copy)
+    planned = planned_rules(snakemake(copy, "-n"))
+    made = {rule: planned[rule] for rule in planned if rule not in ("plot", "layout")}
+    assert made == {
+        "evaluate": 7,
+        "prepare": 2,
+        "listing": 3,
+        **dict.fromkeys(("fetch", "export_task"), 1),
+        **dict.fromkeys(("demonstrate", "instruct", "sample", "pair", "refine"), 1),
+        "ask": 2,
+        **dict.fromkeys(("configuration", "sources", "tables", "claims", "summarise", "page", "show"), 1),
+    }
     run(*ONE_CORE, cwd=copy)
     assert loads(copy) == {f"evaluate/{checkpoint}/near": 1 for checkpoint in CHECKPOINTS}
     after = states(copy)
