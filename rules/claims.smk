@@ -9,6 +9,7 @@ rule claims:
     """The verdict on each of the paper's claims, with every comparison behind it."""
     input:
         index=made("claims", "index"),
+        policy=made("claims", "policy"),
         samples=made("claims", "samples"),
     output:
         report(
@@ -28,6 +29,7 @@ rule claims:
         'python "$SELFREFINE/claims.py"'
         " --settings {params.settings:q}"
         " --index {input.index}"
+        " --policy {input.policy}"
         " --code {params.code:q}"
         " --record {output.record}"
         " &> {log}"

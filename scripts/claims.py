@@ -1,7 +1,7 @@
 """Tests the paper's seven claims (Ranaldi & Freitas, arXiv 2405.00402) on the study's judged answers.
 
 claims.md     the verdict on each claim, then every comparison behind it
-claims.json   the same, with all numbers: accuracies, variance components, a test per seed, files of answers
+claims.json   the same, with all numbers: both estimands, variance components, a test per seed, files of answers
 """
 
 import argparse
@@ -9,34 +9,52 @@ import collections
 from pathlib import Path
 
 from selfrefine.analysis import verdicts
+from selfrefine.analysis.comparing import Policy
+from selfrefine.analysis.registration import Registration, registration_of
 from selfrefine.programs import cli
 from selfrefine.report.verdict_tables import claims_page
 from selfrefine.schema.stages import ClaimsSettings
-from selfrefine.store.files import whole_file, write_json
-from selfrefine.store.locations import VERDICTS
+from selfrefine.store.files import read_json, whole_file, write_json
+from selfrefine.store.locations import VERDICTS, listing_file
+from selfrefine.store.provenance import read_record, record_of
+from selfrefine.store.register import entries
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_settings(parser, ClaimsSettings)
     cli.add_index(parser, "tables")
+    parser.add_argument(
+        "--policy", type=listing_file, help="the record of the policy; claims then say whether it was pre-registered"
+    )
     cli.add_record(parser)
     return parser.parse_args()
+
+
+def registration(policy: Path, samples: list[Path]) -> Registration:
+    """What became of the policy that the claims are judged by."""
+    records = [read_record(record_of(path)) for path in samples]
+    return registration_of(read_json(policy), entries(), [one for one in records if one.stage == "evaluate"])
 
 
 def main() -> None:
     args = arguments()
     settings: ClaimsSettings = args.settings
     cells = cli.read_index(args.index)["cells"]
-    inputs = [args.index, *dict.fromkeys(Path(cell["samples"]) for cell in cells)]
+    samples = list(dict.fromkeys(Path(cell["samples"]) for cell in cells))
+    inputs = [args.index, *([args.policy] if args.policy else []), *samples]
     with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
-        assessed = verdicts.assess_all(cells, settings.extractor, settings.level, settings.margin / 100)
+        looks = tuple(settings.looks) if isinstance(settings.looks, list) else settings.looks
+        policy = Policy(settings.level, settings.margin / 100, looks, settings.spending)
+        assessed = verdicts.assess_all(cells, settings.extractor, policy, settings.titles)
+        found = registration(args.policy, samples) if args.policy else None
         numbers = run.folder / VERDICTS
-        write_json(numbers, {"settings": settings.model_dump(), "claims": assessed})
+        write_json(numbers, {"settings": settings.model_dump(), "registration": found, "claims": assessed})
+        told = found["told"] if found else ""
         with whole_file(run.file) as file:
-            file.write(claims_page(assessed, settings.level, settings.margin, settings.titles))
+            file.write(claims_page(assessed, settings.level, settings.margin, settings.titles, told))
         counts = collections.Counter(claim["verdict"] for claim in assessed)
         run.record([run.file, numbers], verdicts=dict(counts))
 

@@ -78,6 +78,7 @@ def main() -> None:
             layouts=layouts,
             configuration=files["configuration"].read_text("utf-8"),
             sources=sources,
+            registration=(verdicts.get("registration") or {}).get("told", ""),
         )
         with whole_file(run.file) as file:
             file.write(assemble(inputs))

@@ -38,8 +38,10 @@ def main() -> None:
         if run.made:
             return
         tables, long_form = StudyTables(args.tables), run.folder / DETAILS
+        judged = read_json(args.claims)
+        registration = judged.get("registration") or {}
         with whole_file(run.file) as file:
-            file.write(summary(tables, read_json(args.claims)["claims"], settings.titles))
+            file.write(summary(tables, judged["claims"], settings.titles, registration.get("told", "")))
         with whole_file(long_form) as file:
             file.write(details(tables, settings.titles, settings.sources))
         run.record([run.file, long_form])

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from selfrefine.analysis import accuracy_tables, yield_tables
+from selfrefine.analysis import accuracy_tables, gains, yield_tables
 from selfrefine.analysis.costs import costs_table
 from selfrefine.analysis.lengths import lengths_table
 from selfrefine.programs import cli
@@ -62,7 +62,7 @@ def make_tables(settings: TablesSettings, index: dict[str, Any]) -> dict[str, pd
     return {
         "accuracy": accuracy_tables.accuracy_table(answers, level),
         "arms": accuracy_tables.arms_table(answers, level),
-        "comparisons": accuracy_tables.comparisons_table(answers, level, index["training"]),
+        "comparisons": gains.comparisons_table(answers, level, index["training"]),
         "lengths": lengths_table(answers, accuracy_tables.FACTS, accuracy_tables.start_of, level),
         "demonstrations": yield_tables.demonstrations_table(index["demonstrations"]),
         "paths": yield_tables.paths_table(index["paths"], origins),

@@ -3,17 +3,22 @@
 import json
 import sys
 from math import sqrt
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from conftest import REPOSITORY, run, tiny_config
-from selfrefine.analysis import statistics
-from selfrefine.analysis.verdicts import VERDICTS, arms_of, assess_all, bears_out, bounds_of, judge, verdict_of
+from selfrefine.analysis import accuracy_tables, gains, statistics
+from selfrefine.analysis.comparing import Policy, bears_out, bounds_of
+from selfrefine.analysis.correctness import Answers
+from selfrefine.analysis.power import needed
+from selfrefine.analysis.verdicts import VERDICTS, arms_of, assess_all, judge, verdict_of
 from selfrefine.errors import UserError
 from selfrefine.store.files import read_json, write_json, write_jsonl
 from selfrefine.study.artifacts import Artifacts
@@ -21,7 +26,7 @@ from selfrefine.study.design import Study
 from selfrefine.study.final_artifacts import FinalArtifacts
 
 sys.path.append(str(REPOSITORY / "bench"))
-import simulate  # noqa: E402
+import worlds  # noqa: E402
 
 ITEMS = 200
 NAMES = ("arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share", "seed", "evaluation")
@@ -63,8 +68,8 @@ class Planted:
         correct = range(correct) if isinstance(correct, int) else correct
         return self.add(arm, correct, evaluation=evaluation, **facts)
 
-    def assess(self, margin: float = 0.05, extractor: str = "strict") -> list[dict]:
-        return assess_all(self.cells, extractor, 0.95, margin)
+    def assess(self, margin: float = 0.05, extractor: str = "strict", looks=None) -> list[dict]:
+        return assess_all(self.cells, extractor, Policy(0.95, margin, looks), {"a": "Boxes"})
 
     def verdict(self, claim: int, **options) -> str:
         (found,) = [assessed for assessed in self.assess(**options) if assessed["claim"] == claim]
@@ -166,7 +171,7 @@ NEEDS = {
 
 
 def test_a_study_without_the_arms_tests_nothing_and_names_them():
-    assessed = assess_all([], "strict", 0.95, 0.05)
+    assessed = assess_all([], "strict", Policy(0.95, 0.05), {})
     assert {found["claim"]: found["verdict"] for found in assessed} == dict.fromkeys(NEEDS, "not tested")
     assert {found["claim"]: found["parts"][0]["missing"] for found in assessed} == NEEDS
 
@@ -327,7 +332,8 @@ def test_seeds_that_disagree_leave_a_claim_undecided_that_one_of_them_would_supp
     (row,) = rows_of(study.assess(), 2)
     assert row["by_seed"][0]["p"] < 1e-9
     assert row["verdict"] == "undecided"
-    assert row["seeds_needed"] > 3
+    for low, high in row["needed"].values():
+        assert low is None or 3 < low <= high
 
 
 def test_the_baseline_and_the_teacher_have_no_seeds(study):
@@ -349,8 +355,8 @@ def test_one_seed_speaks_of_its_checkpoints(study):
     (found,) = [found for found in study.assess() if found["claim"] == 1]
     (row,) = found["parts"][0]["comparisons"]
     assert found["seeds"] == 1
-    assert row["seeds_needed"] is None
-    assert row["items_needed"] > ITEMS
+    assert row["needed"].keys() == {"items"}  # one seed tells nothing of others
+    assert all(number > ITEMS for number in row["needed"]["items"])
     assert (row["low"], row["p"]) == (0.0, 0.125)
 
 
@@ -361,10 +367,11 @@ def test_what_would_decide_takes_in_the_correction_over_the_open_comparisons(stu
         study.train("instruct", correct, task=task, evaluation=task)
         study.train("baseline", 50, evaluation=task)
     rows = {row["evaluation"]: row for row in rows_of(study.assess(), 1)}
-    assert rows["a"]["items_needed"] == rows["b"]["items_needed"] > alone["items_needed"]
-    two_open = statistics.Components(**alone["components"]), 0.0, 0.05 / 2
-    assert rows["a"]["items_needed"] == statistics.items_needed(*two_open)
-    assert rows["c"]["items_needed"] is None
+    assert rows["a"]["needed"] == rows["b"]["needed"]
+    assert rows["a"]["needed"]["items"][1] > alone["needed"]["items"][1]
+    of = statistics.Components(**alone["components"])
+    assert rows["a"]["needed"]["items"] == [*needed([of], "above", 0.05, 0.05 / 2, "items")]
+    assert rows["c"]["needed"] == {}
 
 
 def test_the_extractor_decides(study):
@@ -428,7 +435,7 @@ def test_the_cells_of_a_whole_study_reach_every_claim(tmp_path, monkeypatch):
     assert sum(len(arm.samples) for arm in arms_of(cells)) == len(cells)
     counts = {
         (found["claim"], part["title"]): len(part["comparisons"])
-        for found in assess_all(cells, "strict", 0.95, 0.05)
+        for found in assess_all(cells, "strict", Policy(0.95, 0.05), {})
         for part in found["parts"]
     }
     assert counts == {
@@ -449,6 +456,7 @@ def claims_command(study: Planted, margin: float = 5) -> list:
     index = study.folder / "tables.json"
     write_json(index, {"cells": study.cells})
     settings = {"level": 0.95, "margin": margin, "extractor": "strict", "titles": {"a": "Boxes | far"}}
+    settings |= {"looks": None, "spending": "obrien-fleming"}
     command = ["python", "scripts/claims.py", "--settings", json.dumps(settings), "--index", index]
     return [*command, "--record", study.folder / "out/record.json"]
 
@@ -507,7 +515,7 @@ def test_the_program_names_what_a_user_can_mend(study):
 
 def test_a_false_claim_is_supported_no_more_often_than_promised():
     studies, verdicts = 200, []
-    world, generator = simulate.World(accuracy=0.3, spread=2), np.random.default_rng(9)
+    world, generator = worlds.World(accuracy=0.3, spread=2), np.random.default_rng(9)
     for _ in range(studies):
         treated, control = world.study(generator, 5, 200, [0.0, 0.35, 0.35, 0.35])
         gaps = [statistics.paired(one, control) for one in treated]
@@ -516,3 +524,209 @@ def test_a_false_claim_is_supported_no_more_often_than_promised():
         verdicts.append(verdict_of([[row["verdict"] for row in rows]]))
     assert verdicts.count("supported") / studies <= 0.025 + 4 * sqrt(0.025 * 0.975 / studies)
     assert verdicts.count("undecided") / studies > 0.9
+
+
+# What answers may say, and what is odd about arms.
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(float("nan"), "nan"), ("0.0", "'0.0'"), (0.1, "0.1"), (2, "2"), (None, "None"), ("yes", "'yes'"), ([1], "[1]")],
+)
+def test_correctness_is_0_or_1_and_nothing_else(study, value, shown):
+    path = study.train("instruct", 80)
+    study.train("baseline", 50)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[6]["strict"] = value
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError) as caught:
+        study.assess()
+    assert str(caught.value) == f"{path}:7: item item006: 'strict' is {shown}, not 0 or 1; evaluate again"
+    cell = study.cells[0]
+    with pytest.raises(UserError, match=r":7: item item006: 'strict' is "):
+        accuracy_tables.read_answers([cell], "strict")
+
+
+@pytest.mark.parametrize("value", [True, False, 0, 1, 0.0, 1.0])
+def test_true_false_0_and_1_are_verdicts(value, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    write_jsonl(path, [{"id": "one", "strict": value}])
+    assert Answers("strict").of(path) == {"one": bool(value)}
+
+
+def test_a_verdict_that_is_missing_is_named(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    write_jsonl(path, [{"id": "one"}])
+    with pytest.raises(UserError, match=f"{path}:1: item one: 'strict' is missing, not 0 or 1"):
+        Answers("strict").of(path)
+
+
+def test_no_items_are_an_error_in_words(study):
+    path = study.train("instruct", 80)
+    study.train("baseline", 50)
+    path.write_text("")
+    with pytest.raises(UserError, match=f"{path}: holds no answers, so there is nothing to compare"):
+        study.assess()
+    with pytest.raises(UserError, match="holds no answers"):
+        accuracy_tables.read_answers(study.cells, "strict")
+    with pytest.raises(ValueError, match="1 seeds and 0 items"):
+        statistics.components(np.zeros((1, 0)))
+    with pytest.raises(ValueError, match="finite"):
+        statistics.components(np.full((1, 3), np.nan))
+
+
+def test_identical_arms_are_named_and_decide_nothing(study):
+    crossed_and_refined(study, range(100), range(100))
+    (found,) = [found for found in study.assess(margin=0.2) if found["claim"] == 6]
+    (row,) = found["parts"][0]["comparisons"]
+    assert row["p"] < 0.05
+    assert (row["identical"], row["verdict"], found["verdict"]) == (True, "undecided", "undecided")
+    assert found["notes"] == [
+        "Identical: cross and refine of s on Boxes have the same items correct under every seed. "
+        "Check that both were evaluated."
+    ]
+    assert row["log_odds"] is None
+    study.cells.pop()
+    study.train("refine", range(1, 101))
+    assert study.verdict(6, margin=0.2) == "supported"
+
+
+def seeds_of(study: Planted, refined: list[int], instructed: int = 60, task: str = "a") -> None:
+    for seed, correct in enumerate(refined):
+        study.train("refine", range(correct), seed=seed, task=task, evaluation=task)
+        study.train("instruct", range(instructed), seed=seed, task=task, evaluation=task)
+
+
+def test_both_estimands_stand_side_by_side_and_new_training_runs_judge(study):
+    seeds_of(study, [90, 82])  # gains of 30 and 22 of 200
+    (found,) = [found for found in study.assess() if found["claim"] == 2]
+    (row,) = rows_of([found], 2)
+    fixed, runs = row["estimates"]
+    assert (fixed["holds_for"], runs["holds_for"]) == ("these checkpoints", "new training runs")
+    assert 0.08 < fixed["low"] < 0.13 < fixed["high"] < 0.19
+    assert runs["low"] < 0 < runs["high"]
+    assert (row["low"], row["high"], row["p"], row["holds_for"]) == (
+        *itemgetter("low", "high", "p")(runs),
+        found["holds_for"],
+    )
+    assert found["notes"] == [
+        "Two seeds say little of how much training runs vary: the variance between them rests on 1.0 degrees of "
+        "freedom. Three seeds or more are advised."
+    ]
+    assert row["verdict"] == "undecided"
+
+
+def test_other_comparisons_of_the_stage_decide_what_two_seeds_of_one_do_not(study):
+    # Items' difficulty varies, seeds' accuracy does not.
+    generator = np.random.default_rng(0)
+    for task in "abcd":
+        for seed in (0, 1):
+            for arm, more in (("refine", 24), ("instruct", 0)):
+                correct = generator.permutation(200)[: 80 + more + int(generator.integers(-3, 4))]
+                study.train(arm, sorted(correct.tolist()), seed=seed, task=task, evaluation=task)
+    together = rows_of(study.assess(), 2)
+    study.cells = [cell for cell in study.cells if cell["evaluation"] == "a"]
+    (alone,) = rows_of(study.assess(), 2)
+    with_others = next(row for row in together if row["evaluation"] == "a")
+    assert alone["estimates"][-1]["seed_df"] == 1
+    assert 1 < with_others["estimates"][-1]["seed_df"] <= 4
+    assert with_others["high"] - with_others["low"] < alone["high"] - alone["low"]
+    assert with_others["estimates"][0] == alone["estimates"][0]
+
+
+def test_intervals_of_margins_have_the_level_that_their_tests_have(study):
+    crossed_and_refined(study, range(104), range(100))
+    instructed_and_baseline(study, 80, 50)
+    assessed = study.assess(margin=0.08)
+    assert rows_of(assessed, 1)[0]["interval_level"] == pytest.approx(0.95)
+    (row,) = rows_of(assessed, 6)
+    assert row["interval_level"] == pytest.approx(0.9)
+    assert row["p"] == pytest.approx(statistics.p_value(statistics.Components(**row["components"]), 0.08) / 2)
+    for wide in np.linspace(0.02, 0.12, 21):
+        (row,) = rows_of(study.assess(margin=wide), 6)
+        assert (row["verdict"] == "supported") == (-wide < row["low"] and row["high"] < wide)
+
+
+def test_an_outlying_run_is_named_and_a_claim_that_rests_on_it_is_undecided(study):
+    for seed, correct in enumerate((130, 126, 128, 127, 129)):
+        study.train("refine", range(correct), seed=seed)
+        study.train("instruct", range(100 if seed != 2 else 0), seed=seed)
+    (found,) = [found for found in study.assess() if found["claim"] == 2]
+    (row,) = rows_of([found], 2)
+    assert row["outlying"] == [{"arm": "instruct", "seed": 2, "accuracy": 0.0, "median": 0.5}]
+    assert any(
+        "Outlying training run, refine and instruct of s on Boxes: instruct, seed 2: 0.0 %" in n for n in found["notes"]
+    )
+
+
+def test_what_holds_only_with_an_outlying_run_is_undecided():
+    row = {"difference": 0.2, "p": 0.001, "alpha": 0.05, "p_without_outlying": 0.3}
+    judge([row], "above", 0.95, 0.0)
+    assert (row["verdict"], row["rests_on_outlying"]) == ("undecided", True)
+    row = {"difference": 0.2, "p": 0.001, "alpha": 0.05, "p_without_outlying": 0.01}
+    judge([row], "above", 0.95, 0.0)
+    assert row["verdict"] == "supported"
+    assert "rests_on_outlying" not in row
+
+
+def test_a_declared_look_has_its_own_level_and_another_decides_nothing(study):
+    seeds_of(study, [100, 101, 99])
+    (before,) = rows_of(study.assess(), 2)
+    assert before["verdict"] == "supported"
+    (found,) = [found for found in study.assess(looks=(3, 6)) if found["claim"] == 2]
+    (row,) = rows_of([found], 2)
+    assert row["alpha"] == pytest.approx(0.003, abs=1e-3)
+    assert row["corrected_p"] == pytest.approx(min(1, row["p"] * 0.05 / row["alpha"]))
+    assert row["interval_level"] == pytest.approx(1 - row["alpha"])
+    assert "Declared looks at 3, 6 seeds (obrien-fleming): p at 3 is held against 0.003" in found["notes"][0]
+    (found,) = [found for found in study.assess(looks=(2, 6)) if found["claim"] == 2]
+    (row,) = rows_of([found], 2)
+    assert (row["alpha"], row["verdict"]) == (0, "undecided")
+    assert row["interval_level"] == pytest.approx(1 - 0.05 / 6)
+    assert found["notes"][0].startswith("3 seeds are no declared look (2, 6), so nothing is decided")
+    (row,) = rows_of(study.assess(looks="any"), 2)
+    assert row["alpha"] == pytest.approx(0.05 / 6)
+
+
+def test_the_mean_over_benchmarks_stands_beside_the_rule_that_all_must_hold(study):
+    for task, correct in zip("abc", (90, 84, 66), strict=True):
+        study.train("instruct", correct, task=task, evaluation=task)
+        study.train("baseline", 60, evaluation=task)
+    (found,) = [found for found in study.assess() if found["claim"] == 1]
+    overall = found["parts"][0]["overall"]
+    assert overall["benchmarks"] == 3
+    assert 0.06 < overall["difference"] < 0.12
+    assert overall["low"] < overall["difference"] < overall["high"]
+    assert overall["between"] > 0.02
+    study.cells = study.cells[:2]
+    (found,) = [found for found in study.assess() if found["claim"] == 1]
+    (row,) = rows_of([found], 1)
+    assert found["parts"][0]["overall"] == pytest.approx(
+        {"benchmarks": 1, "level": 0.95, "between": None} | {name: row[name] for name in ("difference", "low", "high")}
+    )
+
+
+def test_comparisons_of_arms_have_both_intervals_in_their_table(study):
+    for seed, correct in enumerate((90, 82, 86)):
+        for arm, number in (("refine", correct), ("instruct", 60)):
+            study.train(arm, number, seed=seed)
+            start = f"s/instruct/t/a/100/{seed}"
+            study.cells[-1]["checkpoint"] = start + ("/refine/a/cot" if arm == "refine" else "")
+    frames = []
+    for cell in study.cells:
+        correct = [json.loads(line)["strict"] == 1 for line in Path(cell["samples"]).read_text().splitlines()]
+        items = [f"item{n:03}" for n in range(ITEMS)]
+        frames.append(pd.DataFrame({"item": items, "correct": correct}).assign(several=False, **cell))
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(gains, "differing", lambda *_: "")
+    table = gains.comparisons_table(pd.concat(frames, ignore_index=True), 0.95, {})
+    monkey.undo()
+    (row,) = rows_of(study.assess(), 2)
+    assert len(table) == 3
+    assert set(table.holds_for) == {"this checkpoint"}
+    assert table.difference.tolist() == pytest.approx([0.15, 0.11, 0.13])
+    assert table.mean_difference.tolist() == pytest.approx([row["difference"]] * 3)
+    ends = [row["estimates"][place][end] for place in (0, 1) for end in ("low", "high")]
+    named = ["checkpoints_low", "checkpoints_high", "runs_low", "runs_high"]
+    assert table[named].iloc[0].tolist() == pytest.approx(ends)
+    assert table.log_odds_high.iloc[0] == np.inf  # no item was lost

@@ -446,6 +446,13 @@ CONFIGURATION = {
     ),
 }
 # Every change of the configuration is written into configuration.yaml, defaults included; the page shows it.
+# What decides the claims is registered.
+POLICY = ("study.", "statistics.", "extractor", "benchmarks.splits.test.size", "two keys at once")
+SAME_POLICY = ("study.arms: another order", "study.transfer_shares: all, by name", "study.teacher_styles")
+CONFIGURATION = {
+    name: (change, jobs | {"listing policy"}) if name.startswith(POLICY) and name not in SAME_POLICY else (change, jobs)
+    for name, (change, jobs) in CONFIGURATION.items()
+}
 CONFIGURATION = {
     name: (change, jobs | {"listing configuration", "page"}) for name, (change, jobs) in CONFIGURATION.items()
 }
@@ -590,7 +597,7 @@ LIBRARY = {
     "analysis/statistics.difference": FROM_TABLES,
     "analysis/statistics.holm": FROM_CLAIMS,
     "analysis/statistics.mcnemar": REPORT,
-    "analysis/statistics.power": FROM_CLAIMS,
+    "analysis/power.needed": FROM_CLAIMS,
     "analysis/statistics.wilson": LAYOUTS | FROM_TABLES,
     "analysis/verdicts.comparisons_of": FROM_CLAIMS,
     "analysis/verdicts.judge": FROM_CLAIMS,
@@ -757,7 +764,7 @@ OUTPUTS = {
     ),
     "corrupted pairs, and a change after them": (
         several(corrupt(f"{PAIRS}/pairs.jsonl"), put("statistics/level", 0.9)),
-        {"listing configuration", "layout teachers"} | REPORT,
+        {"listing configuration", "listing policy", "layout teachers"} | REPORT,
     ),
     # An artifact without its record is none.
     "a summary's record gone": (remove("summarise/record.json"), {"summarise"}),
@@ -793,18 +800,18 @@ OUTPUTS = {
     ),
     "an evaluation gone that new tables need": (
         several(remove_artifact("evaluate/tiny/base/far"), put("statistics/level", 0.9)),
-        {"evaluate tiny baseline far", "listing configuration", "layout teachers"} | REPORT,
+        {"evaluate tiny baseline far", "listing configuration", "listing policy", "layout teachers"} | REPORT,
     ),
     "items gone that an added seed needs": (
         several(remove_artifact("prepare/boxes-train"), put("study/seeds", [0, 1])),
-        {"prepare boxes train", "listing configuration"}
+        {"prepare boxes train", "listing configuration", "listing policy"}
         | NEW_ROWS
         | {f"{stage} {student} seed 1" for stage in ("instruct", "sample", "pair", "refine") for student in STUDENTS}
         | {f"evaluate {s} {arm} {task} seed 1" for s in STUDENTS for arm in ("instruct", "refine") for task in TASKS},
     ),
     "all results gone": (
         lambda folder: shutil.rmtree(folder / "results"),
-        EVERYTHING | NEW_ROWS | LAYOUTS | {"listing configuration", "listing sources"},
+        EVERYTHING | NEW_ROWS | LAYOUTS | {"listing configuration", "listing sources", "listing policy"},
     ),
     # The names of the results.
     "the summary's name gone": (remove("results/tiny/summary.md"), {"show"}),

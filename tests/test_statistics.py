@@ -14,7 +14,8 @@ from selfrefine.analysis import statistics
 from selfrefine.analysis.statistics import accuracy, components, difference, mcnemar, paired, wilson
 
 sys.path.append(str(REPOSITORY / "bench"))
-import simulate  # noqa: E402
+import simulated_comparisons  # noqa: E402
+import worlds  # noqa: E402
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
@@ -289,65 +290,11 @@ def test_holm_agrees_with_statsmodels(no_garbage):
             assert statistics.holm(list(p_values)) == pytest.approx(list(expected), abs=1e-15)
 
 
-def test_the_power_of_mcnemar_s_test_by_enumeration():
-    n, gain, loss = 30, 0.3, 0.08
-    power = 0.0
-    for gained in range(n + 1):
-        for lost in range(n + 1 - gained):
-            ways = comb(n, gained) * comb(n - gained, lost)
-            chance = ways * gain**gained * loss**lost * (1 - gain - loss) ** (n - gained - lost)
-            if gained > lost and stats.binomtest(gained, gained + lost).pvalue <= 0.05:
-                power += chance
-    assert statistics.mcnemar_power(n, gain + loss, gain - loss, 0.05) == pytest.approx(power, abs=1e-9)
-    assert statistics.mcnemar_power(n, gain + loss, loss - gain, 0.05) == pytest.approx(power, abs=1e-9)
-
-
 def gaps(seeds: int, items: int, effect: float, spread: float, studies: int, number: int = 0) -> list:
     """Components of simulated differences (bench/simulate.py)."""
-    world, generator = simulate.World(spread=spread), np.random.default_rng([number, seeds, items])
+    world, generator = worlds.World(spread=spread), np.random.default_rng([number, seeds, items])
     drawn = (world.study(generator, seeds, items, [effect]) for _ in range(studies))
     return [paired(treated, control) for (treated,), control in drawn]
-
-
-@pytest.mark.parametrize(("seeds", "items", "bound"), [(1, 60, 0.0), (1, 400, -0.05), (3, 400, 0.0), (5, 400, 0.05)])
-def test_the_detectable_difference_has_the_stated_power(seeds, items, bound):
-    (of,) = gaps(seeds, items, 0.02, 1, 1)
-    distance = statistics.detectable(of, bound, 0.05)
-    true = bound + (-distance if bound > 0 else distance)
-    assert statistics.power(of, true, bound, 0.05, seeds, items) == pytest.approx(0.8, abs=1e-3)
-
-
-def test_what_would_decide():
-    three = statistics.Components(3, 400, 0.06, 0.31, 0.0002, 0.045, 0.26, 0.8)
-    items, seeds = (needed(three, 0.0, 0.05) for needed in (statistics.items_needed, statistics.seeds_needed))
-    assert (
-        statistics.power(three, 0.06, 0.0, 0.05, 3, items)
-        >= 0.8
-        > statistics.power(three, 0.06, 0.0, 0.05, 3, items - 1)
-    )
-    assert (
-        statistics.power(three, 0.06, 0.0, 0.05, seeds, 400)
-        >= 0.8
-        > statistics.power(three, 0.06, 0.0, 0.05, seeds - 1, 400)
-    )
-    assert statistics.items_needed(three, 0.0, 0.04) > items > 400
-    assert statistics.seeds_needed(three, 0.0, 0.04) > seeds > 3
-    # Seeds that vary too much for three, and items too few for any number of seeds.
-    varied = three._replace(between_seeds=0.01)
-    assert statistics.items_needed(varied, 0.0, 0.05) is None
-    assert statistics.seeds_needed(varied, 0.0, 0.05) > seeds
-    assert statistics.seeds_needed(three._replace(items=40), 0.0, 0.05) is None
-
-
-def test_what_would_decide_for_one_seed():
-    one = components(np.array([[1.0] * 9 + [-1.0] * 5 + [0.0] * 50]))
-    items = statistics.items_needed(one, 0.0, 0.05)
-    assert statistics.power(one, 4 / 64, 0.0, 0.05, 1, items) >= 0.8
-    assert statistics.power(one, 4 / 64, 0.0, 0.05, 1, items // 2) < 0.6
-    assert statistics.seeds_needed(one, 0.0, 0.05) is None  # one seed tells nothing of others
-    assert statistics.items_needed(one._replace(mean=0.0), 0.0, 0.05) is None
-    few = components(np.array([[1.0, 0.0, 0.0]]))
-    assert statistics.detectable(few, 0.0, 0.05) is None  # three items cannot pass an exact test
 
 
 # The rival that is measured beside, so that it is beaten fairly.
@@ -355,15 +302,15 @@ def test_what_would_decide_for_one_seed():
 
 def test_bootstrap_repeats_itself_and_follows_its_seed():
     values = np.random.default_rng(0).random((2, 30))
-    first = simulate.bootstrap_means(values, 50, seed=3)
+    first = worlds.bootstrap_means(values, 50, seed=3)
     assert first.shape == (50,)
-    assert np.array_equal(simulate.bootstrap_means(values, 50, seed=3), first)
-    assert not np.array_equal(simulate.bootstrap_means(values, 50, seed=4), first)
+    assert np.array_equal(worlds.bootstrap_means(values, 50, seed=3), first)
+    assert not np.array_equal(worlds.bootstrap_means(values, 50, seed=4), first)
 
 
 def test_bootstrap_with_one_seed_is_the_bootstrap_over_items():
     values = np.array([[1.0] * 30 + [0.0] * 70])
-    means = simulate.bootstrap_means(values, 4000)
+    means = worlds.bootstrap_means(values, 4000)
     assert np.allclose(means * 100, np.round(means * 100))
     assert means.mean() == pytest.approx(0.3, abs=0.005)
     assert means.std() == pytest.approx(sqrt(0.3 * 0.7 / 100), rel=0.05)
@@ -371,15 +318,15 @@ def test_bootstrap_with_one_seed_is_the_bootstrap_over_items():
 
 def test_bootstrap_resamples_whole_seeds():
     values = np.array([[0.0] * 10, [1.0] * 10])
-    found, counts = np.unique(simulate.bootstrap_means(values, 4000), return_counts=True)
+    found, counts = np.unique(worlds.bootstrap_means(values, 4000), return_counts=True)
     assert found.tolist() == [0.0, 0.5, 1.0]
     assert (counts / 4000).tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
 def test_bootstrap_resamples_the_same_items_for_all_seeds():
     row = np.array([1.0] * 5 + [0.0] * 5)
-    crossed = simulate.bootstrap_means(np.array([row, 1 - row]), 4000)
-    together = simulate.bootstrap_means(np.array([row, row]), 4000)
+    crossed = worlds.bootstrap_means(np.array([row, 1 - row]), 4000)
+    together = worlds.bootstrap_means(np.array([row, row]), 4000)
     # Where the drawn seeds differ, the rows cancel on every draw of items; they could not if each had its own draw.
     assert np.mean(crossed == 0.5) == pytest.approx(0.5 + 0.5 * comb(10, 5) / 2**10, abs=0.03)
     assert together.std() == pytest.approx(sqrt(0.25 / 10), rel=0.05)
@@ -404,18 +351,18 @@ def test_without_an_effect_the_test_rejects_no_more_often_than_its_level(seeds, 
 
 
 def test_methods_that_leave_seeds_out_or_resample_them_do_not_hold_their_level():
-    studies, world, generator = 300, simulate.World(spread=6), np.random.default_rng(6)
+    studies, world, generator = 300, worlds.World(spread=6), np.random.default_rng(6)
     drawn = [world.study(generator, 3, 1000, [0.0]) for _ in range(studies)]
     ours = np.mean([statistics.p_value(paired(treated, control), 0.0) <= 0.05 for (treated,), control in drawn])
-    items_alone = np.mean([simulate.items_alone_reject(treated, control) for (treated,), control in drawn])
+    items_alone = np.mean([worlds.items_alone_reject(treated, control) for (treated,), control in drawn])
     bootstrap = np.mean(
-        [simulate.bootstrap_rejects(treated, control, i) for i, ((treated,), control) in enumerate(drawn)]
+        [worlds.bootstrap_rejects(treated, control, i) for i, ((treated,), control) in enumerate(drawn)]
     )
     assert ours <= most(0.05, studies) < bootstrap < items_alone
 
 
 def test_accuracies_are_covered_as_often_as_promised():
-    studies, world, generator = 300, simulate.World(accuracy=0.1, spread=2), np.random.default_rng(7)
+    studies, world, generator = 300, worlds.World(accuracy=0.1, spread=2), np.random.default_rng(7)
     missed = []
     for _ in range(studies):
         (treated,), _ = world.study(generator, 3, 200, [0.0])
@@ -426,7 +373,7 @@ def test_accuracies_are_covered_as_often_as_promised():
 
 @pytest.mark.parametrize(("seeds", "items", "spread"), [(1, 200, 0), (3, 200, 2), (5, 200, 2)])
 def test_an_effect_of_the_detectable_size_is_found_about_as_often_as_promised(seeds, items, spread):
-    studies, effect = 300, simulate.promised_effect(simulate.World(spread=spread), seeds, items)
+    studies, effect = 300, simulated_comparisons.promised_effect(worlds.World(spread=spread), seeds, items)
     drawn = gaps(seeds, items, effect, spread, studies)
     found = np.mean([statistics.p_value(gap, 0.0) <= 0.05 and gap.mean > 0 for gap in drawn])
     assert 0.8 - 4 * sqrt(0.8 * 0.2 / studies) < found < 0.8 + 4 * sqrt(0.8 * 0.2 / studies)

@@ -1,7 +1,7 @@
-"""Accuracy of checkpoints and arms, and of trained checkpoints against those they started from."""
+"""Accuracy of checkpoints and arms."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from selfrefine.analysis import statistics
-from selfrefine.analysis.pass_rate import pass_rate, test_of
+from selfrefine.analysis.correctness import judged_rows, verdict
+from selfrefine.analysis.pass_rate import pass_rate
 from selfrefine.errors import UserError
 from selfrefine.schema.results import EvaluatedCell, Facts
-from selfrefine.schema.rows import extracted_of, item_of, judged_correct
+from selfrefine.schema.rows import extracted_of, item_of
 from selfrefine.store.environment import environment_differences
-from selfrefine.store.files import read_json, read_jsonl
+from selfrefine.store.files import read_json
 from selfrefine.store.provenance import record_of
 
 FACTS = list(Facts.__annotations__)
@@ -28,14 +29,14 @@ def read_answers(cells: Sequence[EvaluatedCell], extractor: str) -> pd.DataFrame
     """
     frames = []
     for cell in cells:
-        rows = read_jsonl(Path(cell["samples"]))
+        path = Path(cell["samples"])
+        rows = judged_rows(path)
+        verdicts = {"correct": extractor, "legacy": "legacy", "chain": "chain"}
         frame = pd.DataFrame(
-            {
-                "item": [item_of(row) for row in rows],
-                "correct": [judged_correct(row, extractor) for row in rows],
-                "legacy": [bool(row["legacy"]) for row in rows],
+            {"item": [item_of(row) for row in rows]}
+            | {name: [verdict(row, key, path, n) for n, row in enumerate(rows, 1)] for name, key in verdicts.items()}
+            | {
                 "committed": [extracted_of(row, extractor) is not None for row in rows],
-                "chain": [bool(row["chain"]) for row in rows],
                 "cut": [row["finish_reason"] == "length" for row in rows],
                 "tokens": [row["tokens"] for row in rows],
             }
@@ -111,39 +112,6 @@ def arms_table(answers: pd.DataFrame, level: float) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def comparisons_table(answers: pd.DataFrame, level: float, training: Mapping[str, str]) -> pd.DataFrame:
-    """comparisons.csv: each trained checkpoint against the arm it started from, on the same items.
-
-    `training`: the log of each checkpoint's training.
-    """
-    groups = {key: group for key, group in answers.groupby(["checkpoint", "evaluation"], sort=False) if key[0]}
-    rows = []
-    for (checkpoint, evaluation), group in groups.items():
-        start = start_of(checkpoint, group.student.iloc[0])
-        control = groups.get((start, evaluation))
-        if start is None or control is None:
-            continue
-        treated_correct = group.set_index("item").correct
-        control_correct = control.set_index("item").correct.reindex(treated_correct.index)
-        if control_correct.isna().any():
-            raise UserError(f"{group.samples.iloc[0]}: other items than {control.samples.iloc[0]}; evaluate both again")
-        of_shares = bool(group.several.any() or control.several.any())
-        a, b = (side.to_numpy().astype(float if of_shares else bool) for side in (treated_correct, control_correct))
-        estimate, low, high = statistics.difference(a[None], b[None], level)
-        gained, lost, p = statistics.mcnemar(a, b)
-        files = group.samples.iloc[0], control.samples.iloc[0]
-        rows.append(
-            {name: group[name].iloc[0] for name in [*FACTS, "seed"]}
-            | {"against": control.arm.iloc[0], "evaluation": evaluation, "n": len(a)}
-            | {"difference": estimate, "low": low, "high": high, "gained": gained, "lost": lost, "p": p}
-            | {"test": test_of(a, b)}
-            | {"differs": differing(training.get(checkpoint), training.get(start), *files), "samples": " ".join(files)}
-        )
-    columns = [*FACTS, "seed", "against", "evaluation", "n", "difference", "low", "high", "gained", "lost", "p"]
-    columns += ["test", "differs", "samples"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def start_of(checkpoint: str, student: str) -> str | None:

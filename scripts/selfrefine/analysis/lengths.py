@@ -17,7 +17,7 @@ def by_seed(group: pd.DataFrame) -> pd.DataFrame:
 def mean_and_interval(values: np.ndarray, level: float) -> list[float]:
     """[mean, low, high] of float[seeds, items], over seeds and items (analysis/statistics.py says how)."""
     parts = statistics.components(values)
-    passing = statistics.critical(parts.seed_share, parts.seeds - 1, 1 - level)
+    passing = statistics.critical(parts.seed_share, parts.df, 1 - level)
     reach = passing * math.sqrt(parts.variance(parts.seeds, parts.items))
     return [parts.mean, parts.mean - reach, parts.mean + reach]
 

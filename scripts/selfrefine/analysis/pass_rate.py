@@ -14,7 +14,7 @@ def pass_rate(shares: np.ndarray, level: float) -> tuple[float, float, float, st
     shares do, so more samples of an item narrow it.
     """
     parts = statistics.components(shares)
-    passing = statistics.critical(parts.seed_share, parts.seeds - 1, 1 - level)
+    passing = statistics.critical(parts.seed_share, parts.df, 1 - level)
     spread, variance = statistics.of_accuracy(parts.mean), parts.variance(parts.seeds, parts.items)
     n = spread / variance if variance and spread else parts.items
     method = "wilson over samples" if parts.seeds == 1 else "wilson over samples, seeds and items"

@@ -16,7 +16,8 @@ Wilson's for an accuracy (Brown, Cai & DasGupta 2001, Statistical Science 16:101
 
 With one seed nothing is known of other seeds: results are of that checkpoint, and a difference from 0 is tested by
 McNemar's exact test; of shares of several answers to an item, by a score test. `python bench/simulate.py` measures the
-coverage and size of all this, and of its rivals. Nothing is drawn at random.
+coverage and size of all this, and of its rivals. Nothing is drawn at random. Beside this module: seed_variance.py
+estimates the variance between seeds over several comparisons, power.py says what a study could have seen.
 """
 
 import functools
@@ -27,10 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-POWER = 0.8
 TINY = 1e-9
-MOST_ITEMS = 10**7
-MOST_SEEDS = 10**4
 
 
 class Components(NamedTuple):
@@ -45,6 +43,19 @@ class Components(NamedTuple):
     residual: float
     seed_share: float  # of the mean's variance, the share whose estimate rests on seeds - 1 degrees of freedom
     shares: bool = False  # whether values are of several answers each, so that no exact test applies
+    seed_df: float | None = None  # of that share, where they are not seeds - 1
+    item_df: float | None = None  # of the variance of items' means over seeds; None with one seed
+    seeds_drawn: bool = True  # whether the mean is of new seeds, too, or of those at hand
+
+    @property
+    def df(self) -> float:
+        """The degrees of freedom of the share of the variance that is estimated from few values."""
+        return self.seeds - 1 if self.seed_df is None else self.seed_df
+
+    @property
+    def between_square(self) -> float:
+        """The mean square between seeds, as measured: items x between_seeds + residual, had nothing been truncated."""
+        return self.seed_share * self.variance(self.seeds, self.items) * self.seeds * self.items
 
     @property
     def spread(self) -> float:
@@ -64,6 +75,8 @@ class Components(NamedTuple):
 def components(values: np.ndarray) -> Components:
     """The variance components of float[seeds, items], from the mean squares of a crossed layout without replicates."""
     seeds, items = values.shape
+    if not seeds or not items or not np.isfinite(values).all():
+        raise ValueError(f"{seeds} seeds and {items} items: needs one of each at least, and finite values")
     mean, square = float(values.mean()), float(np.square(values).mean())
     if seeds == 1 or items == 1:
         return Components(seeds, items, mean, square, 0.0, max(square - mean**2, 0.0), 0.0, 0.0)
@@ -75,11 +88,40 @@ def components(values: np.ndarray) -> Components:
     between_seeds, between_items = max(of_seeds - rest, 0.0) / items, max(of_items - rest, 0.0) / seeds
     variance = items * between_seeds + seeds * between_items + rest
     share = min(of_seeds / variance, 1.0) if variance else 0.0
-    return Components(seeds, items, mean, square, float(between_seeds), float(between_items), rest, float(share))
+    found = Components(seeds, items, mean, square, float(between_seeds), float(between_items), rest, float(share))
+    return found._replace(item_df=_degrees_of_freedom(values.mean(axis=0)))
+
+
+def _degrees_of_freedom(values: np.ndarray) -> float | None:
+    """Those of the values' variance, by its own variance, which grows with the kurtosis; None if they do not vary.
+
+    Satterthwaite 1946 (Biometrics Bulletin 2:110), as Pan & Wall 2002 (Statistics in Medicine 21:1429) for clusters. Where
+    few of the items differ between arms, the variance rests on these few.
+    """
+    squares = np.square(values - values.mean())
+    variance = float(squares.mean())
+    if not variance:
+        return None
+    beyond = float(np.square(squares).mean()) / variance**2 - 1
+    return min(2 * len(values) / max(beyond, 2 / len(values)), len(values) - 1.0)
+
+
+def these_checkpoints(of: Components) -> Components:
+    """The components where seeds are not drawn: of the very checkpoints at hand, and new items of the same kind.
+
+    An item's mean over seeds is one observation, so that the variance is that of means over items: the error clustered
+    by item (Miller 2024, arXiv 2411.00640, section 2.2). The mean square between items is items' variance and the
+    residual; the seeds' own variance is no part of it. It is estimated from the items at hand, so the reference is
+    Student's t.
+    """
+    if of.seeds == 1:
+        return of._replace(seeds_drawn=False)
+    share = 0.0 if of.item_df is None else 1.0
+    return of._replace(between_seeds=0.0, seed_share=share, seed_df=of.item_df or 0.0, seeds_drawn=False)
 
 
 @functools.lru_cache(maxsize=256)
-def _chi_squared(df: int) -> tuple[np.ndarray, np.ndarray]:
+def chi_squared(df: float) -> tuple[np.ndarray, np.ndarray]:
     """A chi-squared variable over its degrees of freedom: points and weights for averages over it."""
     low, high = special.gammaincinv(df / 2, 1e-16), special.gammainccinv(df / 2, 1e-16)
     logs = np.linspace(np.log(low), np.log(high), 400)
@@ -88,16 +130,16 @@ def _chi_squared(df: int) -> tuple[np.ndarray, np.ndarray]:
     return np.exp(logs) / (df / 2), weights / weights.sum()
 
 
-def tail(statistic: float, share: float, df: int) -> float:
+def tail(statistic: float, share: float, df: float) -> float:
     """The two-sided tail of Behrens and Fisher's distribution: sqrt(share) t(df) + sqrt(1 - share) z."""
     if not share:
         return float(2 * special.ndtr(-abs(statistic)))
-    points, weights = _chi_squared(df)
+    points, weights = chi_squared(df)
     return float(2 * weights @ special.ndtr(-abs(statistic) / np.sqrt(share / points + 1 - share)))
 
 
 @functools.lru_cache(maxsize=4096)
-def critical(share: float, df: int, alpha: float) -> float:
+def critical(share: float, df: float, alpha: float) -> float:
     """The value that a statistic passes with probability `alpha` (two-sided) by chance alone."""
     if not share:
         return float(-special.ndtri(alpha / 2))
@@ -119,7 +161,7 @@ def of_accuracy(value: float) -> float:
     return value * (1 - value)
 
 
-def _of_difference(value: float, square: float, mean: float) -> float:
+def of_difference(value: float, square: float, mean: float) -> float:
     """The variance of one difference if their mean were `value`, as `square` and `mean` make it likely (Tango 1998)."""
     gained, lost = (square + mean) / 2, (square - mean) / 2
     b = (2 - gained + lost) * value - gained - lost
@@ -147,7 +189,7 @@ def accuracy(outcomes: np.ndarray, level: float) -> tuple[float, float, float, s
     The outcomes may be shares, in [0, 1]; then the interval is wider than need be.
     """
     parts = components(outcomes.astype(float))
-    passing = critical(parts.seed_share, parts.seeds - 1, 1 - level)
+    passing = critical(parts.seed_share, parts.df, 1 - level)
     n = parts.effective(parts.seeds, parts.items)
     method = "wilson" if parts.seeds == 1 else "wilson over seeds and items"
     return parts.mean, *score_interval(parts.mean, of_accuracy, n, passing, 0.0), method
@@ -185,17 +227,17 @@ def p_value(of: Components, bound: float) -> float:
     if of.mean == bound:
         return 1.0
     n = of.effective(of.seeds, of.items)
-    error = math.sqrt(_of_difference(bound, of.square, of.mean) / n)
-    return tail((of.mean - bound) / error, of.seed_share, of.seeds - 1)
+    error = math.sqrt(of_difference(bound, of.square, of.mean) / n)
+    return tail((of.mean - bound) / error, of.seed_share, of.df)
 
 
 def interval(of: Components, level: float) -> tuple[float, float]:
     """The differences that the test does not reject at `level`; one that the exact test cannot tell from 0 holds 0."""
 
     def variance(value: float) -> float:
-        return _of_difference(value, of.square, of.mean)
+        return of_difference(value, of.square, of.mean)
 
-    passing = critical(of.seed_share, of.seeds - 1, 1 - level)
+    passing = critical(of.seed_share, of.df, 1 - level)
     n = of.effective(of.seeds, of.items)
     low, high = score_interval(of.mean, variance, n, passing, -1.0)
     if of.seeds == 1 and p_value(of, 0.0) > 1 - level:
@@ -216,84 +258,3 @@ def holm(p_values: list[float]) -> list[float]:
         highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
         adjusted[place] = highest
     return adjusted
-
-
-# What a study could have seen.
-
-
-def mcnemar_power(items: int, discordance: float, true: float, alpha: float) -> float:
-    """The exact power of McNemar's exact test in the direction of the `true` difference.
-
-    `discordance` is the share of pairs that differ.
-    """
-    from scipy import stats  # which takes as long to load as all else here
-
-    reach = 9 * math.sqrt(items * discordance) + 10
-    unlike = np.arange(max(0, int(items * discordance - reach)), min(items, int(items * discordance + reach)) + 1)
-    fewest = stats.binom.ppf(alpha / 2, unlike, 0.5)
-    fewest -= stats.binom.cdf(fewest, unlike, 0.5) > alpha / 2
-    won = stats.binom.sf(unlike - fewest - 1, unlike, (discordance + abs(true)) / (2 * discordance))
-    return float(stats.binom.pmf(unlike, items, discordance) @ won)
-
-
-def power(of: Components, true: float, bound: float, alpha: float, seeds: int, items: int) -> float:
-    """The power to tell a true difference from `bound` (two-sided), with seeds and items of the kind in `of`."""
-    square = max(of.square, abs(true))
-    if seeds == 1 and bound == 0 and not of.shares:
-        return mcnemar_power(items, square, true, alpha)
-    n = of.effective(seeds, items)
-    alternative = math.sqrt(max(square - true**2, 0.0) / n)
-    null = math.sqrt(_of_difference(bound, square, true) / n)
-    if not alternative:
-        return 1.0
-    variance = of.variance(seeds, items)
-    if seeds == 1 or not variance:
-        return float(special.ndtr((abs(true - bound) - critical(0.0, 0, alpha) * null) / alternative))
-    of_seeds = of.between_seeds / seeds
-    share = min((of_seeds + of.residual / (seeds * items)) / variance, 1.0)
-    points, weights = _chi_squared(seeds - 1)
-    # The estimate of the variance: its part with few degrees of freedom varies; it is at least the rest.
-    estimates = np.maximum(share * points + 1 - share, 1 - of_seeds / variance)
-    passing = _criticals(np.minimum(share * points / estimates, 1), seeds - 1, alpha)
-    return float(weights @ special.ndtr((abs(true - bound) - passing * np.sqrt(estimates) * null) / alternative))
-
-
-def _criticals(shares: np.ndarray, df: int, alpha: float) -> np.ndarray:
-    """`critical` at many shares, between exact values at 33 of them."""
-    grid = np.linspace(0, 1, 33) ** 2
-    return np.interp(shares, grid, [critical(float(share), df, alpha) for share in grid])
-
-
-def detectable(of: Components, bound: float, alpha: float) -> float | None:
-    """The least distance of a true difference from `bound` that is found with power 0.8; None if none would be."""
-    inward = -1 if bound > 0 else 1
-
-    def missing(distance: float) -> float:
-        return power(of, bound + inward * distance, bound, alpha, of.seeds, of.items) - POWER
-
-    farthest = 1 + abs(bound)
-    return optimize.brentq(missing, 1e-9, farthest, xtol=1e-6) if missing(farthest) > 0 else None
-
-
-def items_needed(of: Components, bound: float, alpha: float) -> int | None:
-    """How many items, under as many seeds, would tell the estimate from `bound` with power 0.8; None if none would."""
-    return _fewest(lambda items: power(of, of.mean, bound, alpha, of.seeds, items), of.items, MOST_ITEMS, of, bound)
-
-
-def seeds_needed(of: Components, bound: float, alpha: float) -> int | None:
-    """How many seeds, on the same items, would; None if none would, or if one seed tells nothing of others."""
-    if of.seeds == 1:
-        return None
-    return _fewest(lambda seeds: power(of, of.mean, bound, alpha, seeds, of.items), of.seeds, MOST_SEEDS, of, bound)
-
-
-def _fewest(power_of: Callable[[int], float], low: int, most: int, of: Components, bound: float) -> int | None:
-    if of.mean == bound or power_of(most) < POWER:
-        return None
-    high = low
-    while power_of(high) < POWER:
-        low, high = high, min(2 * high, most)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle) >= POWER else (middle, high)
-    return high

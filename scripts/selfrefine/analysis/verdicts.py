@@ -1,45 +1,61 @@
 """The verdicts on the paper's claims: comparisons of arms, and one verdict on each claim.
 
 A claim speaks of every student, teacher, benchmark and share that it applies to. So it is split into comparisons, one
-for each of them, over all training seeds and paired by item. Each comparison is judged by its two-sided p, corrected by
-Holm over all comparisons of the claim, every preference recipe included. It is `supported` if p is at most 1 - level
-and the estimate lies where the claim says, `contradicted` if p is at most 1 - level and it does not, else `undecided`.
-The claim is
+for each of them, over all training seeds and paired by item. Each comparison is judged by its two-sided p, corrected
+by Holm over all comparisons of the claim, every preference recipe included. It is `supported` if p is at most 1 -
+level and the estimate lies where the claim says, `contradicted` if p is at most 1 - level and it does not, else
+`undecided`. The claim is
 
     contradicted   if any comparison contradicts it
     supported      if every comparison supports it, and no part of it is untested
     not tested     if the study has no comparison that it speaks of
     undecided      otherwise
 
-`supported` errs with probability (1 - level) / 2 at most, however the comparisons depend on each other: if the claim
-were false in a single one, that one would have to be supported too (an intersection-union test: Berger 1982,
-Technometrics 24:295). `contradicted` errs with probability 1 - level at most: that is what Holm's correction bounds.
-There is nothing to choose: all comparisons that the study holds count, and each must be won. Fewer items or seeds lead
-to `undecided`, never to `supported`; more comparisons make `supported` harder. The claim of a small study is small,
-so the number of comparisons stands beside each verdict. With one seed a verdict is about the checkpoints at hand, and
-says so: other seeds might lead to another.
+`supported` errs with probability (1 - level) / 2 at most, and with a margin 1 - level, however the comparisons depend
+on each other: if the claim were false in a single one, that one would have to be supported too (an intersection-union
+test: Berger 1982, Technometrics 24:295). `contradicted` errs with probability 1 - level at most: that is what Holm's
+correction bounds. There is nothing to choose: all comparisons that the study holds count, and each must be won. Fewer
+items or seeds lead to `undecided`, never to `supported`; more comparisons make `supported` harder. The claim of a
+small study is small, so the number of comparisons stands beside each verdict. With one seed a verdict is about the
+checkpoints at hand, and says so: other seeds might lead to another. With several it is about new training runs; what
+the same answers say of the checkpoints at hand stands beside it. Two arms with the same items correct under every
+seed are named as identical, and decide nothing. A comparison that is supported only with an outlying training run is
+undecided. Where looks are declared, p is held against the level of the look (looks.py).
 
 "Reaches the teacher" and "about as good" name no margin; the configuration does, in accuracy points. Reaching is
 non-inferiority: less than the margin below. About as good is equivalence: within the margin on both sides (two
-one-sided tests, Schuirmann 1987).
+one-sided tests, Schuirmann 1987). Each one-sided test is at 1 - level, so that the interval that decides has the
+level 1 - 2 (1 - level), 90 % for 95 %. `overall` of each part is the mean over benchmarks as a random-effects model
+sees it: it says how large an effect is, and decides nothing.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selfrefine.analysis import statistics
+from selfrefine.analysis import effects, statistics, verdict_notes
+from selfrefine.analysis.advice import advice, advise, alpha_of
+from selfrefine.analysis.comparing import (
+    CHECKPOINTS,
+    RUNS,
+    Pairing,
+    Policy,
+    bears_out,
+    compare,
+    moderate,
+    paired,
+)
+from selfrefine.analysis.correctness import Answers
 from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part
-from selfrefine.analysis.pass_rate import test_of
-from selfrefine.errors import UserError
-from selfrefine.schema.results import AssessedClaim, ClaimComparison, EvaluatedCell, SeedTest
-from selfrefine.schema.rows import item_of, judged_correct
-from selfrefine.store.files import read_jsonl
+from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison, Overall
+from selfrefine.schema.results import EvaluatedCell
 
 Key = tuple[Any, ...]
+Pairings = Mapping[Key, Pairing]
 VERDICTS = ("supported", "contradicted", "undecided", "not tested")
 
 
@@ -70,121 +86,24 @@ def _key(part: Part, arm: Arm) -> Key:
     return (arm.evaluation, *(getattr(arm, fact) for fact in part.alike))
 
 
-class Answers:
-    """Which answers are correct, by item, under one extractor; each file is read once."""
-
-    def __init__(self, extractor: str):
-        self.extractor = extractor
-        self._read: dict[Path, dict[str, bool | float]] = {}
-
-    def of(self, path: Path) -> dict[str, bool | float]:
-        """{item: correct} of a file of judged answers, a student's or a teacher's; of several answers, their share."""
-        if path not in self._read:
-            answers: dict[str, dict[int, bool]] = {}
-            for row in read_jsonl(path):
-                item, sample = item_of(row), row.get("sample", 0)
-                if sample in answers.setdefault(item, {}):
-                    raise UserError(f"{path}: item {item} is answered twice; evaluate again")
-                answers[item][sample] = judged_correct(row, self.extractor)
-            several = any(len(of_item) > 1 for of_item in answers.values())
-            self._read[path] = {
-                item: sum(of_item.values()) / len(of_item) if several else next(iter(of_item.values()))
-                for item, of_item in answers.items()
-            }
-        return self._read[path]
-
-    def paired(self, treated: Arm, control: Arm) -> tuple[list[int | str], np.ndarray, np.ndarray]:
-        """(seeds, treated, control): bool[seeds, items], paired by seed and item; [1, items] without seeds."""
-        if "" not in treated.samples and "" not in control.samples:
-            for one, other in ((treated, control), (control, treated)):
-                for seed in sorted(one.samples.keys() - other.samples.keys()):
-                    raise UserError(f"{one.samples[seed]}: {other.arm} has no seed {seed} to compare it with")
-        seeds = sorted(control.samples if "" in treated.samples else treated.samples)
-        first = next(iter(treated.samples.values()))
-        items = sorted(self.of(first))
-        for path in (*treated.samples.values(), *control.samples.values()):
-            here = self.of(path)
-            for item in sorted(self.of(first).keys() ^ here.keys()):
-                lacking, having = (first, path) if item in here else (path, first)
-                raise UserError(f"{lacking}: lacks item {item}, which {having} has; evaluate both again")
-
-        def outcomes(side: Arm) -> np.ndarray:
-            files = [side.samples[seed] for seed in sorted(side.samples)]
-            return np.array([[self.of(path)[item] for item in items] for path in files])
-
-        return seeds, outcomes(treated), outcomes(control)
-
-
-def bounds_of(says: str, margin: float) -> tuple[float, ...]:
-    """The differences between which, or above which, a comparison bears a claim out; `margin` as a share of 1."""
-    return {"above": (0.0,), "not below": (-margin,), "about": (-margin, margin)}[says]
-
-
-def bears_out(says: str, estimate: float, margin: float) -> bool:
-    """Whether a difference lies where the claim says."""
-    return abs(estimate) < margin if says == "about" else estimate > bounds_of(says, margin)[0]
-
-
-def compare(
-    claim: Claim, part: Part, treated: Arm, control: Arm, answers: Answers, level: float, margin: float
-) -> ClaimComparison:
-    """One comparison: its facts, and its numbers but for those that depend on the claim's other comparisons."""
-    seeds, correct, correct_before = answers.paired(treated, control)
-    difference = statistics.paired(correct, correct_before)
-    bounds = bounds_of(claim.says, margin)
-    low, high = statistics.interval(difference, level)
-    nearest = min(bounds, key=lambda bound: abs(difference.mean - bound))
-    per_seed = zip(seeds, *np.broadcast_arrays(correct, correct_before), strict=True)
-    return {
-        "part": part.title,
-        "arm": treated.arm,
-        "against": control.arm,
-        "student": treated.student,
-        "teacher": treated.teacher or control.teacher,
-        "against_teacher": control.teacher,
-        "task": treated.task or control.task,
-        "refine_task": treated.refine_task,
-        "share": treated.share,
-        "evaluation": treated.evaluation,
-        "items": difference.items,
-        "seeds": len(seeds),
-        "accuracy": float(correct.mean()),
-        "against_accuracy": float(correct_before.mean()),
-        "difference": difference.mean,
-        "low": low,
-        "high": high,
-        "bound": nearest,
-        "p": max(statistics.p_value(difference, bound) for bound in bounds),
-        "detectable": statistics.detectable(difference, nearest, 1 - level),
-        "components": {name: value for name, value in difference._asdict().items() if name != "shares" or value},
-        "by_seed": [seed_test(seed, a, b) for seed, a, b in per_seed],
-        "samples": [str(path) for path in treated.samples.values()],
-        "against_samples": [str(path) for path in control.samples.values()],
-    }
-
-
-def seed_test(seed: int | str, treated: np.ndarray, control: np.ndarray) -> SeedTest:
-    """The test of one seed's paired outcomes, bool[items], or of shares."""
-    gained, lost, p = statistics.mcnemar(treated, control)
-    return {"seed": seed, "gained": gained, "lost": lost, "p": p, "test": test_of(treated, control)}
-
-
 def judge(rows: Sequence[ClaimComparison], says: str, level: float, margin: float) -> None:
-    """Adds the corrected p and the verdict to all comparisons of one claim."""
-    for row, p in zip(rows, statistics.holm([row["p"] for row in rows]), strict=True):
+    """Adds the corrected p and the verdict to all comparisons of one claim.
+
+    p is scaled to 1 - level where a look has less to spend.
+    """
+    scaled = [_scaled(row, 1 - level) for row in rows]
+    for row, p in zip(rows, statistics.holm(scaled), strict=True):
         decided = "supported" if bears_out(says, row["difference"], margin) else "contradicted"
         row["corrected_p"] = p
-        row["verdict"] = decided if p <= 1 - level else "undecided"
+        row["verdict"] = decided if p <= 1 - level and not row.get("identical") else "undecided"
+        rest = row.get("p_without_outlying")
+        if row["verdict"] == "supported" and rest is not None and rest > row["alpha"]:
+            row["verdict"], row["rests_on_outlying"] = "undecided", True
 
 
-def plan(rows: Sequence[ClaimComparison], level: float) -> None:
-    """Adds what would decide the open comparisons of one claim, at the level that Holm asks of the hardest of them."""
-    still_open = [row for row in rows if row["verdict"] == "undecided"]
-    for row in rows:
-        row["items_needed"] = row["seeds_needed"] = None
-    for row in still_open:
-        asked = statistics.Components(**row["components"]), row["bound"], (1 - level) / len(still_open)
-        row["items_needed"], row["seeds_needed"] = statistics.items_needed(*asked), statistics.seeds_needed(*asked)
+def _scaled(row: ClaimComparison, alpha: float) -> float:
+    spent = row.get("alpha", alpha)
+    return min(1.0, row["p"] * alpha / spent) if spent else 1.0
 
 
 def verdict_of(parts: Sequence[Sequence[str]]) -> str:
@@ -212,51 +131,116 @@ def _shares(arms: list[Arm]) -> list[int]:
     return sorted({arm.share for arm in arms if isinstance(arm.share, int)})
 
 
-def assess(claim: Claim, arms: list[Arm], answers: Answers, level: float, margin: float) -> list[AssessedClaim]:
-    """A claim's verdict, those on its parts, and every comparison behind them; once for each preference recipe."""
+def pairs_of(claim: Claim, arms: list[Arm]) -> Iterator[tuple[str, Part, Arm, Arm]]:
+    """(recipe, part, treated, control) of all comparisons of a claim; unrefined ones belong to every recipe."""
     shares = _shares(arms)
     if claim.every_share:
         looked_at = arms if len(shares) > 1 else []
     else:
         looked_at = [arm for arm in arms if arm.share in ("", *shares[-1:])]
-    recipes = [""]
-    if any(part.treated not in ("baseline", "instruct") for part in claim.parts):
-        recipes = list(dict.fromkeys(arm.recipe for arm in arms if arm.recipe)) or [""]
-    # A comparison without refinement belongs to every recipe, and counts once.
+    for recipe, part in itertools.product(recipes_of(claim, arms), claim.parts):
+        for treated, control in comparisons_of(part, looked_at, recipe):
+            yield recipe, part, treated, control
+
+
+def recipes_of(claim: Claim, arms: list[Arm]) -> list[str]:
+    """The preference recipes that a claim has a verdict for."""
+    if all(part.treated in ("baseline", "instruct") for part in claim.parts):
+        return [""]
+    return list(dict.fromkeys(arm.recipe for arm in arms if arm.recipe)) or [""]
+
+
+def overall(rows: Sequence[ClaimComparison], pairings: Sequence[Pairing]) -> Overall | None:
+    """The mean difference over benchmarks; a benchmark's is the mean of its comparisons, which share its items."""
+    if not rows:
+        return None
+    level, means, errors = rows[0]["interval_level"], [], []
+    benchmarks = {one.treated.evaluation: one.difference.items for one in pairings}
+    ends = 0.0, 0.0
+    for benchmark in benchmarks:
+        mine = [one for one in pairings if one.treated.evaluation == benchmark]
+        gaps = [one.correct.astype(float) - one.correct_before.astype(float) for one in mine]
+        # Where comparisons have other seeds, each counts with its mean over them.
+        alike = len({gap.shape for gap in gaps}) == 1
+        values = np.mean(gaps if alike else [gap.mean(axis=0, keepdims=True) for gap in gaps], axis=0)
+        whole = mine[0].difference if len(mine) == 1 else statistics.components(values)._replace(shares=True)
+        ends = statistics.interval(whole, level)
+        means.append(whole.mean)
+        errors.append((ends[1] - ends[0]) / 2 / statistics.critical(whole.seed_share, whole.df, 1 - level))
+    found: Overall = {
+        "benchmarks": len(means),
+        "difference": means[0],
+        "low": ends[0],
+        "high": ends[1],
+        "level": level,
+        "between": None,
+    }
+    if len(means) > 1:
+        mean = effects.mean_over(means, errors, level)
+        found |= {"difference": mean.estimate, "low": mean.low, "high": mean.high, "between": mean.between**0.5}
+    return found
+
+
+def assess(
+    claim: Claim, arms: list[Arm], pairings: Pairings, policy: Policy, titles: Mapping[str, str]
+) -> list[AssessedClaim]:
+    """A claim's verdict, those on its parts, and every comparison behind them; once for each preference recipe."""
     rows: dict[Key, ClaimComparison] = {}
-    found: dict[str, list[list[ClaimComparison]]] = {recipe: [[] for _ in claim.parts] for recipe in recipes}
-    for recipe in recipes:
-        for part, mine in zip(claim.parts, found[recipe], strict=True):
-            for treated, control in comparisons_of(part, looked_at, recipe):
-                key = treated[:-1] + control[:-1]
-                if key not in rows:
-                    rows[key] = compare(claim, part, treated, control, answers, level, margin)
-                mine.append(rows[key])
-    judge(list(rows.values()), claim.says, level, margin)
-    plan(list(rows.values()), level)
-    return [
-        {
-            "claim": claim.number,
-            "title": claim.title,
-            "says": claim.says,
-            "recipe": recipe,
-            "verdict": verdict_of([[row["verdict"] for row in part] for part in found[recipe]]),
-            "seeds": min((row["seeds"] for part in found[recipe] for row in part), default=0),
-            "parts": [
-                {
-                    "title": part.title,
-                    "verdict": verdict_of([[row["verdict"] for row in mine]]),
-                    "missing": "" if mine else missing(claim, part, arms),
-                    "comparisons": mine,
-                }
-                for part, mine in zip(claim.parts, found[recipe], strict=True)
-            ],
-        }
-        for recipe in recipes
-    ]
+    keys: dict[str, list[list[Key]]] = {recipe: [[] for _ in claim.parts] for recipe in recipes_of(claim, arms)}
+    for recipe, part, treated, control in pairs_of(claim, arms):
+        key = key_of(treated, control)
+        if key not in rows:
+            rows[key] = compare(part.title, pairings[key], claim.says, policy)
+        keys[recipe][claim.parts.index(part)].append(key)
+    judge(list(rows.values()), claim.says, policy.level, policy.margin)
+    advise(list(rows.values()), claim.says, policy.margin)
+    alpha = alpha_of(list(rows.values()), claim.says)
+    assessed: list[AssessedClaim] = []
+    for recipe, by_part in keys.items():
+        found = [[rows[key] for key in mine] for mine in by_part]
+        seeds = min((row["seeds"] for mine in found for row in mine), default=0)
+        assessed.append(
+            {
+                "claim": claim.number,
+                "title": claim.title,
+                "says": claim.says,
+                "recipe": recipe,
+                "verdict": verdict_of([[row["verdict"] for row in mine] for mine in found]),
+                "seeds": seeds,
+                "needed": advice([row for mine in found for row in mine], claim.says, alpha, policy.margin),
+                "holds_for": "" if not seeds else CHECKPOINTS if seeds == 1 else RUNS,
+                "notes": verdict_notes.notes([row for mine in found for row in mine], policy, titles),
+                "parts": [
+                    {
+                        "title": part.title,
+                        "verdict": verdict_of([[row["verdict"] for row in mine]]),
+                        "missing": "" if mine else missing(claim, part, arms),
+                        "needed": advice(mine, claim.says, alpha, policy.margin),
+                        "overall": overall(mine, [pairings[key] for key in which]),
+                        "comparisons": mine,
+                    }
+                    for part, mine, which in zip(claim.parts, found, by_part, strict=True)
+                ],
+            }
+        )
+    return assessed
 
 
-def assess_all(cells: Sequence[EvaluatedCell], extractor: str, level: float, margin: float) -> list[AssessedClaim]:
+def key_of(treated: Arm, control: Arm) -> Key:
+    """What tells a comparison from others, whatever claim it belongs to."""
+    return treated[:-1] + control[:-1]
+
+
+def assess_all(
+    cells: Sequence[EvaluatedCell], extractor: str, policy: Policy, titles: Mapping[str, str]
+) -> list[AssessedClaim]:
     """`assess` of every claim, from the cells of the index."""
     arms, answers = arms_of(cells), Answers(extractor)
-    return [assessed for claim in CLAIMS for assessed in assess(claim, arms, answers, level, margin)]
+    found = {
+        key_of(treated, control): (treated, control)
+        for claim in CLAIMS
+        for _, _, treated, control in pairs_of(claim, arms)
+    }
+    whole = moderate([paired(treated, control, answers) for treated, control in found.values()])
+    pairings = dict(zip(found, whole, strict=True))
+    return [assessed for claim in CLAIMS for assessed in assess(claim, arms, pairings, policy, titles)]

@@ -1,6 +1,7 @@
 """Evaluates a checkpoint on one exported task, and records the artifact."""
 
 from pathlib import Path
+from typing import Any
 
 from selfrefine.engines.token_engine import TokenEngine
 from selfrefine.errors import UserError
@@ -9,6 +10,7 @@ from selfrefine.schema.rows import item_of
 from selfrefine.schema.stages import EvaluateSettings, StockAsked
 from selfrefine.store.files import read_jsonl, write_json, write_jsonl
 from selfrefine.store.locations import DOCUMENTS, OWN_TASKS, RECORD, REPORT, SPLITS
+from selfrefine.store.register import witness
 from selfrefine.store.run import Run
 
 
@@ -22,8 +24,9 @@ def files_of(task: Path, name: str) -> list[Path]:
 
 def evaluate_task(folder: Path, settings: EvaluateSettings, engine: TokenEngine, run: Run) -> None:
     """Evaluates on the task that was exported to a folder, and records the judged answers and lm-eval's report."""
+    registered: dict[str, Any] = witness()
     if settings.stock is not None:
-        _evaluate_stock(folder, settings, settings.stock, engine, run)
+        _evaluate_stock(folder, settings, settings.stock, engine, run, registered)
         return
     documents = read_jsonl(folder / "docs.jsonl")
     for extractor in {row.get("extractor") for row in documents}:
@@ -39,10 +42,17 @@ def evaluate_task(folder: Path, settings: EvaluateSettings, engine: TokenEngine,
     write_jsonl(run.file, answers)
     write_json(run.folder / REPORT, report)
     made = sum(row["tokens"] for row in answers)
-    run.record([run.folder / REPORT, run.file], engine.computed_in, items=len(asked), tokens_made=made)
+    run.record([run.folder / REPORT, run.file], engine.computed_in, items=len(asked), tokens_made=made, **registered)
 
 
-def _evaluate_stock(folder: Path, settings: EvaluateSettings, asked: StockAsked, engine: TokenEngine, run: Run) -> None:
+def _evaluate_stock(
+    folder: Path,
+    settings: EvaluateSettings,
+    asked: StockAsked,
+    engine: TokenEngine,
+    run: Run,
+    registered: dict[str, Any],
+) -> None:
     from selfrefine.judging.stock_evaluation import evaluate_stock
 
     report, documents, answers = evaluate_stock(folder, settings, asked, engine, run.file)
@@ -55,4 +65,5 @@ def _evaluate_stock(folder: Path, settings: EvaluateSettings, asked: StockAsked,
         engine.computed_in,
         items=len(answers),
         tokens_made=made,
+        **registered,
     )

@@ -157,6 +157,13 @@ def add_tables(arguments: argparse.ArgumentParser, required: bool = False) -> No
     )
 
 
+def whole_number(text: str) -> int:
+    """An argument that is a whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
+
+
 def begin(script: str, args: argparse.Namespace, inputs: list[Path], seed: int | None = None, **options: Any) -> Run:
     """The run of a stage with its arguments; `options` are further ones of `Run`."""
     settings = given(args.settings) if "settings" in args else {}

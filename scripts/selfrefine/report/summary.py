@@ -9,7 +9,8 @@ from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import in_domain, in_order, whole
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.report.verdict_tables import points
-from selfrefine.schema.results import ArmRow, AssessedClaim, StageRow
+from selfrefine.schema.claim_results import AssessedClaim
+from selfrefine.schema.results import ArmRow, StageRow
 
 Titles = Mapping[str, str]
 # Of a screen; two lines are left to who prints it.
@@ -20,15 +21,18 @@ OTHERS, WARNED = 29, 3
 STAGES_TOLD = 3
 
 
-def summary(tables: StudyTables, claims: Sequence[AssessedClaim], titles: Titles) -> str:
+def summary(tables: StudyTables, claims: Sequence[AssessedClaim], titles: Titles, registration: str = "") -> str:
     """The text, in Markdown."""
     warnings = warnings_of(tables)
+    registered = wrapped(in_markdown(registration)) if registration else []
     arms = tables.arms()
     groups = accuracies(arms, titles)
-    shown, left = fitting(groups, LINES - OTHERS - (len(warnings) + WARNED if warnings else 0))
+    others = OTHERS + (len(registered) + 1 if registered else 0) + (len(warnings) + WARNED if warnings else 0)
+    shown, left = fitting(groups, LINES - others)
     return PAGES.get_template("templates/summary.md.j2").render(
         verdicts=verdicts(claims),
         scope=scope(claims),
+        registered=registered,
         level=f"{100 * arms[0]['level']:g}",
         groups=shown,
         left=left,

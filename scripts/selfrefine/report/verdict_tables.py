@@ -1,39 +1,17 @@
 """The verdicts on the claims, and the comparisons behind them, as tables and in Markdown."""
 
 import collections
-import math
 from collections.abc import Mapping, Sequence
 
+from selfrefine.analysis.advice import claim_advice
 from selfrefine.analysis.verdicts import VERDICTS
 from selfrefine.report.formats import NONE, PAGES, Rows, Table
-from selfrefine.schema.results import AssessedClaim, ClaimComparison, ClaimPart
+from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison, ClaimPart, Estimate, LogOdds, Overall
 
 
 def points(value: float, sign: str = "") -> str:
     """A share of 1 in accuracy points; never -0.0."""
     return f"{round(100 * value, 1) + 0.0:{sign}.1f}"
-
-
-def rounded_up(number: int) -> str:
-    """A number rounded up to two digits."""
-    step = 10 ** max(len(str(number)) - 2, 0)
-    return f"{math.ceil(number / step) * step:,}"
-
-
-def would_decide(rows: Sequence[ClaimComparison]) -> str:
-    """How many items or seeds would decide all of the open comparisons."""
-    rows = [row for row in rows if row["verdict"] == "undecided"]
-    if not rows:
-        return ""
-    ways = []
-    for unit, needed in (
-        ("items", [row["items_needed"] for row in rows]),
-        ("seeds", [row["seeds_needed"] for row in rows]),
-    ):
-        known = [number for number in needed if number is not None]
-        if len(known) == len(needed):
-            ways.append(f"{rounded_up(max(known))} {unit}")
-    return " or ".join(ways) or "no number of items or seeds"
 
 
 def claim_label(claim: AssessedClaim, margin: float) -> str:
@@ -48,15 +26,15 @@ def verdicts_table(assessed: Sequence[AssessedClaim], margin: float) -> Table:
     rows: Rows = []
     for claim in assessed:
         parts = claim["parts"]
-        lines = [(claim_label(claim, margin), claim["verdict"], parts)]
+        lines = [(claim_label(claim, margin), claim["verdict"], claim["needed"], parts)]
         if len(parts) > 1:
-            lines += [(f"– {part['title']}", part["verdict"], [part]) for part in parts]
-        for name, verdict, members in lines:
+            lines += [(f"– {part['title']}", part["verdict"], part["needed"], [part]) for part in parts]
+        for name, verdict, advice, members in lines:
             comparisons = [row for part in members for row in part["comparisons"]]
             counts = collections.Counter(row["verdict"] for row in comparisons)
             lacking = "; ".join(dict.fromkeys(f"needs {part['missing']}" for part in members if part["missing"]))
-            holds = {0: NONE, 1: "these checkpoints"}.get(claim["seeds"], "new seeds") if comparisons else NONE
-            needed = "; ".join(text for text in (would_decide(comparisons), lacking) if text) or NONE
+            holds = claim["holds_for"] if comparisons else NONE
+            needed = "; ".join(text for text in (claim_advice(comparisons, advice), lacking) if text) or NONE
             rows.append([name, verdict, *(str(counts[v]) for v in VERDICTS[:3]), holds, needed])
     header = ["claim", "verdict", "supported", "contradicted", "undecided", "holds for", "would decide"]
     caption = "Supported, contradicted and undecided count the comparisons of the claim, or of its part."
@@ -75,25 +53,67 @@ def comparisons_table(claim: AssessedClaim, part: ClaimPart, titles: Mapping[str
             + [titles.get(row["evaluation"], row["evaluation"]), f"{row['share']} %"]
             + [f"{row['items']:,}", str(row["seeds"])]
             + [f"{points(row['accuracy'])} against {points(row['against_accuracy'])}"]
-            + [f"{points(row['difference'], '+')} [{points(row['low'], '+')}, {points(row['high'], '+')}]"]
-            + [f"{row['p']:.2g}", f"{row['corrected_p']:.2g}", row["verdict"]]
-            + [NONE if row["detectable"] is None else points(row["detectable"]), would_decide([row]) or NONE]
+            + [f"{points(row['difference'], '+')} {ends(row)}", ends(row["estimates"][0]), odds(row["log_odds"])]
+            + [f"{row['p']:.2g}", f"{row['corrected_p']:.2g}", verdict(row)]
+            + [
+                "none" if row["detectable"] is None else points(row["detectable"]),
+                claim_advice([row], row.get("needed", {})) or NONE,
+            ]
         )
     header = ["student", "teacher", "trained on", "benchmark", "share", "items", "seeds", "accuracy", "difference"]
-    header += ["p", "corrected p", "verdict", "detectable", "would decide"]
+    header += ["for these checkpoints", "log odds", "p", "corrected p", "verdict", "detectable", "would decide"]
     sides = {(row["arm"], row["against"]) for row in part["comparisons"]}
     caption = "; ".join(f"{arm} against {against}" for arm, against in sorted(sides))
-    return Table(f"claim-{claim['claim']}", caption, header, rows, list("lllllrrlrrrlrl"))
+    return Table(f"claim-{claim['claim']}", caption, header, rows, list("lllllrrlrrrrrlrl"))
 
 
-def claims_page(assessed: Sequence[AssessedClaim], level: float, margin: float, titles: Mapping[str, str]) -> str:
+def ends(of: ClaimComparison | Estimate | Overall) -> str:
+    """An interval in points."""
+    return f"[{points(of['low'], '+')}, {points(of['high'], '+')}]"
+
+
+def odds(of: LogOdds | None) -> str:
+    """Log odds with their interval, which may have no end."""
+    if of is None:
+        return NONE
+    low = "−∞" if of["low"] is None else f"{of['low']:+.2f}"
+    high = "∞" if of["high"] is None else f"{of['high']:+.2f}"
+    return f"{of['value']:+.2f} [{low}, {high}]"
+
+
+def verdict(row: ClaimComparison) -> str:
+    """A comparison's verdict, and what is odd about its arms."""
+    odd = ["identical"] if row["identical"] else []
+    odd += ["outlying run"] if row["outlying"] else []
+    return f"{row['verdict']} ({', '.join(odd)})" if odd else row["verdict"]
+
+
+def overall_line(part: ClaimPart) -> str:
+    """The mean over a part's benchmarks, as a sentence."""
+    of = part["overall"]
+    if of is None or of["benchmarks"] < 2:
+        return ""
+    between = points(of["between"] or 0.0)
+    return (
+        f"Over {of['benchmarks']} benchmarks, the mean difference is {points(of['difference'], '+')} points, with the "
+        f"{100 * of['level']:.3g} % interval {ends(of)}; the standard deviation of true differences between benchmarks "
+        f"is estimated at {between} points."
+    )
+
+
+def claims_page(
+    assessed: Sequence[AssessedClaim], level: float, margin: float, titles: Mapping[str, str], registration: str = ""
+) -> str:
     """Markdown: the verdicts first, then how they come about, then every comparison."""
     return PAGES.get_template("templates/claims.md.j2").render(
         claims=assessed,
+        registration=registration,
         alpha=f"{round(1 - level, 10):g}",
         percent=f"{100 * level:g}",
         margin=f"{margin:g}",
         verdicts=verdicts_table(assessed, margin),
         label=lambda claim: claim_label(claim, margin),
+        overall=overall_line,
+        margin_percent=f"{200 * level - 100:g}",
         comparisons=lambda claim, part: comparisons_table(claim, part, titles),
     )

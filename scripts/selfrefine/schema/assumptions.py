@@ -1,6 +1,6 @@
 """What planning assumes about hardware, lengths and yields (config/assumptions.yaml)."""
 
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, ValidationError
 
@@ -46,6 +46,24 @@ class Yields(Strict):
     pairs: float = Field(gt=0, le=1)
 
 
+class PowerAssumptions(Strict):
+    """What the power of the claims is computed with, in percent and accuracy points; none of it shapes a result."""
+
+    in_domain: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
+        description="Accuracies by arm on the benchmark that it was trained on last."
+    )
+    out_of_domain: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(description="The same on other benchmarks.")
+    out_family_gain: float = Field(
+        description="A student refined by an out-family teacher over one by an in-family one."
+    )
+    effects: dict[int, float] = Field({}, description="By claim, differences in place of those of the accuracies.")
+    discordance: float = Field(gt=0, le=100, description="Items that two arms under one seed answer differently.")
+    stable: float = Field(
+        ge=0, le=1, description="Of a difference's variance, the share that is the same under each seed."
+    )
+    between_seeds: float = Field(ge=0, description="The standard deviation of a difference between seeds.")
+
+
 class Assumptions(Strict):
     """All that planning assumes."""
 
@@ -56,6 +74,7 @@ class Assumptions(Strict):
     tokens: Tokens
     yields: Yields
     items: dict[str, dict[Split, int]]
+    power: PowerAssumptions
     bytes_per_token: float = Field(gt=0)
     generate_tokens_per_second: dict[str, float] = {}
     train_tokens_per_second: dict[str, float] = {}

@@ -169,6 +169,21 @@ class Statistics(Strict):
     margin: float = Field(
         5, gt=0, lt=100, description="Accuracy points that 'reaches the teacher' and 'about as good' allow for."
     )
+    looks: list[int] | Literal["any"] | None = Field(
+        None,
+        description="Numbers of seeds at which the claims are judged, ascending, with the level spent over them; `any`: "
+        "at every number. Without it the study is judged once.",
+    )
+    spending: Literal["obrien-fleming", "pocock"] = Field(
+        "obrien-fleming", description="How the level is spent over the looks: late, or evenly."
+    )
+
+    @field_validator("looks")
+    @classmethod
+    def _looks_ascend(cls, looks: list[int] | str | None) -> list[int] | str | None:
+        if isinstance(looks, list) and (not looks or looks[0] < 2 or sorted(set(looks)) != looks):
+            raise ValueError("Input should be numbers of seeds from 2 on, ascending, each once")
+        return looks
 
 
 class Threads(Strict):

@@ -1,6 +1,6 @@
-"""Rows of the study's tables (CSV) and of its claims (claims.json), as typed dictionaries."""
+"""Rows of the study's tables (CSV), as typed dictionaries; claim_results.py has the claims'."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import TypedDict
 
 
 class Facts(TypedDict):
@@ -65,6 +65,20 @@ class ComparisonRow(Facts):
     p: float
     test: str
     """`mcnemar`: McNemar's exact test; `score`: the paired score test, where an item has several answers."""
+    holds_for: str
+    """`this checkpoint`: what the row is about so far; the other columns are about all seeds of its arm."""
+    log_odds: float
+    """Of gains to losses, in this row; NaN where nothing differs. An end of its interval may be infinite."""
+    log_odds_low: float
+    log_odds_high: float
+    seeds: int
+    mean_difference: float
+    checkpoints_low: float
+    """The interval of the mean for these checkpoints and new items."""
+    checkpoints_high: float
+    runs_low: float
+    """The interval of the mean for new training runs and new items; NaN with one seed."""
+    runs_high: float
     differs: str
     samples: str
 
@@ -227,68 +241,3 @@ class EvaluatedCell(Cell):
     """A cell of the accuracy table under one seed, and the file of its judged answers."""
 
     samples: str
-
-
-class SeedTest(TypedDict):
-    """The test of one seed: McNemar's exact one or, of shares of several answers to an item, a score test."""
-
-    seed: int | str
-    gained: float
-    lost: float
-    p: float
-    test: str
-
-
-class ClaimComparison(TypedDict):
-    """One comparison of a claim. What depends on the claim's other comparisons is added last."""
-
-    part: str
-    arm: str
-    against: str
-    student: str
-    teacher: str
-    against_teacher: str
-    task: str
-    refine_task: str
-    share: int | str
-    evaluation: str
-    items: int
-    seeds: int
-    accuracy: float
-    against_accuracy: float
-    difference: float
-    low: float
-    high: float
-    bound: float
-    p: float
-    detectable: float | None
-    components: dict[str, Any]
-    """The fields of analysis.statistics.Components."""
-    by_seed: list[SeedTest]
-    samples: list[str]
-    against_samples: list[str]
-    corrected_p: NotRequired[float]
-    verdict: NotRequired[str]
-    items_needed: NotRequired[int | None]
-    seeds_needed: NotRequired[int | None]
-
-
-class ClaimPart(TypedDict):
-    """A part of a claim: its verdict, what it lacks, and its comparisons."""
-
-    title: str
-    verdict: str
-    missing: str
-    comparisons: list[ClaimComparison]
-
-
-class AssessedClaim(TypedDict):
-    """A claim's verdict under one preference recipe, with its parts."""
-
-    claim: int
-    title: str
-    says: str
-    recipe: str
-    verdict: str
-    seeds: int
-    parts: list[ClaimPart]

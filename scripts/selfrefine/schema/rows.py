@@ -183,11 +183,16 @@ def item_of(answer: Mapping[str, Any]) -> str:
 
 
 def judged_correct(answer: Mapping[str, Any], extractor: str) -> bool:
-    """Whether an answer is correct by an extractor.
+    """Whether an answer is correct by an extractor."""
+    return bool(answer[verdict_key(answer, extractor)])
+
+
+def verdict_key(answer: Mapping[str, Any], extractor: str) -> str:
+    """The key of an extractor's verdict.
 
     math-verify judges neither options nor documents of lm-eval's own tasks: there `strict`'s verdict stands.
     """
-    return bool(answer["strict" if extractor == "math-verify" and extractor not in answer else extractor])
+    return "strict" if extractor == "math-verify" and extractor not in answer else extractor
 
 
 def extracted_of(answer: Mapping[str, Any], extractor: str) -> str | None:

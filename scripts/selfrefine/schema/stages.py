@@ -179,6 +179,8 @@ class ClaimsSettings(Strict):
 
     level: float = Field(gt=0.5, lt=1, description="Of the intervals; 1 - level is the tests' alpha.")
     margin: float = Field(gt=0, lt=100, description="Accuracy points that 'reaches' and 'about as good' allow for.")
+    looks: list[int] | Literal["any"] | None = Field(description="Numbers of seeds at which claims are judged.")
+    spending: Literal["obrien-fleming", "pocock"] = Field(description="How the level is spent over the looks.")
     extractor: str = Field(description="Whose verdict on an answer counts.")
     titles: dict[str, str] = Field(description="What the claims call each benchmark.")
 

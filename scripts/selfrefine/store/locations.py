@@ -10,10 +10,11 @@ NAME = "store"
 STORE = RESULTS / NAME
 
 # The store's own folders and files: which artifacts have the same content, the code that made them, hashes of local
-# files.
+# files, the register of policies.
 CONTENTS = ".contents"
 CODE = "code"
 HASHES = ".hashes.jsonl"
+POLICIES = ".policies.jsonl"
 # Beside the store: what was damaged.
 ASIDE = "set-aside"
 SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way, and snakemake makes it again"
@@ -43,6 +44,7 @@ LISTINGS = {
     "asked": "asked.json",
     "configuration": "configuration.yaml",
     "sources": "sources.csv",
+    "policy": "policy.json",
 }
 # The tables of a study, each in a CSV file of its name.
 TABLES = (

@@ -64,7 +64,8 @@ class FinalArtifacts:
         """The verdicts on the paper's claims."""
 
         def make() -> Artifact:
-            return self._one("claims", {"index": self.listings.artifact("tables"), "samples": self.inputs.samples})
+            inputs = {"index": self.listings.artifact("tables"), "policy": self.listings.artifact("policy")}
+            return self._one("claims", {**inputs, "samples": self.inputs.samples})
 
         return self.artifacts.once(("claims",), make)
 

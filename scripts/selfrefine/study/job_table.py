@@ -8,7 +8,9 @@ from selfrefine.report.formats import Rows, Table
 from selfrefine.schema.assumptions import Assumptions
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.open_study import ROOT, merge, open_study
+from selfrefine.study.pilot import Pilot
 from selfrefine.study.planning import Planner
+from selfrefine.study.power_table import Design, PowerTable
 from selfrefine.study.workload import Cost
 from selfrefine.study.yaml_files import read_yaml
 
@@ -23,12 +25,23 @@ TITLES = {
 Costs = dict[str, list[Cost]]
 
 
-def plan_of(configuration: list[Path], assumptions: list[Path]) -> str:
-    """What the jobs take that `snakemake` would run now; files of `assumptions` go over the shipped ones key by key."""
+def plan_of(
+    configuration: list[Path],
+    assumptions: list[Path],
+    seeds: int | None = None,
+    items: int | None = None,
+    pilot: Path | None = None,
+) -> str:
+    """What the jobs take that `snakemake` would run now, and the power of the claims with so many seeds and items.
+
+    Files of `assumptions` go over the shipped ones key by key; estimates of a `pilot`'s claims.json replace them.
+    """
     assumed = read_assumptions(assumptions)
     finals = open_study(configuration)
     planner = Planner(finals.study, assumed, lambda task, split: finals.artifacts.items(task, split).file)
-    return tables_of(finals.missing(), planner)
+    power = PowerTable(planner, list(finals.behind_all()), Pilot(pilot) if pilot else None)
+    design = Design(seeds or len(finals.study.study.seeds), items)
+    return f"{tables_of(finals.missing(), planner)}\n\n{power.table(design)}"
 
 
 def read_assumptions(paths: list[Path]) -> Assumptions:

@@ -10,6 +10,7 @@ from selfrefine.store.hashing import digest
 from selfrefine.store.locations import LISTINGS, listing_file
 from selfrefine.store.run import note_text
 from selfrefine.study.artifact import Artifact
+from selfrefine.study.policy import policy_of
 from selfrefine.study.table_inputs import TableInputs
 
 # By listing, what it has of the index.
@@ -45,10 +46,16 @@ class Listings:
             return self.study.yaml()
         if part == "sources":
             return self.study.sources_csv()
+        if part == "policy":
+            return json.dumps(self.policy(), indent=1, ensure_ascii=False) + "\n"
         if part == "asked":
             return json.dumps(self._asked(), indent=1) + "\n"
         index: dict[str, Any] = {**self.inputs.index}
         return json.dumps({kind: index[kind] for kind in PARTS[part]}, indent=1) + "\n"
+
+    def policy(self) -> dict[str, Any]:
+        """What is registered before the first evaluation."""
+        return policy_of(self.study)
 
     def _served_answers(self) -> list[Artifact]:
         served = self.study.served()

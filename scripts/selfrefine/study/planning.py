@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from selfrefine.errors import UserError
@@ -42,18 +43,24 @@ class Loader(NamedTuple):
 class Planner:
     """Estimates what the jobs of a study take, on the assumed GPUs or on those of its cluster.
 
-    `items_of(task, split)` names a split's file, whose items are counted if it is there.
+    `items_of(task, split)` names a split's file, whose items are counted if it is there; `sizes` are as for `Workload`.
     `UserError` if one of the study's stages takes more GPUs than a node of the cluster has.
     """
 
-    def __init__(self, study: Study, assumptions: Assumptions, items_of: ItemsOf | None = None):
+    def __init__(
+        self,
+        study: Study,
+        assumptions: Assumptions,
+        items_of: ItemsOf | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ):
         self.study = study
         self.assumed = assumptions
         if study.cluster and study.cluster.gpu_memory:
             own = {"memory_gb": study.cluster.gpu_memory, "peak_tflops": study.cluster.gpu_tflops}
             known = {name: value for name, value in own.items() if value is not None}
             self.assumed = assumptions.model_copy(update={"gpu": assumptions.gpu.model_copy(update=known)})
-        self.work = Workload(study, self.assumed, items_of)
+        self.work = Workload(study, self.assumed, items_of, sizes)
         # A study has ten thousand jobs, and few of these.
         self._held = functools.cache(self._memory)
         if study.cluster and study.cluster.gpu_memory:

@@ -175,9 +175,8 @@ def tables(study: Study) -> Slice:
 
 @stage
 def claims(study: Study) -> Slice:
-    """The level and margin of the claims' tests."""
-    known = {"level": study.statistics.level, "margin": study.statistics.margin}
-    return known | {"extractor": study.extractor, "titles": study.titles()}
+    """The level and margin of the claims' tests, and the looks over which the level is spent."""
+    return study.statistics.model_dump() | {"extractor": study.extractor, "titles": study.titles()}
 
 
 @stage

@@ -54,13 +54,21 @@ ItemsOf = Callable[[str, str], Path]
 class Workload:
     """The work of each job of a study, without the time in which it starts and loads weights.
 
-    `items_of(task, split)` names a split's file, whose items are counted if it is there.
+    `items_of(task, split)` names a split's file, whose items are counted if it is there. `sizes` are those of test splits
+    in a design that is only considered.
     """
 
-    def __init__(self, study: Study, assumed: Assumptions, items_of: ItemsOf | None = None):
+    def __init__(
+        self,
+        study: Study,
+        assumed: Assumptions,
+        items_of: ItemsOf | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ):
         self.study = study
         self.assumed = assumed
         self.items_of = items_of
+        self.sizes = sizes or {}
         # A study has ten thousand jobs, and few splits.
         self.items = functools.cache(self._items)
         self._by_stage: dict[str, Callable[..., Cost]] = {
@@ -86,6 +94,8 @@ class Workload:
 
     def _items(self, task: str, split: str) -> int:
         """The items of a split: counted where it is made already, as configured, or assumed."""
+        if split == "test" and task in self.sizes:
+            return self.sizes[task]
         path = self.items_of(task, split) if self.items_of else None
         if path and path.exists():
             with open(path, "rb") as file:

@@ -14,6 +14,7 @@ from selfrefine.schema.assumptions import Assumptions
 from selfrefine.store.files import read_json
 from selfrefine.store.locations import STORE, summary_file
 from selfrefine.store.locks import occupy, stamp_of
+from selfrefine.store.register import register
 from selfrefine.study.design import Study
 from selfrefine.study.duration import expected_duration
 from selfrefine.study.final_artifacts import FinalArtifacts
@@ -86,6 +87,7 @@ class Session:
             slurm_plugin.install(stream)
         with refused():
             self._occupied = occupy(STORE, self._planned_at)
+            register(self.study.study.name, self.finals.listings.policy())
             if self.finals.hashes:
                 self.finals.hashes.save()
         if not self._on_nodes() and self._is_whole():

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from selfrefine.analysis.advice import would_decide
 from selfrefine.report.page.model_titles import ARMS, model_title
 from selfrefine.report.page.page_inputs import PageInputs
-from selfrefine.schema.results import AssessedClaim, ClaimComparison
+from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison
 
 # Comparisons of a claim that stand on the first screen; the others are a click away.
 FIRST = 4
@@ -116,11 +117,6 @@ def _effect(inputs: PageInputs, one: ClaimComparison, scale: Scale) -> Effect:
         compared = f"Taught by {model_title(one['teacher'])} − by {model_title(one['against_teacher'])}"
     share = f", {one['share']} % of the demonstrations" if "share" in inputs.several and one["share"] != "" else ""
     taught = f" taught by {model_title(one['teacher'])}" if one["teacher"] else ""
-    needed = [
-        f"{number:,} {what}"
-        for number, what in ((one.get("items_needed"), "items"), (one.get("seeds_needed"), "seeds"))
-        if number
-    ]
     return Effect(
         f"{compared}, {inputs.titles[one['evaluation']]}",
         f"{model_title(one['student'])}{taught}{share}",
@@ -131,7 +127,7 @@ def _effect(inputs: PageInputs, one: ClaimComparison, scale: Scale) -> Effect:
         one["items"],
         one["seeds"],
         one.get("corrected_p", one["p"]),
-        " or ".join(needed),
+        would_decide(one.get("needed", {}), one["seeds"], one["items"]),
         scale.place(points),
         scale.place(low),
         scale.place(high),

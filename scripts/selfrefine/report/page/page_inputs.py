@@ -9,7 +9,8 @@ import yaml
 
 from selfrefine.report.labels import several
 from selfrefine.report.study_tables import StudyTables
-from selfrefine.schema.results import AssessedClaim, EvaluatedCell
+from selfrefine.schema.claim_results import AssessedClaim
+from selfrefine.schema.results import EvaluatedCell
 
 
 class PageIndex(TypedDict):
@@ -46,6 +47,8 @@ class PageInputs:
     layouts: dict[str, Path]
     configuration: str
     sources: list[dict[str, str]]
+    registration: str = ""
+    """Whether the claims' policy was pre-registered, in words."""
 
     @functools.cached_property
     def name(self) -> str:

@@ -1,0 +1,51 @@
+"""Which answers are correct, as judged files say it: 0 or 1, and nothing else."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfrefine.errors import UserError
+from selfrefine.schema.rows import item_of, verdict_key
+from selfrefine.store.files import read_jsonl
+
+
+def judged_rows(path: Path) -> list[Any]:
+    """The rows of a file of judged answers; one at least."""
+    rows = read_jsonl(path)
+    if not rows:
+        raise UserError(f"{path}: holds no answers, so there is nothing to compare; evaluate again")
+    return rows
+
+
+def verdict(row: Mapping[str, Any], key: str, path: Path, line: int) -> bool:
+    """A verdict on an answer: true, false, or a number that is 0 or 1."""
+    key = verdict_key(row, key)
+    value = row.get(key)
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    shown = repr(value) if key in row else "missing"
+    raise UserError(f"{path}:{line}: item {item_of(row)}: {key!r} is {shown}, not 0 or 1; evaluate again")
+
+
+class Answers:
+    """Which answers are correct, by item, under one extractor; each file is read once."""
+
+    def __init__(self, extractor: str):
+        self.extractor = extractor
+        self._read: dict[Path, dict[str, bool | float]] = {}
+
+    def of(self, path: Path) -> dict[str, bool | float]:
+        """{item: correct} of a file of judged answers, a student's or a teacher's; of several answers, their share."""
+        if path not in self._read:
+            answers: dict[str, dict[int, bool]] = {}
+            for line, row in enumerate(judged_rows(path), 1):
+                item, sample = item_of(row), row.get("sample", 0)
+                if sample in answers.setdefault(item, {}):
+                    raise UserError(f"{path}: item {item} is answered twice; evaluate again")
+                answers[item][sample] = verdict(row, self.extractor, path, line)
+            several = any(len(of_item) > 1 for of_item in answers.values())
+            self._read[path] = {
+                item: sum(of_item.values()) / len(of_item) if several else next(iter(of_item.values()))
+                for item, of_item in answers.items()
+            }
+        return self._read[path]

@@ -1,0 +1,152 @@
+"""The power of claims before a study, and what `study.py plan` says of it."""
+
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+from worlds import World
+
+from conftest import run
+from selfrefine.analysis import power, statistics, verdicts
+from selfrefine.analysis.claim_power import DRAWS, Assumed, power_of_claim
+from selfrefine.analysis.paper_claims import CLAIMS
+from selfrefine.errors import UserError
+from selfrefine.study.pilot import Pilot
+from selfrefine.study.power_table import Design, PowerTable
+from test_planning import planner
+from test_power import simulated
+
+ALPHA, MARGIN = 0.05, 0.05
+ONE = Assumed(0.06, 0.25, 0.3, (0.02,), (1.0,))
+
+
+def table(study: dict | None = None, pilot: Pilot | None = None, **assumed) -> PowerTable:
+    return PowerTable(planner(study, **assumed), [], pilot)
+
+
+def plan_of(of: PowerTable, claim: int):
+    return next(plan for plan in of._plans if plan.claim.number == claim)
+
+
+@pytest.mark.parametrize("says", ["above", "not below", "about"])
+@pytest.mark.parametrize(("seeds", "items"), [(1, 400), (3, 1000), (8, 2000)])
+def test_the_power_of_one_comparison_is_that_of_its_claim(says, seeds, items):
+    one = ONE if says == "above" else ONE._replace(difference=0.01)
+    between = 0.02**2 if seeds > 1 else 0.0
+    within = one.discordance - one.difference**2 - between
+    truth = power.known(one.difference, one.discordance, between, 0.3 * within, 0.7 * within)
+    told = power.chances(truth, says, MARGIN, ALPHA, seeds, items).supported
+    drawn = power_of_claim([(one, items)], says, MARGIN, ALPHA, seeds, 1)
+    assert abs(drawn - told) < 0.02 + 4 * (0.25 / DRAWS) ** 0.5
+
+
+@pytest.mark.parametrize(("seeds", "items", "effect"), [(1, 500, 0.1), (3, 1000, 0.08)])
+def test_a_claim_of_several_comparisons_is_supported_as_often_as_predicted(seeds, items, effect):
+    """Against verdicts with Holm's correction on drawn answers, three independent comparisons to a claim."""
+    studies, world, generator, found = 120, World(), np.random.default_rng([21, seeds]), []
+    for _ in range(studies):
+        gaps = [simulated.draw(world, generator, seeds, items, effect) for _ in range(3)]
+        rows = [{"difference": gap.mean, "p": statistics.p_value(gap, 0.0)} for gap in gaps]
+        verdicts.judge(rows, "above", 1 - ALPHA, MARGIN)
+        found.append(all(row["verdict"] == "supported" for row in rows))
+    truth = simulated.truth(world, effect)
+    stable = truth.between_items / (truth.between_items + truth.residual)
+    one = Assumed(float(truth.mean[0]), float(truth.square[0]), stable, (0.0,), (1.0,))
+    told = power_of_claim([(one, items)] * 3, "above", MARGIN, ALPHA, seeds, 3)
+    assert abs(np.mean(found) - told) < 0.07 + 4 * (told * (1 - told) / studies) ** 0.5
+
+
+def test_more_comparisons_and_other_recipes_take_power():
+    alone, three, six = (power_of_claim([(ONE, 1000)] * n, "above", MARGIN, ALPHA, 5, n) for n in (1, 3, 6))
+    assert alone > three > six
+    assert power_of_claim([(ONE, 1000)] * 3, "above", MARGIN, ALPHA, 5, 6) < three
+
+
+def test_the_plan_counts_the_comparisons_that_verdicts_would_have():
+    of = table()
+    counted = {plan.claim.number: len(plan.comparisons) for plan in of._plans}
+    # 3 students with 2 teachers each, on 6 tasks.
+    assert counted[1] == counted[2] == counted[3] == 36
+    assert counted[4] == 18
+    assert counted[7] == 4 * (36 + 36)
+    assert len(of._plans) == len(CLAIMS)
+
+
+def test_effects_discordance_and_spread_are_assumed_as_they_are_told():
+    of = table()
+    (claim,) = {one.difference for one in (of._assumed(CLAIMS[0], *pair) for pair in plan_of(of, 1).comparisons)}
+    assert claim == pytest.approx(0.1)
+    own = table(power={"effects": {1: 7}, "discordance": 20, "between_seeds": 1})
+    one = own._assumed(CLAIMS[0], *plan_of(own, 1).comparisons[0])
+    assert one == Assumed(0.07, 0.2, 0.3, (0.01,), (1.0,))
+    told = own.assumptions()
+    assert "20 % of items" in told and "standard deviation of 1 points" in told and "effects of 1 7 by claim" in told
+    with pytest.raises(UserError, match="assumptions: power.stable"):
+        table(power={"stable": 2})
+
+
+def test_the_cheapest_design_reaches_what_it_promises_and_cheaper_ones_do_not():
+    study = {"study": {"students": ["llama-2-7b"], "tasks": ["gsm8k"], "evaluate": ["gsm8k"], "shares": [100]}}
+    of = table(study)
+    plan = plan_of(of, 1)
+    found = of.cheapest(plan)
+    assert found is not None
+    assert of.power(plan, found) >= 0.8
+    for items in of.candidates(plan):
+        for seeds in (2, 3, 4, 5):
+            other = Design(seeds, items)
+            assert of.power(plan, other) < 0.8 or of.cost(other) >= of.cost(found)
+
+
+def test_items_are_bounded_by_what_a_benchmark_has():
+    of = table()
+    assert of.sizes(5000)("gsm8k") == 1000
+    assert of.sizes(50)("gsm8k") == 50
+    assert of.sizes(None)("gsm8k") == 1000
+
+
+def pilot_file(tmp_path, seeds: int = 3, spread: float = 0.0):
+    of = simulated.draw(World(spread=spread), np.random.default_rng(3), seeds, 500, 0.08)
+    row = {"components": of._asdict(), "evaluation": "gsm8k", "samples": ["a"], "against_samples": ["b"]}
+    claims = [{"claim": 1, "parts": [{"comparisons": [row]}]}]
+    path = tmp_path / "claims.json"
+    path.write_text(json.dumps({"claims": claims}))
+    return path, of
+
+
+def test_a_pilot_replaces_assumptions_and_keeps_its_doubt_about_seeds(tmp_path):
+    path, of = pilot_file(tmp_path)
+    mine, assumed = table(pilot=Pilot(path)), table()
+    first = plan_of(mine, 1).comparisons[0]
+    one = mine._assumed(CLAIMS[0], *first)
+    assert one.difference == pytest.approx(of.mean)
+    assert sum(one.weights) == pytest.approx(1)
+    assert max(one.spreads) > 0.02 > min(one.spreads)  # three seeds that came out alike rule out little
+    assert mine._assumed(CLAIMS[1], *plan_of(mine, 2).comparisons[0]) == assumed._assumed(
+        CLAIMS[1], *plan_of(assumed, 2).comparisons[0]
+    )
+    assert str(path) in mine.assumptions()
+    one_seed = Pilot(pilot_file(tmp_path, seeds=1)[0]).replace(CLAIMS[0], ONE)
+    assert (one_seed.spreads, one_seed.stable) == (ONE.spreads, ONE.stable)
+
+
+def test_what_is_no_pilot_is_refused(tmp_path):
+    path = tmp_path / "claims.json"
+    path.write_text(json.dumps({"claims": [{"claim": 1}]}))
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}: not the claims.json of a study of this version"):
+        Pilot(path)
+
+
+def test_the_command_gives_power_beside_what_it_assumes(fresh):
+    folder, path, config = fresh
+    own = copy.deepcopy(config)
+    own["models"]["tiny"]["parameters"] = 0.0001
+    path.write_text(json.dumps(own))
+    command = ("python", "scripts/study.py", "plan", "--configfile", "config/tiny.yaml")
+    told = run(*command, "--seeds", "3", "--items", "400", cwd=folder).stdout
+    assert "## Power of the claims" in told
+    assert "of the design with 3 seeds, 400 items" in told
+    assert "Assumed: accuracies of baseline 30" in told
+    assert "not a whole number" in run(*command, "--seeds", "none", cwd=folder, check=False).stderr
