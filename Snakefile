@@ -51,3 +51,7 @@ onstart:
 
 onsuccess:
     session.end()
+
+
+onerror:
+    session.failed()

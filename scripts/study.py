@@ -189,8 +189,10 @@ def crate(command: argparse.ArgumentParser) -> None:
     title = "the crate's title (default: %(default)s)"
     command.add_argument("--name", default="Self-Refine Instruction-Tuning", help=title)
     command.add_argument("--description", help="what the study is (default: the number of its jobs and files)")
-    author = 'who the crate is by, as "Ada Example" or "Ada Example <https://orcid.org/…>"; may be repeated'
+    author = 'who the crate is by, as "Ada Example <https://orcid.org/…>"; may be repeated (default: of CITATION.cff)'
     command.add_argument("--author", action="append", default=[], metavar="PERSON", help=author)
+    citation = "a CITATION.cff with the authors, publisher and repository (default: CITATION.cff beside the Snakefile)"
+    command.add_argument("--citation", type=Path, metavar="FILE", help=citation)
     command.add_argument("--archive", type=Path, help="a zip to write, instead of ro-crate-metadata.json alone")
     weights = "leave *.safetensors out of the archive: they are listed by size and sha256"
     command.add_argument("--without-weights", action="store_true", help=weights)
@@ -200,7 +202,8 @@ def crate(command: argparse.ArgumentParser) -> None:
         from selfrefine.audit.crate import Description, read_author, read_licence, write_crate
 
         authors = [read_author(text) for text in args.author]
-        description = Description(args.name, read_licence(args.license), authors, args.description)
+        licence = read_licence(args.license)
+        description = Description(args.name, licence, authors, args.description, args.citation)
         print(write_crate(args.results, description, args.archive, args.without_weights))
 
     command.set_defaults(run=run)

@@ -12,11 +12,11 @@ from urllib3 import HTTPResponse
 
 # The terms of the two published contexts that a crate uses, so that nothing is fetched; any other term is refused.
 SCHEMA = """
-    ComputerLanguage ControlAction CreateAction CreativeWork Dataset HowTo HowToStep OrganizeAction Person PropertyValue
-    SoftwareApplication SoftwareSourceCode about additionalType alternateName author contentSize datePublished
+    ComputerLanguage ControlAction CreateAction CreativeWork Dataset HowTo HowToStep OrganizeAction Organization Person
+    PropertyValue SoftwareApplication SoftwareSourceCode about additionalType affiliation agent alternateName author contentSize datePublished
     description
     encodingFormat endTime exampleOfWork hasPart identifier instrument license mainEntity mentions name object
-    programmingLanguage propertyID result softwareRequirements softwareVersion startTime step unitCode url value version
+    programmingLanguage propertyID publisher result softwareRequirements softwareVersion startTime step unitCode url value version
     workExample
 """
 CONTEXTS = {

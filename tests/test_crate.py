@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 import show
-from conftest import run
+from conftest import REPOSITORY, run
 from selfrefine.schema.record import Record
 from selfrefine.store.files import write_json
 from selfrefine.store.hashing import sha256_of, sha256_of_bytes
@@ -118,9 +118,8 @@ def files_in(root) -> set[str]:
 
 def test_the_crate_conforms_to_the_profile(study, profile_issues):
     crate(study, "--author", "Ada Example <https://orcid.org/0000-0002-1825-0097>")
-    # No record says who ran a job, and a program of this repository has no address on the web.
+    # Without a citation, nobody publishes it, and a program of this repository has no address on the web.
     assert profile_issues(study) == {
-        ("RECOMMENDED", "The Action SHOULD have an agent that is a Person or Organization"),
         ("RECOMMENDED", "The SoftwareApplication id SHOULD be an absolute URI"),
         ("RECOMMENDED", "The `publisher` property of a `Root Data Entity` SHOULD be an `Organization`"),
         ("RECOMMENDED", "The author SHOULD have an organizational affiliation."),
@@ -129,6 +128,58 @@ def test_the_crate_conforms_to_the_profile(study, profile_issues):
             "The author SHOULD have a Contextual Entity which specifies the organizational `affiliation`.",
         ),
     }
+
+
+CITED = """
+authors:
+  - given-names: Ada
+    family-names: Example
+    orcid: "https://orcid.org/0000-0002-1825-0097"
+    affiliation: Example University
+  - name: Example University
+    website: "https://example.org"
+repository-code: "https://example.org/workflow"
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--citation", "mine.cff"], ["--author", "Ada Example"]])
+def test_what_a_citation_names_leaves_nothing_to_recommend_but_one(study, profile_issues, options):
+    citation = study / ("mine.cff" if "--citation" in options else "CITATION.cff")
+    write(study, citation.name, CITED)
+    crate(study, *(str(citation) if option == "mine.cff" else option for option in options))
+    # The validator asks it of the Snakefile too, which the profile wants to be a file of the crate.
+    assert profile_issues(study) == {("RECOMMENDED", "The SoftwareApplication id SHOULD be an absolute URI")}
+    found = entities((study / METADATA).read_text())
+    ada, home = "https://orcid.org/0000-0002-1825-0097", "https://example.org"
+    if "--author" in options:
+        ada = "#Ada%20Example"
+    assert targets(found["./"]["author"])[0] == ada and found["./"]["publisher"] == {"@id": home}
+    assert found[ada]["affiliation"] == {"@id": home} and found[home]["@type"] == "Organization"
+    for action in of_kind(found, "CreateAction").values():
+        assert action["agent"] == {"@id": ada}
+    programs = {name for action in of_kind(found, "CreateAction").values() for name in targets(action["instrument"])}
+    assert all(name.startswith("https://example.org/workflow#tool/") for name in programs - {"Snakefile"})
+    applications = of_kind(found, "SoftwareApplication")
+    assert programs - {"Snakefile"} <= set(applications) and all(name.startswith("http") for name in applications)
+
+
+def test_the_shipped_citation_can_be_read(study, profile_issues):
+    shutil.copy(REPOSITORY / "CITATION.cff", study)
+    crate(study)
+    assert not failures(profile_issues(study))
+    found = entities((study / METADATA).read_text())
+    assert found[found["./"]["publisher"]["@id"]]["name"].startswith("The maintainers of ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("authors: [", "not a citation"), ("title: x", "not a citation"), ("authors: [{}]", "an author has neither")],
+)
+def test_a_citation_that_cannot_be_read_is_said(study, text, said):
+    write(study, "CITATION.cff", text)
+    outcome = crate(study, check=False)
+    assert outcome.returncode and "CITATION.cff: " in outcome.stderr and said in outcome.stderr
+    assert "Traceback" not in outcome.stderr
 
 
 @pytest.mark.parametrize(

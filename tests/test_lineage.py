@@ -22,6 +22,7 @@ from selfrefine.store.files import read_json, read_jsonl, write_json, write_json
 from selfrefine.store.hashing import digest, sha256_of
 from selfrefine.store.locations import result_name
 from selfrefine.store.provenance import state_of
+from selfrefine.store.reuse import content_of_record
 
 
 def at(stage: str, *names: str) -> str:
@@ -116,7 +117,12 @@ def record(stage: str, inputs: list[str], outputs: list[str], **known) -> None:
         peak_memory_mib=10,
         **facts,
     )
-    write_json(Path(record_of(outputs[0])), made.model_dump(mode="json"))
+    write_record(record_of(outputs[0]), made.model_dump(mode="json"))
+
+
+def write_record(name: str, values: dict) -> None:
+    """Writes a record with the digest that its values have."""
+    write_json(Path(name), values | {"content": content_of_record(Record.model_validate(values))})
 
 
 def judged(key: str, right: str, tokens: int = 10) -> list[dict]:
@@ -133,13 +139,19 @@ def seal(name: str, *inputs: str) -> None:
     content = read_json(Path(name))
     for kind, paths in (("outputs", content["outputs"]), ("inputs", inputs)):
         content[kind] |= {path: state_of(Path(path)).model_dump() for path in paths}
-    write_json(Path(name), content)
+    write_record(name, content)
 
 
 def edit(name: str, old: str, new: str) -> None:
     text = Path(name).read_text()
     assert text.count(old) == 1, (old, text)
     Path(name).write_text(text.replace(old, new))
+
+
+def forge(name: str, old: str, new: str) -> None:
+    """Edits a record, its digest included."""
+    edit(name, old, new)
+    write_record(name, read_json(Path(name)))
 
 
 @pytest.fixture
@@ -173,7 +185,7 @@ def plant() -> None:
     figures = {"demonstrations": {"answers": 1, "kept": 1, "dropped": {"wrong": 0}}}
     record("demonstrate", [TAUGHT], [KEPT], figures=figures)
     exported = [write(f"{TASK}/{name}", name) for name in ("answers.py", "boxes.yaml", "docs.jsonl")]
-    record("export_task", [TEST], exported)
+    record("export_task", [TEST], exported, settings={"name": "boxes"})
 
     source = {"source": {"source": "file:published", "sha256": None}}
     given = [write(f"published/{name}", name) for name in ("model.safetensors", "notes.txt")]
@@ -374,7 +386,7 @@ def reseal(name: str) -> None:
         for kind in ("inputs", "outputs"):
             if name in content[kind]:
                 content[kind][name] = state_of(Path(name)).model_dump()
-        write_json(path, content)
+        write_record(str(path), content)
 
 
 def faults(folder: str = "results") -> list[str]:
@@ -700,8 +712,23 @@ FAULTS = {
     ),
     "input of a record edited": (
         lambda: edit(record_of(figure("accuracy")), sha256_of(Path(table("arms"))), "0" * 64),
+        f"{record_of(figure('accuracy'))}: expected ",
+        f"the record was changed after it was written: {SET_ASIDE}",
+    ),
+    "input of a record edited with its digest": (
+        lambda: forge(record_of(figure("accuracy")), sha256_of(Path(table("arms"))), "0" * 64),
         f"{table('arms')}: expected ",
         f"sha256 000000000000 (read, says {record_of(figure('accuracy'))}), found ",
+    ),
+    "setting of a record that no job reads": (
+        lambda: edit(f"{TASK}/record.json", '"name": "boxes"', '"name": "others"'),
+        f"{TASK}/record.json: expected settings, command and inputs of the content that it was written with, ",
+        f"the record was changed after it was written: {SET_ASIDE}",
+    ),
+    "hash in a record edited": (
+        lambda: edit(record_of(SAMPLES["instruct/0"]), sha256_of(Path(SAMPLES["instruct/0"])), "0" * 64),
+        f"{record_of(SAMPLES['instruct/0'])}: expected ",
+        f"of {SAMPLES['instruct/0']}, as the file is and as 2 records read it, found ",
     ),
     "made anew, but not what was made from it": (
         lambda: (edit(f"{TASK}/docs.jsonl", "docs", "DOCS"), seal(f"{TASK}/record.json")),
@@ -759,6 +786,8 @@ def test_every_kind_of_fault_is_found(study, tamper, begins, says):
     tamper()
     found = faults()
     assert found and len({fault.split(": expected")[0] for fault in found}) == 1
+    if "record.json: expected" in begins:
+        assert len(found) == 1
     assert all(fault.startswith(begins) for fault in found)
     assert any(says in fault for fault in found)
 
@@ -802,7 +831,7 @@ def test_changed_weights_are_found_though_their_own_record_agrees_with_them(stud
 def test_a_fetched_file_must_be_the_pinned_one(study):
     content = read_json(Path(record_of(RAW)))
     content["settings"]["sha256"] = "1" * 64
-    write_json(Path(record_of(RAW)), content)
+    write_record(record_of(RAW), content)
     (fault,) = faults()
     assert fault.startswith(f"{RAW}: expected sha256 111111111111, which the settings in {record_of(RAW)} pin, found ")
     assert fault.endswith(f"delete {Path(RAW).parent}, and `snakemake {record_of(RAW)}` makes it again")
@@ -844,7 +873,7 @@ def test_a_source_that_was_edited_is_no_fault_of_what_was_made_of_the_older_one(
 def test_a_chain_says_why_code_counts_as_its_version(study, tmp_path, monkeypatch, listed, version, said):
     write_json(tmp_path / "scripts/versions.json", {"tables": listed})
     monkeypatch.setattr("selfrefine.audit.chain.SCRIPTS", tmp_path / "scripts")
-    edit(TABLES, '"version": "version 1"', f'"version": "{version}"')
+    forge(TABLES, '"version": "version 1"', f'"version": "{version}"')
     lines, broken = traced("results/tiny/tables/accuracy.csv", arm="teacher")
     assert broken == []
     assert [line for line in lines if "code" in line] == ([f"  code {version} (because {said})"] if said else [])

@@ -5,6 +5,8 @@ What was damaged by hand is named, and set aside on request.
 `pytest tests/test_survival.py -s -k random` prints how often it killed what. KILLS in the environment sets how often.
 """
 
+import contextlib
+import errno
 import json
 import os
 import random
@@ -12,18 +14,33 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from conftest import artifact, assert_same_results, contents, make_study, nothing_to_do, run, snakemake, target
+from conftest import (
+    REPOSITORY,
+    artifact,
+    assert_same_results,
+    contents,
+    environment,
+    make_study,
+    nothing_to_do,
+    run,
+    snakemake,
+    target,
+)
 from selfrefine.errors import UserError
+from selfrefine.store.files import naming_write_errors
 from selfrefine.store.locks import held, occupy, stamp_of
+from selfrefine.workflow import failures
 
 KILLS = int(os.environ.get("KILLS", "100"))
 INSTRUCTED = "instruct/tiny/oracle-boxes-100-seed0"
@@ -34,11 +51,12 @@ STAGE = re.compile(r"(/scripts|SELFREFINE)/\w+\.py")
 COMMAND = ["snakemake", "--cores", "2", "--configfile", "config/tiny.yaml"]
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, *targets: str, output=subprocess.DEVNULL) -> subprocess.Popen:
     """The workflow in a session of its own, so that all its processes can be found."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path}
-    return subprocess.Popen(COMMAND, cwd=folder, stdout=-3, stderr=-3, env=environment, start_new_session=True)
+    streams = {"stdout": output, "stderr": output}
+    return subprocess.Popen(
+        [COMMAND[0], *targets, *COMMAND[1:]], cwd=folder, **streams, env=environment(), start_new_session=True
+    )
 
 
 def processes(session: int) -> list[tuple[int, str]]:
@@ -101,6 +119,252 @@ def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, ti
         f"\n{sum(done.values())} kills ({dict(done)}) over {studies} studies; every one ended like an undisturbed run"
     )
     assert not [command for session in orphans for _, command in processes(session)]
+
+
+@pytest.fixture
+def light(tmp_path) -> tuple[Path, str]:
+    """The tiny study with no model to load, and the record of items, which need none: the folder, the record."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    make_study(tmp_path, model)
+    return tmp_path, target(tmp_path, "prepare/boxes-test")
+
+
+@contextlib.contextmanager
+def waiting(light: tuple[Path, str]) -> Iterator[tuple[subprocess.Popen, Path, Callable[[], None]]]:
+    """A workflow whose one job waits for a lock: the driver, the file with what it prints, and what frees the lock."""
+    folder, record = light
+    said = folder / "said.txt"
+    with contextlib.ExitStack() as lock, open(said, "w") as file:
+        lock.enter_context(held((folder / record).with_name(".lock")))
+        driver = start(folder, record, output=file)
+        log = folder / f"logs/prepare/boxes-test/{Path(record).parent.name}.log"
+        wait_for(lambda: log.exists() and "waiting for another process" in log.read_text(), driver)
+        try:
+            yield driver, said, lock.close
+        finally:
+            driver.kill()
+            driver.wait()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    """Waits until something holds, a minute at most and while a process lives."""
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline and (process is None or process.poll() is None)
+        time.sleep(0.05)
+
+
+def test_a_job_that_waits_for_a_lock_says_on_the_console_whose(light):
+    with waiting(light) as (driver, said, _):
+        wait_for(lambda: "waits for" in said.read_text(), driver)
+        line = next(line for line in said.read_text().splitlines() if "waits for" in line)
+        folder = Path(light[1]).parent
+        assert f"prepare of {folder} waits for process {os.getpid()} on {socket.gethostname()}, since 2" in line
+        log = (light[0] / f"logs/prepare/boxes-test/{folder.name}.log").read_text()
+        assert f"waiting for another process (process {os.getpid()} on {socket.gethostname()}, since 2" in log
+        # Once, however long it waits.
+        time.sleep(5)
+        assert said.read_text().count("waits for") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_says_what_is_waited_for_and_lets_it_end(light, number):
+    with waiting(light) as (driver, said, let_go):
+        driver.send_signal(number)
+        wait_for(lambda: "once more stops them" in said.read_text(), driver)
+        told = said.read_text()
+        assert f"{number.name}: no further job starts. Waiting for those that run; once more stops them" in told
+        assert re.search(rf"prepare of {Path(light[1]).parent}, running for \d+ s\n", told)
+        time.sleep(1)
+        assert driver.poll() is None
+        let_go()
+        assert driver.wait(timeout=20) == 128 + number
+    assert (light[0] / light[1]).exists()
+    assert said.read_text().count("Stopping") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_the_jobs_and_the_same_command_goes_on(light, number):
+    folder, record = light
+    with waiting(light) as (driver, said, _):
+        driver.send_signal(number)
+        wait_for(lambda: "once more stops them" in said.read_text(), driver)
+        driver.send_signal(number)
+        assert driver.wait(timeout=20) == 128 + number
+        assert not processes(driver.pid)
+        told = said.read_text()
+        assert told.count("Stopping them.") == told.count("Interrupted. The same command goes on from here.") == 1
+        assert "Traceback" not in told and "graceful" not in told and "scheduler" not in told
+    snakemake(folder, record)
+    assert nothing_to_do(snakemake(folder, record, "-n"))
+
+
+def test_ctrl_c_at_a_terminal_ends_at_once(light):
+    folder, record = light
+    with waiting(light) as (driver, said, _):
+        # A terminal sends it to every process that it has started.
+        os.killpg(driver.pid, signal.SIGINT)
+        assert driver.wait(timeout=20) == 128 + signal.SIGINT
+        assert not processes(driver.pid)
+    assert "Interrupted. The same command goes on from here." in said.read_text()
+    assert "Traceback" not in said.read_text()
+    snakemake(folder, record)
+
+
+@pytest.mark.parametrize("study", ["config/tiny.yaml", "config/other.yaml"])
+def test_a_second_invocation_is_refused_without_lines_of_code(light, study):
+    folder, record = light
+    other = yaml.safe_load((folder / "config/tiny.yaml").read_text())
+    other["study"]["name"] = "other"
+    (folder / "config/other.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    with waiting(light) as (driver, _, _):
+        second = run("snakemake", record, "--cores", "1", "--configfile", study, cwd=folder, check=False)
+    assert refused(second, driver)
+    *_, before, last = (second.stdout + second.stderr).strip().splitlines()
+    assert before == "Error:" and last.endswith("This one has touched nothing.")
+
+
+@pytest.fixture
+def protected(light) -> Iterator[Path]:
+    """The light study with results in a file system that can only be read."""
+    results = light[0] / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir()
+    with mounted(results, "ro,size=1m"):
+        yield light[0]
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A file system in memory at a folder."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root may mount, and not in every container")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_planning(protected):
+    record = target(protected, "prepare/boxes-test")
+    outcome = snakemake(protected, record, check=False)
+    said = outcome.stdout + outcome.stderr
+    assert outcome.returncode == 1 and "Building DAG" not in said and "Traceback" not in said
+    assert said.strip().splitlines()[-1].startswith("results: this folder is write-protected for user ")
+    assert "Job stats" in (planned := snakemake(protected, record, "-n")).stdout + planned.stderr
+
+
+@pytest.mark.parametrize("size", [24, 44])
+def test_a_full_disk_names_the_file_that_could_not_be_written(light, size):
+    folder, record = light
+    (folder / "results").mkdir(exist_ok=True)
+    with mounted(folder / "results", f"size={size}k"):
+        outcome = snakemake(folder, record, check=False)
+        said = outcome.stdout + outcome.stderr
+        assert outcome.returncode == 1 and "Traceback" not in said
+        assert re.search(r"error: results/store/\S+: could not be written: No space left on device; free space", said)
+        assert f"error: the disk that holds {folder}/results is full: free space and start again" in said
+        subprocess.run(["mount", "-o", "remount,size=10m", str(folder / "results")], check=True)
+        snakemake(folder, record)
+        assert nothing_to_do(snakemake(folder, record, "-n"))
+
+
+LIBRARIES_ON_A_FULL_DISK = [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+    RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),
+]
+
+
+@pytest.mark.parametrize("error", LIBRARIES_ON_A_FULL_DISK, ids=str)
+def test_a_librarys_word_for_a_full_disk_gets_the_name_of_the_file(error, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with (
+        pytest.raises(UserError, match=r"model\.safetensors: could not be written: .*free space"),
+        naming_write_errors(path, all_of_them=False),
+    ):
+        raise error
+    with pytest.raises(ValueError), naming_write_errors(path):
+        raise ValueError("something else")
+    with pytest.raises(PermissionError), naming_write_errors(path, all_of_them=False):
+        raise PermissionError(errno.EACCES, "of a file that is read")
+
+
+# A stage that runs out of memory: for real, and as libraries say it.
+HUNGRY = """
+import resource, sys
+sys.path.insert(0, {scripts!r})
+from selfrefine.errors import UserError
+from selfrefine.programs import cli
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+def wrapped():
+    try:
+        raise MemoryError
+    except MemoryError as error:
+        raise UserError("model: the file is damaged") from error
+def said(text):
+    raise RuntimeError(text)
+cli.run(lambda: {does})
+"""
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "bytearray(1 << 31)",
+        "wrapped()",
+        "said('CUDA out of memory. Tried to allocate 2.00 GiB')",
+        "said('DefaultCPUAllocator: can\\'t allocate memory: you tried to allocate 4 bytes')",
+    ],
+)
+@pytest.mark.parametrize(("stage", "key"), [("instruct", "instruct.micro_batch_size"), ("evaluate", "`batch_size` of")])
+def test_memory_that_ran_out_is_said_with_what_to_lower(does, stage, key, tmp_path):
+    script = tmp_path / f"{stage}.py"
+    script.write_text(HUNGRY.format(scripts=str(REPOSITORY / "scripts"), does=does))
+    outcome = run(sys.executable, script, check=False)
+    assert outcome.returncode == 1 and "Traceback" not in outcome.stderr
+    assert outcome.stderr.startswith("error: memory ran out: lower ")
+    assert key in outcome.stderr and "`--cores`" in outcome.stderr and "finished work is kept" in outcome.stderr
+
+
+class Failed:
+    """A failed job as Snakemake has it."""
+
+    def __init__(self, log: Path):
+        self.log, self.output = [str(log)], ["results/store/instruct/tiny/record.json"]
+        self.rule = type("Rule", (), {"name": "instruct", "shellcmd": "python"})
+
+
+@pytest.mark.parametrize(
+    ("log", "killed", "expected"),
+    [
+        ("step 3", 1, "memory ran out: lower `instruct.micro_batch_size`"),
+        ("step 3", 0, "it was killed, by hand or for lack of memory"),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", 0, "memory ran out: lower "),
+        ("error: no such file", 1, None),
+        ("Traceback (most recent call last)", 1, None),
+    ],
+)
+def test_what_a_log_cannot_say_of_a_failed_job_is_said(log, killed, expected, tmp_path, monkeypatch):
+    (tmp_path / "vmstat").write_text("pgfault 9\noom_kill 4\n")
+    monkeypatch.setattr(failures, "VMSTAT", tmp_path / "vmstat")
+    before = failures.killed_for_memory()
+    (tmp_path / "vmstat").write_text(f"pgfault 9\noom_kill {4 + killed}\n")
+    (tmp_path / "log").write_text(log)
+    lines = list(failures.reasons([Failed(tmp_path / "log")], before))
+    assert len(lines) == (expected is not None)
+    assert all(expected in line and "instruct (results/store/instruct/tiny/record.json)" in line for line in lines)
+
+
+def test_touching_what_is_not_there_names_the_option(light):
+    outcome = snakemake(light[0], "--touch", check=False)
+    said = outcome.stdout + outcome.stderr
+    assert outcome.returncode == 1 and "Traceback" not in said
+    assert "`--touch` makes nothing, and " in said and "start snakemake without `--touch`" in said
 
 
 def refused(outcome: subprocess.CompletedProcess, driver: subprocess.Popen) -> bool:

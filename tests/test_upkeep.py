@@ -32,6 +32,7 @@ from selfrefine.store.hashing import KnownHashes, sha256_of
 from selfrefine.store.locations import FILES, HASHES, STORE, TRAINING
 from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.store.provenance import checked, read_record, state_of
+from selfrefine.store.reuse import content_of_record
 from selfrefine.store.run import Run
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.artifacts import Artifacts
@@ -131,6 +132,7 @@ def plant_one(finals: FinalArtifacts, one: Artifact, code: str) -> None:
         wall_seconds=1,
         peak_memory_mib=1,
     )
+    record.content = content_of_record(record)
     write_json(one.record, record.model_dump(mode="json"))
 
 
@@ -587,6 +589,31 @@ def test_why_says_that_names_alone_are_to_be_laid_out(planted, target):
     ]
 
 
+@pytest.mark.parametrize("target", [None, "results/tiny/summary.md", "results/store/summarise"])
+def test_why_leads_to_a_file_that_was_changed(planted, target):
+    one = next(one for one in planted.behind_all() if one.stage == "evaluate")
+    before, time = one.file.read_text(), one.file.stat().st_mtime
+    one.file.write_text(before.swapcase())
+    # Neither its size nor its time tells.
+    os.utime(one.file, (time, time))
+    first, *_, head, line, last = why(planted, target)
+    assert first.endswith("is made: nothing would run.")
+    assert head == "But 1 files behind it are not what they were when it was made from them:"
+    now, recorded = (f"{len(before)} bytes of {word}" for word in ("sha256 ", ""))
+    assert line.startswith(f"  {one.file}: {now}") and f"; {one.record} says {recorded}" in line
+    assert "study.py verify --set-aside` moves it out of the way" in last
+    one.file.unlink()
+    assert f"  {one.file}: is not there; " in "\n".join(why(planted, target))
+    one.record.write_text("{")
+    assert f"  {one.record}:1: not valid JSON" in "\n".join(why(planted, target))
+
+
+def test_why_of_something_else_says_nothing_of_it(planted):
+    one = next(one for one in planted.behind_all() if one.stage == "evaluate")
+    one.file.write_text("other\n")
+    assert why(planted, str(STORE / "prepare")) == [f"{STORE / 'prepare'} is made: nothing would run."]
+
+
 def test_why_compares_with_the_nearest_of_the_same_names(planted):
     plant(open_study([configure({"instruct": {"learning_rate": 0.005, "epochs": 6}})]))
     found = reasons(why(open_study([configure({"instruct": {"learning_rate": 0.01, "epochs": 6}})]), None))
@@ -951,7 +978,8 @@ def test_a_finished_study_is_kept_in_order_wherever_its_results_lie(finished, tm
     cell = ("results/tiny/figures/accuracy.svg", "arm=refine", "evaluation=boxes")
     assert f"broken: {name}: expected " in study("trace", *cell)
     assert f"{name.parent} → results/set-aside/" in study("verify", "--set-aside")
-    assert f"`snakemake {name.parent}/record.json` makes it again" in study("trace", *cell)
+    made_again = f"`snakemake {name.parent}/record.json --configfile config/tiny.yaml` makes it again"
+    assert made_again in study("trace", *cell)
     # The rest of the study was made of what the record said, and stays.
     assert "Nothing to be done" in snakemake(place, "-n").stdout
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from selfrefine.audit.citation import FILE as CITATION
+from selfrefine.audit.citation import Citation, Entity, read_citation
 from selfrefine.audit.crate_metadata import MAIN, METADATA, README, CrateMetadata
 from selfrefine.errors import UserError
 from selfrefine.schema.record import FileState, Record
@@ -19,7 +21,7 @@ from selfrefine.store.files import whole_file, write_json
 from selfrefine.store.locations import ASIDE, RECORD, SET_ASIDE
 from selfrefine.store.provenance import read_record, state_of
 
-WORKFLOW = (MAIN, README, "config", "envs", "profiles", "report", "rules", "scripts")
+WORKFLOW = (MAIN, README, CITATION, "config", "envs", "profiles", "report", "rules", "scripts")
 WEIGHTS = ".safetensors"
 
 
@@ -29,9 +31,12 @@ class Description(NamedTuple):
     name: str
     licence: str
     """An SPDX identifier."""
-    authors: list[dict[str, str]]
+    authors: list[Entity]
+    """Persons; without any, the authors of the citation."""
     text: str | None = None
     """What the study is; by default the number of its jobs and files."""
+    citation: Path | None = None
+    """A CITATION.cff; by default the one beside the workflow."""
 
 
 def read_licence(text: str) -> str:
@@ -41,7 +46,7 @@ def read_licence(text: str) -> str:
     return text
 
 
-def read_author(text: str) -> dict[str, str]:
+def read_author(text: str) -> Entity:
     """A person as an entity, from `NAME` or `NAME <URL>`; `UserError` if there is no name."""
     found = re.fullmatch(r"(.*?)(?:\s*<(https?://[^>\s]+)>)?", text.strip())
     if not found or not found[1]:
@@ -59,6 +64,9 @@ def write_crate(results: Path, description: Description, archive: Path | None, w
     root = folder.parent
     if not (root / MAIN).is_file():
         raise UserError(f"{root}: holds no {MAIN}; --results names the results beside the workflow that made them")
+    if description.citation and not description.citation.is_file():
+        raise UserError(f"{description.citation}: no such file")
+    citation = read_citation(description.citation or root / CITATION)
     paths = [path for path in _files_below(root, folder.name) if not path.startswith(f"{folder.name}/{ASIDE}/")]
     records = _read_records(root, paths)
     if not records:
@@ -76,7 +84,7 @@ def write_crate(results: Path, description: Description, archive: Path | None, w
         )
     text = description.text or f"{len(records)} jobs and {len(payload)} files of a study."
     metadata = CrateMetadata(root, folder.name, payload, records)
-    crate = metadata.describe(description.name, text, description.licence, description.authors)
+    crate = metadata.describe(description.name, text, description.licence, _by(description.authors, citation))
     target = archive or root / METADATA
     if archive:
         with whole_file(target, "wb") as file, zipfile.ZipFile(file, "w", strict_timestamps=False) as zipped:
@@ -90,6 +98,13 @@ def write_crate(results: Path, description: Description, archive: Path | None, w
     return (
         f"{target}: {len(records)} jobs, {len(payload)} files ({size:.1f} MB); {absent} more by size and sha256 alone"
     )
+
+
+def _by(named: list[Entity], citation: Citation) -> Citation:
+    """A citation with the persons that were named as its authors; what it says of them stays."""
+    cited = {key: author for author in citation.authors for key in (author["@id"], author["name"])}
+    found = [(cited.get(one["@id"]) or cited.get(one["name"]) or {}) | one for one in named]
+    return citation._replace(authors=tuple(found)) if found else citation
 
 
 def _files_below(root: Path, name: str) -> list[str]:

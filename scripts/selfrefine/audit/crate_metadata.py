@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from selfrefine.audit.citation import Citation
 from selfrefine.schema.record import FileState, Record
 from selfrefine.store.files import read_json
 from selfrefine.store.hashing import canonical_json, digest
@@ -75,6 +76,7 @@ class CrateMetadata:
     """
 
     def __init__(self, root: Path, results: str, payload: dict[str, FileState], records: dict[str, Record]):
+        self.software = ""  # the address at which the workflow's programs are at home, if it is known
         self.root = root
         self.results = results
         self.payload = payload
@@ -92,8 +94,9 @@ class CrateMetadata:
         self.entities[entity] = {"@id": entity, "@type": kind, **kept}
         return entity
 
-    def describe(self, name: str, description: str, licence: str, authors: list[dict[str, str]]) -> dict[str, Any]:
-        """The whole crate, as JSON-LD."""
+    def describe(self, name: str, description: str, licence: str, citation: Citation) -> dict[str, Any]:
+        """The whole crate, as JSON-LD. The first author is taken for who ran it."""
+        self.software = citation.software or ""
         for path, record in self.records.items():
             self._job(path, record)
         for path, state in self.payload.items():
@@ -103,8 +106,10 @@ class CrateMetadata:
         self._run()
         for profile, title in PROFILES.items():
             self.add(profile, "CreativeWork", name=title, version=profile.rsplit("/", 1)[1])
-        for person in authors:
-            self.entities[person["@id"]] = person
+        self.entities |= {one["@id"]: one for one in (*citation.organisations, *citation.authors)}
+        for action in self.entities.values() if citation.authors else ():
+            if action.get("@type") == "CreateAction":
+                action["agent"] = references([citation.authors[0]["@id"]])
         self.add(
             "./",
             "Dataset",
@@ -112,7 +117,8 @@ class CrateMetadata:
             description=description,
             datePublished=datetime.datetime.now(datetime.UTC).date().isoformat(),
             license=references([self._licence(licence)]),
-            author=references(person["@id"] for person in authors),
+            author=references(author["@id"] for author in citation.authors),
+            publisher=references(one["@id"] for one in citation.organisations[:1]),
             conformsTo=references(PROFILES),
             mainEntity=references([MAIN]),
             hasPart=references(map(quote, self.payload)),
@@ -189,7 +195,7 @@ class CrateMetadata:
 
     def _tool(self, record: Record) -> str:
         """A stage's program, once for each fingerprint of its code and each set of packages that it ran with."""
-        tool = f"#tool/{record.stage}/{record.code}/{digest(record.packages)}"
+        tool = f"{self.software}#tool/{record.stage}/{record.code}/{digest(record.packages)}"
         self.tools.setdefault(record.stage, set()).add(tool)
         if tool in self.entities:
             return tool

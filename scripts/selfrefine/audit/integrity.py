@@ -1,5 +1,6 @@
 """Whether a study's files are what its records say: every link between them, checked once."""
 
+import collections
 import functools
 import os
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,9 @@ from selfrefine.audit.recorded_results import RecordedResults
 from selfrefine.schema.record import FileState
 from selfrefine.store.files import read_json
 from selfrefine.store.fingerprint import Code, fingerprint_of
+from selfrefine.store.invocations import command
 from selfrefine.store.locations import CODE, RECORD, RESULTS, STORE, artifact_folder, is_result, place_of
+from selfrefine.store.reuse import content_of_record
 
 SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way"
 
@@ -47,6 +50,10 @@ class AuditedResults(RecordedResults):
             return
         record = self.record(record_name)
         self._check_code(record.code)
+        if not self._is_as_written(record_name):
+            said = "settings, command and inputs of the content that it was written with"
+            remedy = f"the record was changed after it was written: {self.remake(record_name)}"
+            self.fault(record_name, f"{said}, {record.content[:12]}", content_of_record(record)[:12], remedy)
         for name, state in record.outputs.items():
             self._check_file(name, state, record_name)
             pinned = record.settings.get("sha256")
@@ -64,31 +71,34 @@ class AuditedResults(RecordedResults):
             return
         record, maker = self.record(record_name), self.maker(name)
         read = record.inputs[name]
+        # Of a record that was changed, one fault is enough.
+        if not self._is_as_written(record_name):
+            self.check_outputs(record_name)
+            return
         if maker is None and is_result(name):
             self.note_unmade(name)
             return
-        is_made = maker is not None and maker != name
+        is_made = maker is not None and maker != name and not self._is_misnamed(maker, name)
         found = self.made_by(name).outputs[name] if is_made else self.state(name)
         if found == read:
             return
+        if maker == name:
+            # A record that was changed is one fault, not one more for each that read it.
+            self.check_outputs(name)
+            if name in self.faults.values():
+                return
         made = next(iter(record.outputs))
         if found is None and not is_result(name):
             self.outside.add(name)
         elif found is None:
             self.fault(name, f"{described(read)} (read for {made})", "no file: it is missing", self.remake(name))
-        elif not is_result(name) and (name, found.sha256) in self._read_outside:
+        elif not is_result(name) and self._readers(name, found):
             self.changed_outside.add(name)
         else:
             remedy = f"{made} was made from another one: "
             remedy += self.remake(made) if is_result(name) else "snakemake makes an artifact of this one beside it"
             by = f" (made, says {maker})" if is_made else ""
             self.fault(name, f"{described(read)} (read, says {record_name})", f"{described(found)}{by}", remedy)
-
-    @functools.cached_property
-    def _read_outside(self) -> set[tuple[str, str]]:
-        """The contents of files outside the results that artifacts were made from, older ones among them."""
-        read = (item for _, record in self.valid_records() for item in record.inputs.items())
-        return {(name, state.sha256) for name, state in read if not is_result(name)}
 
     def _check_code(self, code: str) -> None:
         """Whether the text that was kept of the code that ran has the fingerprint that it is kept under."""
@@ -105,8 +115,35 @@ class AuditedResults(RecordedResults):
         found, claimed = self.state(name), f"{described(expected)} (says {record_name})"
         if found is None:
             self.fault(name, claimed, "no file: it is missing", self.remake(name))
+        elif self._is_misnamed(record_name, name):
+            known = f"{described(found)} of {name}, as the file is and as {self._readers(name, found)} records read it"
+            remedy = f"the record was changed after it was written: {self.remake(record_name)}"
+            self.fault(record_name, known, described(expected), remedy)
         elif found != expected:
             self.fault(name, claimed, described(found), f"it was changed after it was made: {self.remake(name)}")
+
+    @functools.cache  # noqa: B019 -- one audit is one process
+    def _is_as_written(self, record_name: str) -> bool:
+        """Whether a record's settings, command and inputs are those of the content that it names."""
+        record = self.record(record_name)
+        return content_of_record(record) == record.content
+
+    def _is_misnamed(self, record_name: str, name: str) -> bool:
+        """Whether a record, not the file, is what was changed: the file is the one that others have read."""
+        claimed, found = self.record(record_name).outputs.get(name), self.state(name)
+        if claimed is None or found is None or claimed == found:
+            return False
+        return self._readers(name, found) > 0 and self._readers(name, claimed) == 0
+
+    def _readers(self, name: str, state: FileState) -> int:
+        """How many records say that a file was in this state when they read it."""
+        return self._reads[name, state.sha256]
+
+    @functools.cached_property
+    def _reads(self) -> collections.Counter[tuple[str, str]]:
+        """How many records read which contents of which files."""
+        records = (record for _, record in self.valid_records())
+        return collections.Counter((name, state.sha256) for record in records for name, state in record.inputs.items())
 
     def _is_first(self, *link: str) -> bool:
         """Whether a link was not checked before."""
@@ -139,12 +176,15 @@ class AuditedResults(RecordedResults):
         """What to do about a file that is missing, or not what its record says."""
         record_name = f"{_artifact(name)}/{RECORD}"
         aside = f"{SET_ASIDE}, and " if self.is_there(record_name) else ""
-        return f"{aside}`snakemake {record_name}` makes it again{self._elsewhere()}"
+        return f"{aside}{self._command(record_name)} makes it again{self._elsewhere()}"
 
     def remake_by_hand(self, name: str) -> str:
         """What to do about an artifact that agrees with its record, and yet cannot be what was made."""
         folder = _artifact(name)
-        return f"delete {folder}, and `snakemake {folder}/{RECORD}` makes it again{self._elsewhere()}"
+        return f"delete {folder}, and {self._command(f'{folder}/{RECORD}')} makes it again{self._elsewhere()}"
+
+    def _command(self, record_name: str) -> str:
+        return command(self.locate(str(STORE)), record_name)
 
     def _elsewhere(self) -> str:
         return "" if self.folder == Path(os.path.abspath(RESULTS)) else " where the study ran; copy it from there"

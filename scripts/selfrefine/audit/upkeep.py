@@ -11,9 +11,11 @@ from pathlib import Path
 from selfrefine.errors import UserError
 from selfrefine.schema.record import FileState, Record
 from selfrefine.store.hashing import sha256_of
+from selfrefine.store.invocations import command
 from selfrefine.store.locations import ASIDE, CODE, PARTIAL, RECORD, RESULTS, STORE, TRAINER
 from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.store.provenance import read_record
+from selfrefine.store.reuse import content_of_record
 from selfrefine.study.final_artifacts import FinalArtifacts
 
 
@@ -30,7 +32,7 @@ def verify(results: Path, moves: bool) -> None:
     elif moves:
         print(
             f"{len(found)} artifacts set aside. `snakemake` makes those again that the study lacks now, and those that "
-            f"only finished artifacts were made from if they are named: `snakemake {next(iter(found))}`"
+            f"only finished artifacts were made from if they are named: {command(STORE, str(next(iter(found))))}"
         )
     else:
         raise UserError(f"{len(found)} artifacts are not what their records say; --set-aside moves them out of the way")
@@ -92,6 +94,8 @@ def _damages(path: Path, record: Record) -> list[str]:
     if elsewhere := _copied_from(path, record):
         return [f"its record is that of {elsewhere}: it was copied or moved"]
     reasons = []
+    if content_of_record(record) != record.content:
+        reasons.append("its record was changed after it was written: settings, command or inputs are others")
     for name, expected in record.outputs.items():
         file = Path(name).relative_to(path.parent)
         if not os.path.exists(name):

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selfrefine.errors import UserError
-from selfrefine.schema.record import Record
+from selfrefine.schema.record import FileState, Record
 from selfrefine.store.environment import differences
 from selfrefine.store.files import read_json
 from selfrefine.store.fingerprint import Code, read_code
 from selfrefine.store.hashing import canonical_json
-from selfrefine.store.locations import CODE, KEY, RECORD, STORE, study_folder
-from selfrefine.store.provenance import read_record
+from selfrefine.store.locations import CODE, KEY, RECORD, SET_ASIDE, STORE, study_folder
+from selfrefine.store.provenance import LARGE, read_record, state_of
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.final_artifacts import FinalArtifacts
 from selfrefine.study.open_study import ROOT
@@ -27,8 +27,16 @@ IN_PATHS = re.compile(f"/{KEY}/")
 
 
 def why(finals: FinalArtifacts, target: str | None) -> list[str]:
-    """In lines: which artifacts behind a target would be made, and what differs from those that are there."""
+    """In lines: which artifacts behind a target would be made, what differs from those there, and what was changed."""
     wanted = _wanted(finals, target)
+    lines = _why(finals, target, wanted)
+    if changed := list(_changed_since(wanted)):
+        lines += ["", f"But {len(changed)} files behind it are not what they were when it was made from them:"]
+        lines += [f"  {line}" for line in changed] + [f"{SET_ASIDE}."]
+    return lines
+
+
+def _why(finals: FinalArtifacts, target: str | None, wanted: list[Artifact]) -> list[str]:
     missing = {one.folder: one for final in wanted for one in _missing(final)}
     name = target or "The study"
     if not missing and wanted == finals.all() and not os.path.exists(finals.shown()):
@@ -45,6 +53,33 @@ def why(finals: FinalArtifacts, target: str | None) -> list[str]:
         lines += ["", f"{stage}, for {artifacts[0].folder}{more}"]
         lines += [f"  {line}" for line in (reasons if len(reasons) <= LINES else [*reasons[:LINES], "…"])]
     return lines
+
+
+def _changed_since(wanted: list[Artifact]) -> Iterator[str]:
+    """The files behind these artifacts that are not what their records say, each with both contents."""
+    for one in dict.fromkeys(each for final in wanted for each in final.behind()):
+        if not one.record.exists():
+            continue
+        try:
+            record = read_record(one.record)
+        except UserError as error:
+            yield str(error).removesuffix(f"; {SET_ASIDE}")
+            continue
+        ended = record.started.timestamp() + record.wall_seconds
+        for name, expected in record.outputs.items():
+            found = _state(Path(name), expected, ended)
+            if found != expected:
+                now = f"{found.bytes} bytes of sha256 {found.sha256[:12]}" if found else "is not there"
+                yield f"{name}: {now}; {one.record} says {expected.bytes} bytes of {expected.sha256[:12]}"
+
+
+def _state(path: Path, expected: FileState, ended: float) -> FileState | None:
+    """A file's content; a large file of the expected size that was not touched since its job ended is not read."""
+    if not path.exists():
+        return None
+    state = path.stat()
+    is_old = state.st_size == expected.bytes >= LARGE and state.st_ctime < ended + 2
+    return expected if is_old else state_of(path)
 
 
 def _missing(final: Artifact) -> Iterator[Artifact]:

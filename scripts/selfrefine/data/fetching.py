@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from selfrefine.errors import UserError
 from selfrefine.schema.source import HUB, PYPI, Source
-from selfrefine.store.files import whole_file, write_jsonl
+from selfrefine.store.files import naming_write_errors, whole_file, write_jsonl
 from selfrefine.store.hashing import sha256_of
 from selfrefine.store.locations import HASHES, RECORD
 
@@ -46,7 +46,10 @@ def fetch(source: Source, target: Path) -> None:
     """Fetches one file to `target`, where it appears only whole and with the expected sha256."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
+    with (
+        naming_write_errors(target, all_of_them=False),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch,
+    ):
         complete = Path(scratch) / f"complete{source.suffix}"
         if source.parts == 1:
             _fetch_one(source.source, complete, Path(scratch))

@@ -10,6 +10,7 @@ from selfrefine.models.chat_templates import choose_template
 from selfrefine.models.compute import bound_threads, computed_in
 from selfrefine.models.processes import state
 from selfrefine.schema.generation import Compute, Dtype, Quantisation
+from selfrefine.store.files import naming_write_errors
 from selfrefine.store.locations import ADAPTER, SET_ASIDE, TRAINING
 from selfrefine.store.provenance import files_of, read_record
 
@@ -40,8 +41,9 @@ def convert_gguf(path: Path, folder: Path, origin: str) -> None:
         raise UserError(
             f"{origin}: cannot be read as GGUF ({error}); the file is damaged or cut off, fetch it again"
         ) from error
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with naming_write_errors(folder / "model.safetensors"):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path, chat_template: str | None = None) -> "PreTrainedTokenizerBase":

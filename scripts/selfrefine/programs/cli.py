@@ -1,10 +1,8 @@
 """What the command-line programs share: arguments, and errors in one line."""
 
 import argparse
-import errno
 import gc
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,10 +12,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from selfrefine.errors import UserError
+from selfrefine.programs import memory
 from selfrefine.schema.base import describe
 from selfrefine.schema.generation import Compute
 from selfrefine.schema.source import Source
-from selfrefine.store.files import read_json
+from selfrefine.store.files import read_json, says_full, unwritten
 from selfrefine.store.locations import FILES, RECORD
 from selfrefine.store.provenance import checked
 from selfrefine.store.run import Run
@@ -179,14 +178,16 @@ def run(main: Callable[[], None]) -> None:
     """Runs a program; an error that the user can fix ends it with one line on stderr and exit status 1."""
     try:
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
     except Exception as error:
+        stage = Path(sys.argv[0]).stem
+        if memory.ran_out(error):
+            sys.exit(f"error: {memory.advice(stage)} ({type(error).__name__}: {error})")
+        if isinstance(error, UserError):
+            sys.exit(f"error: {error}")
         # Libraries wrap a full disk in errors of their own, with or without the system's message.
-        told = any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-        if not told and shutil.disk_usage(".").free > 1 << 20:
-            raise
-        sys.exit(f"error: could not be written: {error}; free space and run again, finished work is kept")
+        if says_full(error) or shutil.disk_usage(".").free < 1 << 20:
+            sys.exit(f"error: {unwritten(_folder_given(), error)}")
+        raise
     except KeyboardInterrupt:
         print("interrupted; run again to go on from here", file=sys.stderr)
         sys.exit(130)
@@ -194,3 +195,9 @@ def run(main: Callable[[], None]) -> None:
         # Otherwise the interpreter searches all imported modules for garbage at its end: a second of a job that loads a
         # model.
         gc.freeze()
+
+
+def _folder_given() -> Path:
+    """The folder that a stage's artifact goes to, as its arguments say; without one, the working directory."""
+    named = [value for flag, value in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--record"]
+    return Path(named[0]).parent if named else Path()

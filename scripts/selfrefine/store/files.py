@@ -1,6 +1,8 @@
 """Reads and writes JSON, JSON Lines and text, whole or not at all."""
 
 import contextlib
+import errno
+import getpass
 import glob
 import json
 import os
@@ -24,7 +26,8 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with naming_write_errors(path):
             file = open(temporary, mode, encoding=None if "b" in mode else "utf-8")  # noqa: SIM115
         try:
-            yield file
+            with naming_write_errors(path, all_of_them=False):
+                yield file
             with naming_write_errors(path):
                 file.flush()
                 os.fsync(file.fileno())
@@ -44,16 +47,59 @@ def remove_torn(path: Path) -> None:
             torn.unlink(missing_ok=True)
 
 
+# How a disk is full: no space, no quota, no larger file; and how torch says that it could not write.
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+UNWRITTEN = (*FULL, "file write failed", "inline_container")
+
+
 @contextlib.contextmanager
-def naming_write_errors(path: Path) -> Iterator[None]:
-    """Turns an error of the file system into a `UserError` that names the file and says what to do."""
+def naming_write_errors(path: Path, all_of_them: bool = True) -> Iterator[None]:
+    """Turns an error of the file system, or a library's for it, into a `UserError` that names the file.
+
+    Without `all_of_them` only those that speak of a full disk: others may be of files that are read meanwhile.
+    """
     try:
         yield
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:
+        if not (says_full(error) or (all_of_them and isinstance(error, OSError))):
+            raise
+        raise UserError(unwritten(path, error)) from error
+
+
+def says_full(error: Exception) -> bool:
+    """Whether an error, of the system or of a library, says that a disk is full."""
+    return any(sign in str(error) for sign in UNWRITTEN)
+
+
+def unwritten(path: Path, error: Exception) -> str:
+    """That a file could not be written, in the system's own words or, without them, the library's."""
+    reason = getattr(error, "strerror", None) or next((text for text in FULL if text in str(error)), None) or error
+    return (
+        f"{path}: could not be written: {reason}; free space or fix the permissions and run again, "
+        "finished work is kept"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """`UserError` if nothing can be written to a folder or, where it is missing, to the nearest one above it."""
+    path = Path(folder)
+    while not path.exists():
+        path = path.parent
+    if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(
-            f"{path}: could not be written: {error.strerror}; free space or fix the permissions and run again, "
-            "finished work is kept"
-        ) from error
+            f"{path}: this folder is write-protected for user {_user()}, so nothing can be made in it: fix its "
+            "permissions (`ls -ld` shows them; the whole file system may be read-only) or run as a user who may write. "
+            "`snakemake -n` needs no permission"
+        )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def writable(text: str) -> str:

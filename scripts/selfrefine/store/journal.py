@@ -39,11 +39,13 @@ class Journal:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds one group and waits until it is on the disk."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with naming_write_errors(self.path), open(self.path, "ab") as file:
-            file.write(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps(rows, ensure_ascii=False).encode() + b"\n"
+        with naming_write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
 
     def remove(self) -> None:
         """Deletes the file, once the output holds all of its rows."""

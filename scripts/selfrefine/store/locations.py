@@ -10,11 +10,12 @@ NAME = "store"
 STORE = RESULTS / NAME
 
 # The store's own folders and files: which artifacts have the same content, the code that made them, hashes of local
-# files, the register of policies.
+# files, the register of policies, the configuration files of its studies.
 CONTENTS = ".contents"
 CODE = "code"
 HASHES = ".hashes.jsonl"
 POLICIES = ".policies.jsonl"
+INVOCATIONS = ".invocations.json"
 # Beside the store: what was damaged.
 ASIDE = "set-aside"
 SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way, and snakemake makes it again"

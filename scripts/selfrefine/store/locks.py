@@ -5,11 +5,12 @@ import datetime
 import errno
 import fcntl
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from selfrefine.errors import UserError
 from selfrefine.store.files import naming_write_errors
@@ -20,6 +21,41 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 class Busy(Exception):
     """Another process holds a lock."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, as it has noted in the lock's file."""
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+HOLDER = re.compile(r"process (\d+) on (\S+), since (\S+)")
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds a lock, or held it last; None if its file does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        if found := HOLDER.match(Path(path).read_text(encoding="utf-8")):
+            return Holder(int(found[1]), found[2], found[3])
+    return None
+
+
+def this_host() -> str:
+    """The name of this machine, as locks note it."""
+    return socket.gethostname()
+
+
+def _note_holder(lock: TextIO, timespec: str = "seconds") -> None:
+    """Notes in a lock's file, which this process holds, who does."""
+    now = datetime.datetime.now().astimezone().isoformat(timespec=timespec)
+    # Without a buffer, which on a full disk could not be emptied when the file is closed either.
+    os.ftruncate(lock.fileno(), 0)
+    os.write(lock.fileno(), f"{Holder(os.getpid(), this_host(), now)}\n".encode())
 
 
 # Not the library filelock (4.3): it leaves lock files behind and waits without saying so. Where flock is missing, it
@@ -35,10 +71,11 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
     Without `wait` it raises `Busy` instead of waiting, also where the file system has no locks.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with naming_write_errors(path):
-            handle = open(path, "a")  # noqa: SIM115
+            handle = open(path, "a", encoding="utf-8")  # noqa: SIM115
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,7 +83,9 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
                 if not wait:
                     handle.close()
                     raise Busy(str(path)) from None
-                print(f"waiting for another process, which holds {path}", file=sys.stderr, flush=True)
+                holder = holder_of(path)
+                who = f" ({holder})" if holder else ""
+                print(f"waiting for another process{who}, which holds {path}", file=sys.stderr, flush=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:
@@ -59,6 +98,9 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
         if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
             break
         handle.close()
+    # On a full disk the lock holds all the same.
+    with contextlib.suppress(OSError):
+        _note_holder(handle)
     try:
         yield
     finally:
@@ -84,8 +126,9 @@ def occupy(root: Path, planned_at: str) -> TextIO:
     `UserError` while another process has it, or if one has worked on it since the stamp `planned_at` was read.
     """
     root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    lock = open(root / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
+    with naming_write_errors(root / LOCK):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = open(root / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -100,7 +143,7 @@ def occupy(root: Path, planned_at: str) -> TextIO:
         raise UserError(
             f"another snakemake has worked on {root} since this one planned ({stamp_of(root).strip()}); start it again"
         )
-    lock.truncate(0)
-    now = datetime.datetime.now().astimezone().isoformat(timespec="microseconds")
-    print(f"process {os.getpid()} on {socket.gethostname()}, since {now}", file=lock, flush=True)
+    with naming_write_errors(root / LOCK):
+        # To tell two invocations of one process apart.
+        _note_holder(lock, "microseconds")
     return lock

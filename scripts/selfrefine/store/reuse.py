@@ -10,10 +10,11 @@ import os
 import shutil
 from pathlib import Path
 
-from selfrefine.store.files import whole_file, write_json
+from selfrefine.schema.record import Record
+from selfrefine.store.files import naming_write_errors, whole_file, write_json
 from selfrefine.store.fingerprint import snapshot
 from selfrefine.store.hashing import digest
-from selfrefine.store.locations import CODE, CONTENTS
+from selfrefine.store.locations import CODE, CONTENTS, is_result
 from selfrefine.store.locks import held
 from selfrefine.store.provenance import root_of
 
@@ -24,6 +25,15 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 def content_of(what: object) -> str:
     """The digest under which artifacts of equal content are listed; `what` decides their content."""
     return digest(what, 32)
+
+
+def content_of_record(record: Record) -> str:
+    """The content that a record's own words stand for: what it says in `content`, unless it was changed since."""
+    if record.stage == "listing":
+        return content_of([record.stage, record.settings.get("text")])
+    inputs = [[Path(path).name, state.sha256] for path, state in record.inputs.items() if is_result(path)]
+    sources = [state.sha256 for path, state in record.inputs.items() if not is_result(path)]
+    return content_of([record.stage, record.settings, record.version, record.command, inputs, sources])
 
 
 def same_content(folder: Path, content: str) -> list[Path]:
@@ -48,18 +58,19 @@ def list_content(folder: Path, content: str, record: Path) -> None:
 
 def link(source: Path, target: Path) -> None:
     """Gives a file a second name by a hard link, or copies it where the file system has no links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-    # `os.replace` does nothing where both names are links to the same file.
-    temporary.unlink(missing_ok=True)
+    with naming_write_errors(target, all_of_them=False):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+        # `os.replace` does nothing where both names are links to the same file.
+        temporary.unlink(missing_ok=True)
 
 
 def keep_code(script: Path, folder: Path, fingerprint: str) -> None:

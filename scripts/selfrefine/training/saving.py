@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from selfrefine.errors import UserError
 from selfrefine.schema.generation import Dtype
-from selfrefine.store.files import read_json, write_json
+from selfrefine.store.files import naming_write_errors, read_json, write_json
 from selfrefine.training.agreement import check_agreement
 from selfrefine.training.finite import check_weights
 from selfrefine.training.trainable_weights import check_adapter
@@ -37,7 +37,8 @@ def save_trained(
     if isinstance(model, PeftModel):
         check_adapter(model)
         check_weights((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
-        model.save_pretrained(scratch, selected_adapters=["default"], safe_serialization=True)
+        with naming_write_errors(folder / "adapter_model.safetensors"):
+            model.save_pretrained(scratch, selected_adapters=["default"], safe_serialization=True)
         (scratch / "README.md").unlink(missing_ok=True)
         # PEFT saves the set of target modules in an order that changes from run to run; sorted, equal adapters are
         # equal bytes.
@@ -55,8 +56,9 @@ def save_trained(
         whole = {name: weight.to(rounded) for name, weight in weights.items()} if weights else None
         model = model.to(rounded)
         check_weights((whole or dict(model.named_parameters())).items())
-        model.save_pretrained(scratch, state_dict=whole)
-        tokenizer.save_pretrained(scratch)
+        with naming_write_errors(folder / "model.safetensors"):
+            model.save_pretrained(scratch, state_dict=whole)
+            tokenizer.save_pretrained(scratch)
     names = sorted(path.name for path in scratch.iterdir())
     # An adapter that another method left here would be taken for this model's own, and weights would take space for
     # nothing.

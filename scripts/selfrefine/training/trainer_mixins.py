@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from selfrefine.store.files import naming_write_errors
 from selfrefine.training.batches import UpdateLoader, UpdateSampler, micro_batches
 from selfrefine.training.finite import check_number, check_reference, check_trained
 from selfrefine.training.frozen_layers import speed_up
@@ -185,7 +187,8 @@ class PackedUpdates(ShardedWeights):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         check_trained(model, self.state.global_step)
-        super()._save_checkpoint(model, trial)
+        with naming_write_errors(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")):
+            super()._save_checkpoint(model, trial)
 
     def _noted_loss(self, model: Any, micro_batch: EncodedMicroBatch, update: Update) -> torch.Tensor:
         self._fractions.append(micro_batch["fraction"])

@@ -2,10 +2,24 @@
 
 import contextlib
 from collections.abc import Iterator
+from types import TracebackType
 
 from snakemake.exceptions import WorkflowError
 
 from selfrefine.errors import UserError
+
+
+class Error(WorkflowError):
+    """An error that Snakemake prints under this name, without the lines of code that it passed through."""
+
+    @property
+    def __traceback__(self) -> TracebackType | None:
+        """None: Snakemake looks here for the lines to print. Python keeps the traceback elsewhere."""
+        return None
+
+    @__traceback__.setter
+    def __traceback__(self, traceback: TracebackType | None) -> None:
+        pass
 
 
 @contextlib.contextmanager
@@ -14,4 +28,4 @@ def refused() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        raise Error(str(error)) from None

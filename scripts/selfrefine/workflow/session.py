@@ -2,16 +2,16 @@
 
 import atexit
 import gc
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from snakemake.exceptions import WorkflowError
-
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.schema.assumptions import Assumptions
-from selfrefine.store.files import read_json
+from selfrefine.store.files import check_writable, read_json
+from selfrefine.store.invocations import note_files
 from selfrefine.store.locations import STORE, summary_file
 from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.store.register import register
@@ -28,7 +28,9 @@ from selfrefine.study.warm_up import long_warm_ups
 from selfrefine.study.yaml_files import check_keys, read_yaml
 from selfrefine.workflow import slurm_plugin
 from selfrefine.workflow.evaluation_jobs import EvaluationJobs
-from selfrefine.workflow.refusal import refused
+from selfrefine.workflow.failures import killed_for_memory, reasons
+from selfrefine.workflow.interruption import Interruption
+from selfrefine.workflow.refusal import Error, refused
 from selfrefine.workflow.rule_flags import RuleFlags
 from selfrefine.workflow.rule_inputs import RuleInputs
 from selfrefine.workflow.rule_resources import RuleResources
@@ -71,23 +73,42 @@ class Session:
         self.resources = RuleResources(self.study, self.planner, self.inputs)
         self.evaluations = EvaluationJobs(self.finals, self.inputs, self.resources)
         self.flags = RuleFlags(self.study)
-        self._delete_outputs = workflow.delete_output
-        workflow.delete_output = self.delete
+        self._interruption = Interruption(workflow)
+        self._killed = killed_for_memory()
+        self._delete_outputs, workflow.delete_output = workflow.delete_output, self.delete
+        self._execute, workflow.execute = workflow.execute, self.execute
+
+    def execute(self, **options: Any) -> None:
+        """What Snakemake calls to plan and to run: refuses to plan what could not be written."""
+        if self._workflow.is_main_process and not options["executor_plugin"].common_settings.dryrun_exec:
+            with refused():
+                self._check_writable()
+        with self._interruption.as_status():
+            self._execute(**options)
+
+    def _check_writable(self) -> None:
+        """`UserError` if something is to be made and the results' folder cannot be written to."""
+        if not all(
+            os.path.exists(path) for path in (*(str(one.record) for one in self.finals.all()), self.finals.shown())
+        ):
+            check_writable(STORE)
 
     def begin(self, stream: TextIO = sys.stderr) -> None:
         """Takes the store, alone; says how long the jobs will take, where that is worth saying."""
         executor = self._workflow.executor_plugin
         if executor.common_settings.non_local_exec and self.study.cluster is None:
-            raise WorkflowError(
+            raise Error(
                 "configuration: cluster: is missing, so jobs would ask for no GPUs; slurm/config.yaml sets it under "
                 "`config`, which `--config` on the command line replaces: put settings of the study into its file "
                 "instead"
             )
         if executor.name == "slurm":
             slurm_plugin.install(stream)
+        self._interruption.install(stream, here=not executor.common_settings.non_local_exec)
         with refused():
             self._occupied = occupy(STORE, self._planned_at)
             register(self.study.study.name, self.finals.listings.policy())
+            note_files(STORE, self.study.study.name, self._workflow.config_settings.configfiles)
             if self.finals.hashes:
                 self.finals.hashes.save()
         if not self._on_nodes() and self._is_whole():
@@ -101,13 +122,26 @@ class Session:
         """Shows the summary; refuses to call a study done that is not."""
         if not self._is_whole():
             return
-        if missing := [str(one.record) for one in self.finals.all() if not one.record.exists()]:
-            raise WorkflowError(f"not made, start snakemake again: {', '.join(missing)}")
+        missing = [str(one.record) for one in self.finals.all() if not one.record.exists()]
+        if missing and self._workflow.touch:
+            raise Error(
+                f"`--touch` makes nothing, and {len(missing)} artifacts of this configuration are not there: start "
+                "snakemake without `--touch`; `study.py why` says what has changed"
+            )
+        if missing:
+            raise Error(f"not made, start snakemake again: {', '.join(missing)}")
         figures = [self.finals.plot(name) for name in self.study.figures()]
         if lacking := {*"".join(str(read_json(one.record)["figures"].get(LACKING, "")) for one in figures)}:
             print(f"Figures: {lacking_font(''.join(sorted(lacking)))}\n", file=sys.stderr)
         summary = summary_file(self.study.study.name)
         print(f"{summary}\n\n{summary.read_text()}", end="")
+
+    def failed(self) -> None:
+        """Says of the jobs that failed what their logs cannot say."""
+        is_here = not self._workflow.executor_plugin.common_settings.non_local_exec
+        if is_here and not self._interruption.begun:
+            for line in reasons(self._workflow.scheduler.failed, self._killed):
+                print(f"error: {line}", file=sys.stderr, flush=True)
 
     def delete(self, only_temp: bool = False, dryrun: bool = False) -> None:
         """What `snakemake --delete-all-output` does: also removes what rules do not declare, as weights beside records."""
