@@ -11,6 +11,7 @@ rule claims:
         index=made("claims", "index"),
         policy=made("claims", "policy"),
         samples=made("claims", "samples"),
+        behind=made("claims", "behind"),
     output:
         report(
             update("results/store/claims/{key}/claims.md"),

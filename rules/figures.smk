@@ -10,6 +10,7 @@ rule plot:
     """A figure, as SVG, PDF and PNG."""
     input:
         tables=made("plot", "tables"),
+        claims=made("plot", "claims"),
         index=made("plot", "index"),
         behind=made("plot", "behind"),
     output:
@@ -27,7 +28,7 @@ rule plot:
     params:
         settings=settings("plot"),
         code=code("plot"),
-        drawn=flagged("plot", "tables", "index"),
+        drawn=flagged("plot", "tables", "claims", "index"),
     shell:
         'python "$SELFREFINE/plot.py"'
         " --settings {params.settings:q}"

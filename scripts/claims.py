@@ -11,8 +11,10 @@ from pathlib import Path
 from selfrefine.analysis import verdicts
 from selfrefine.analysis.comparing import Policy
 from selfrefine.analysis.registration import Registration, registration_of
+from selfrefine.analysis.unrefined import Unrefined, unrefined_samples
 from selfrefine.programs import cli
-from selfrefine.report.verdict_tables import claims_page
+from selfrefine.report.model_names import Models
+from selfrefine.report.verdict_tables import claims_page, with_titles
 from selfrefine.schema.stages import ClaimsSettings
 from selfrefine.store.files import read_json, whole_file, write_json
 from selfrefine.store.locations import VERDICTS, listing_file
@@ -40,21 +42,25 @@ def registration(policy: Path, samples: list[Path]) -> Registration:
 def main() -> None:
     args = arguments()
     settings: ClaimsSettings = args.settings
-    cells = cli.read_index(args.index)["cells"]
+    index = cli.read_index(args.index)
+    cells, logs = index["cells"], index["training"]
     samples = list(dict.fromkeys(Path(cell["samples"]) for cell in cells))
-    inputs = [args.index, *([args.policy] if args.policy else []), *samples]
+    inputs = [args.index, *([args.policy] if args.policy else []), *samples, *map(record_of, logs.values())]
     with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
         looks = tuple(settings.looks) if isinstance(settings.looks, list) else settings.looks
         policy = Policy(settings.level, settings.margin / 100, looks, settings.spending)
-        assessed = verdicts.assess_all(cells, settings.extractor, policy, settings.titles)
+        unrefined = Unrefined.of(unrefined_samples(cells, logs), settings.count_unrefined)
+        names = settings.titles, settings.students
+        assessed = verdicts.assess_all(cells, settings.extractor, policy, *names, unrefined)
         found = registration(args.policy, samples) if args.policy else None
         numbers = run.folder / VERDICTS
         write_json(numbers, {"settings": settings.model_dump(), "registration": found, "claims": assessed})
         told = found["told"] if found else ""
         with whole_file(run.file) as file:
-            file.write(claims_page(assessed, settings.level, settings.margin, settings.titles, told))
+            shown = with_titles(assessed, Models.of(settings))
+            file.write(claims_page(shown, settings.level, settings.margin, settings.titles, told))
         counts = collections.Counter(claim["verdict"] for claim in assessed)
         run.record([run.file, numbers], verdicts=dict(counts))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from selfrefine.programs import cli
 from selfrefine.report import paper_tables
 from selfrefine.report.formats import Table
+from selfrefine.report.model_names import Models
 from selfrefine.report.selection import of_layout, whole
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.schema.stages import LayoutSettings
@@ -37,7 +38,7 @@ def arguments() -> argparse.Namespace:
 
 def lay_out(settings: LayoutSettings, tables: StudyTables) -> Table:
     """The table that the settings name, of the rows that it shows."""
-    layout, student, titles = settings.layout, settings.student, settings.titles
+    layout, student, titles = settings.layout, tables.models.student(settings.student), settings.titles
     match layout:
         case "transfer":
             tasks = list(dict.fromkeys(row["evaluation"] for row in whole(tables.arms())))
@@ -69,9 +70,9 @@ def main() -> None:
     with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
-        table = lay_out(settings, StudyTables(args.tables))
+        table = lay_out(settings, StudyTables(args.tables, Models.of(settings)))
+        table.name = name = name_of(settings.layout, settings.student)
         texts = {"csv": table.csv(), "md": table.markdown(), "tex": table.latex()}
-        name = name_of(settings.layout, settings.student)
         paths = [run.folder / f"{name}.{form}" for form in LAYOUT_FORMATS]
         for path, form in zip(paths, LAYOUT_FORMATS, strict=True):
             with whole_file(path) as file:

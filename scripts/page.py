@@ -10,7 +10,9 @@ import csv
 from pathlib import Path
 
 from selfrefine.programs import cli
+from selfrefine.report.model_names import Models
 from selfrefine.report.page.assemble import assemble
+from selfrefine.report.page.model_titles import model_title
 from selfrefine.report.page.page_inputs import PageIndex, PageInputs
 from selfrefine.report.page.stock_answers import stock_documents
 from selfrefine.report.study_tables import StudyTables
@@ -74,6 +76,8 @@ def main() -> None:
             margin=verdicts["settings"]["margin"],
             extractor=verdicts["settings"]["extractor"],
             titles=settings.titles,
+            models=Models.of(settings, model_title),
+            counts_unrefined=verdicts["settings"]["count_unrefined"],
             figures=figures,
             layouts=layouts,
             configuration=files["configuration"].read_text("utf-8"),

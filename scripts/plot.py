@@ -10,6 +10,7 @@ pass-at-k     pass@k and maj@k of one student's arms on the test splits
 yields        how one student's sampled answers came out, and which items gave preference pairs
 cost          wall time and tokens of one checkpoint of each arm, by stage
 training      loss of each training run by update, and the rewards' margin and accuracy of each refinement
+claims        each comparison behind the claims as an estimate with its interval, and a dot per seed
 """
 
 import argparse
@@ -26,6 +27,7 @@ import matplotlib.pyplot as plt
 from selfrefine.programs import cli
 from selfrefine.report.figures import style
 from selfrefine.report.figures.accuracy_points import draw_accuracy
+from selfrefine.report.figures.claim_dots import draw_claims
 from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
 from selfrefine.report.figures.font_note import LACKING, lacking_font
@@ -33,11 +35,13 @@ from selfrefine.report.figures.sampling_yields import draw_pass_at_k, draw_solvi
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
 from selfrefine.report.figures.wording import complete_fonts, drawable
+from selfrefine.report.model_names import Models
 from selfrefine.report.selection import in_figure
 from selfrefine.report.study_tables import StudyTables
+from selfrefine.report.verdict_tables import with_titles
 from selfrefine.schema.stages import PlotSettings
-from selfrefine.store.files import whole_file
-from selfrefine.store.locations import FIGURE_FORMATS, table_file
+from selfrefine.store.files import read_json, whole_file
+from selfrefine.store.locations import FIGURE_FORMATS, VERDICTS, table_file
 from selfrefine.study.checkpoint_names import trained_facts
 from selfrefine.study.figures_and_layouts import FIGURES, name_of
 
@@ -54,6 +58,11 @@ def arguments() -> argparse.Namespace:
     cli.add_settings(parser, PlotSettings)
     cli.add_tables(parser)
     cli.add_index(parser, "training", required=False)
+    parser.add_argument(
+        "--claims",
+        type=lambda text: Path(text).with_name(VERDICTS),
+        help="the record of the verdicts on the claims",
+    )
     cli.add_record(parser)
     return parser.parse_args()
 
@@ -62,7 +71,7 @@ def draw(settings: PlotSettings, tables: StudyTables) -> plt.Figure:
     """The figure that the settings name, of the rows that it shows."""
 
     def shown(rows: Sequence[Row], table: str) -> list[Row]:
-        return in_figure(settings.figure, settings.student, rows, table)
+        return in_figure(settings.figure, tables.models.student(settings.student), rows, table)
 
     titles = settings.titles
     match settings.figure:
@@ -83,14 +92,22 @@ def draw(settings: PlotSettings, tables: StudyTables) -> plt.Figure:
             return draw_yields(paths, pairs, shown(tables.solving(), "solving"), titles)
         case "cost":
             return draw_cost(shown(tables.costs(), "costs"))
-    raise ValueError(f"figure {settings.figure} is drawn from logs")
+    raise ValueError(f"figure {settings.figure} is drawn from no table")
 
 
-def drawn(settings: PlotSettings, titles: dict[str, str], runs: list[Run], tables: StudyTables | None) -> plt.Figure:
-    """The figure with these titles: of training logs, or of tables."""
-    if tables is None:
-        return draw_training(runs, titles)
-    return draw(settings.model_copy(update={"titles": titles}), tables)
+def drawn(settings: PlotSettings, args: argparse.Namespace, runs: list[Run], lacking: str) -> plt.Figure:
+    """The figure of training logs, claims or tables; names stand for titles with characters that no font has."""
+    titles, students, teachers = (
+        drawable(of, lacking, kind) if lacking else of
+        for of, kind in ((settings.titles, "benchmark"), (settings.students, "student"), (settings.teachers, "teacher"))
+    )
+    models = Models(students, teachers)
+    if settings.figure == "training":
+        return draw_training([run._replace(trained=models.titled(run.trained)) for run in runs], titles)
+    if settings.figure == "claims":
+        found = read_json(args.claims)
+        return draw_claims(with_titles(found["claims"], models), titles, found["settings"])
+    return draw(settings.model_copy(update={"titles": titles}), StudyTables(args.tables, models))
 
 
 def main() -> None:
@@ -101,18 +118,19 @@ def main() -> None:
         logs = cli.read_index(args.index)["training"]
         runs = [Run(trained_facts(name), Path(log)) for name, log in logs.items()]
         inputs = [args.index, *(run.log for run in runs)]
+    elif settings.figure == "claims":
+        inputs = [args.claims]
     else:
         inputs = [table_file(args.tables, name) for name in FIGURES[settings.figure]]
     with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
         plt.rcParams |= style.STYLE
-        tables = None if settings.figure == "training" else StudyTables(args.tables)
-        written = drawn(settings, settings.titles, runs, tables)
+        written = drawn(settings, args, runs, "")
         lacking, readable = complete_fonts(written), written
         if lacking:
             print(lacking_font(lacking), file=sys.stderr)
-            readable = drawn(settings, drawable(settings.titles, lacking), runs, tables)
+            readable = drawn(settings, args, runs, lacking)
             complete_fonts(readable)
         name = name_of(settings.figure, settings.student)
         paths = [run.folder / f"{name}.{form}" for form in FIGURE_FORMATS]

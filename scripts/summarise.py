@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selfrefine.programs import cli
 from selfrefine.report.details import details
+from selfrefine.report.model_names import Models
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.report.summary import summary
 from selfrefine.schema.stages import SummariseSettings
@@ -37,11 +38,13 @@ def main() -> None:
     with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
-        tables, long_form = StudyTables(args.tables), run.folder / DETAILS
+        tables, long_form = StudyTables(args.tables, Models.of(settings)), run.folder / DETAILS
         judged = read_json(args.claims)
+        counts_unrefined = judged["settings"]["count_unrefined"]
         registration = judged.get("registration") or {}
         with whole_file(run.file) as file:
-            file.write(summary(tables, judged["claims"], settings.titles, registration.get("told", "")))
+            told = registration.get("told", "")
+            file.write(summary(tables, judged["claims"], settings.titles, counts_unrefined, told))
         with whole_file(long_form) as file:
             file.write(details(tables, settings.titles, settings.sources))
         run.record([run.file, long_form])

@@ -11,6 +11,8 @@ pass_at_k.csv       pass@k and maj@k of several answers to each test item, over 
 pairs.csv           yield of the preference recipes, and why items were dropped
 stages.csv          wall time, peak memory and tokens per second of each stage
 costs.csv           wall time and tokens of one checkpoint of each arm and share, by stage, from teacher to evaluation
+
+The column `unrefined` counts the checkpoints behind a row that had too few pairs to be refined.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from selfrefine.analysis import accuracy_tables, gains, yield_tables
+from selfrefine.analysis import accuracy_tables, gains, unrefined, yield_tables
 from selfrefine.analysis.costs import costs_table
 from selfrefine.analysis.lengths import lengths_table
 from selfrefine.programs import cli
@@ -59,7 +61,7 @@ def make_tables(settings: TablesSettings, index: dict[str, Any]) -> dict[str, pd
     answers = accuracy_tables.read_answers(index["cells"], settings.extractor)
     made = {**index, "training": index["training"].values()}
     artifacts = [path for stage in STAGES for path in made[stage]]
-    return {
+    tables = {
         "accuracy": accuracy_tables.accuracy_table(answers, level),
         "arms": accuracy_tables.arms_table(answers, level),
         "comparisons": gains.comparisons_table(answers, level, index["training"]),
@@ -72,6 +74,8 @@ def make_tables(settings: TablesSettings, index: dict[str, Any]) -> dict[str, pd
         "stages": yield_tables.stages_table(artifacts, index["cells"]),
         "costs": costs_table(index["cells"], index["records"]),
     }
+    unrefined.mark(tables, index["cells"], unrefined.unrefined_samples(index["cells"], index["training"]))
+    return tables
 
 
 if __name__ == "__main__":

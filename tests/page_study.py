@@ -1,24 +1,23 @@
 """A finished study made up for the page's tests: responses of any number and any content, tables computed from them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 import tables
 from selfrefine.analysis import verdicts
+from selfrefine.analysis.accuracy_tables import provenance_of
+from selfrefine.analysis.comparing import Policy
+from selfrefine.analysis.unrefined import Unrefined, unrefined_samples
+from selfrefine.report.model_names import Models
+from selfrefine.report.page.model_titles import SPELLED
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.schema.stages import TablesSettings
 
 TITLES = {"sums": "Sums & <more>", "letters": "Letters"}
-INSTRUCTED = "ant-135m/instruct/qwen2.5-1.5b/sums/100/0"
-CHECKPOINTS = {
-    "baseline": "ant-135m/base",
-    "instruct": INSTRUCTED,
-    "refine": f"{INSTRUCTED}/refine/sums/cot/100/0",
-    "teacher": "",
-}
 FACTS = ("arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share", "seed")
 OF_ARM = {
     "baseline": ("baseline", "ant-135m", "", "", "", "", "", "", ""),
@@ -26,6 +25,16 @@ OF_ARM = {
     "refine": ("refine", "ant-135m", "qwen2.5-1.5b", "out", "sums", "sums", "cot", 100, 0),
     "teacher": ("teacher", "", "qwen2.5-1.5b", "", "", "", "", "", ""),
 }
+SEEDED = ("instruct", "refine")
+
+
+def checkpoint_of(arm: str, seed: int) -> str:
+    """The name of an arm's checkpoint."""
+    instructed = f"ant-135m/instruct/qwen2.5-1.5b/sums/100/{seed}"
+    refined = f"{instructed}/refine/sums/cot/100/{seed}"
+    return {"baseline": "ant-135m/base", "instruct": instructed, "refine": refined, "teacher": ""}[arm]
+
+
 PROMPT = {
     "instruction": "Answer from {labels}, please.",
     "cot": "Answer: Let's think step by step",
@@ -54,10 +63,22 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="150"><rect wi
 
 
 class PageStudy:
-    """Writes a study's artifacts below the working directory, and hands them to the page."""
+    """Writes a study's artifacts below the working directory, and hands them to the page.
 
-    def __init__(self, test: int = 40, train: int = 12, texts: list[str] | None = None):
-        self.texts = texts
+    `unrefined`: the seeds whose refinement had no pairs, so that it left the student as it was.
+    """
+
+    def __init__(
+        self,
+        test: int = 40,
+        train: int = 12,
+        texts: list[str] | None = None,
+        seeds: int = 1,
+        unrefined: tuple[int, ...] = (),
+    ):
+        self.texts, self.unrefined = texts, unrefined
+        # Another study of the same names may have been read in this process.
+        provenance_of.cache_clear()
         self.records: list[str] = []
         sums = [self._item(number, "sums") for number in range(test)]
         letters = [self._item(number, "letters") for number in range(8)]
@@ -66,7 +87,10 @@ class PageStudy:
             "tasks": {"sums": self._task("sums", sums), "letters": self._task("letters", letters)},
             "items": {"sums": self._artifact("prepare", ("sums-train",), "items.jsonl", training)},
             "cells": [
-                self._cell(arm, task, items) for arm in OF_ARM for task, items in (("sums", sums), ("letters", letters))
+                self._cell(arm, task, items, seed)
+                for arm in OF_ARM
+                for seed in range(seeds if arm in SEEDED else 1)
+                for task, items in (("sums", sums), ("letters", letters))
             ],
             "shots": {},
             "training": {},
@@ -76,10 +100,15 @@ class PageStudy:
             "paths": [],
             "pairs": [],
         }
-        self._refine(training)
+        for seed in range(seeds):
+            self._refine(training, seed)
+            for arm in SEEDED:
+                figures = {"updates": 0 if arm == "refine" and seed in unrefined else 3}
+                log = self._artifact(arm, ("ant-135m", f"seed{seed}"), "training.jsonl", [], figures=figures)
+                self.index["training"][checkpoint_of(arm, seed)] = log
         self.index["records"] = self.records
 
-    def inputs(self) -> PageInputs:
+    def inputs(self, models: Models = SPELLED, count_unrefined: bool = False) -> PageInputs:
         """The study as the page reads it."""
         folder = Path("tables")
         folder.mkdir(exist_ok=True)
@@ -87,22 +116,31 @@ class PageStudy:
             frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
         Path("accuracy.svg").write_text(SVG)
         Path("record.json").write_text(json.dumps({"figures": {}}))
+        student = models.students.get("ant-135m", "ant-135m")
         Path("cost.csv").write_text(
-            "student,arm,wall seconds,wall seconds low,wall seconds high\nant-135m,refine,5,4,6\n"
+            f'student,arm,wall seconds,wall seconds low,wall seconds high\n"{student}",refine,5,4,6\n'
         )
         return PageInputs(
             index=self.index,
             tables=StudyTables(folder),
-            claims=verdicts.assess_all(self.index["cells"], "strict", 0.95, 0.05),
+            claims=self.claims(count_unrefined, models.students),
             level=0.95,
             margin=5.0,
             extractor="strict",
             titles=TITLES,
+            models=models,
+            counts_unrefined=count_unrefined,
             figures={"accuracy": Path("accuracy.svg"), "training": Path("accuracy.svg")},
             layouts={"cost": Path("cost.csv")},
             configuration=yaml.safe_dump({"study": {"name": "made-up"}}),
             sources=[{"role": "benchmark", "name": "sums", "source": "file:<x>", "licence": "MIT", "sha256": "0" * 64}],
         )
+
+    def claims(self, count_unrefined: bool = False, students: Mapping[str, str] | None = None) -> list[dict]:
+        """The verdicts on the paper's claims."""
+        cells = self.index["cells"]
+        unrefined = Unrefined.of(unrefined_samples(cells, self.index["training"]), count_unrefined)
+        return verdicts.assess_all(cells, "strict", Policy(0.95, 0.05), TITLES, students or {}, unrefined)
 
     @staticmethod
     def _item(number: int, task: str) -> dict:
@@ -131,11 +169,11 @@ class PageStudy:
             "prompt_tokens": 30,
         }
 
-    def _cell(self, arm: str, task: str, items: list[dict]) -> dict:
-        number = [*OF_ARM].index(arm)
+    def _cell(self, arm: str, task: str, items: list[dict], seed: int) -> dict:
+        number = [*OF_ARM].index("instruct" if arm == "refine" and seed in self.unrefined else arm)
         rows = []
         for item in items:
-            response = self._response(int(item["id"], 16), number, item["answer"])
+            response = self._response(int(item["id"], 16) + 2 * seed, number, item["answer"])
             own = {"item": item["id"], "id": f"{item['id']}-cot-0", "style": "cot", "sample": 0, "seed": None}
             rows.append({**response, **(own if arm == "teacher" else {"id": item["id"], "doc_id": len(rows)})})
         settings = {"system": "Be brief.", "prompt": PROMPT, "style": "cot", "request": "Finish with a number."}
@@ -143,9 +181,10 @@ class PageStudy:
             file = self._artifact("teach", ("qwen2.5-1.5b", f"{task}-test-cot"), "answers.jsonl", rows, settings)
         else:
             settings = {"system": None if arm == "baseline" else ""}
-            file = self._artifact("evaluate", (arm, task), "samples.jsonl", rows, settings)
+            file = self._artifact("evaluate", (arm, f"seed{seed}", task), "samples.jsonl", rows, settings)
         facts = dict(zip(FACTS, OF_ARM[arm], strict=True))
-        return {**facts, "checkpoint": CHECKPOINTS[arm], "evaluation": task, "samples": file}
+        facts["seed"] = seed if arm in SEEDED else ""
+        return {**facts, "checkpoint": checkpoint_of(arm, seed), "evaluation": task, "samples": file}
 
     def _task(self, task: str, items: list[dict]) -> str:
         prompt = PROMPT | ({"shots": SHOTS} if task == "letters" else {})
@@ -161,7 +200,7 @@ class PageStudy:
         settings = {"system": None, "prompt": PROMPT, "style": "cot", "request": ""}
         return self._artifact("teach", ("qwen2.5-1.5b", "sums-train-cot"), "answers.jsonl", rows, settings)
 
-    def _refine(self, items: list[dict]) -> None:
+    def _refine(self, items: list[dict], seed: int) -> None:
         """Demonstrations, sampled paths and pairs."""
         answers = [json.loads(line) for line in Path(self.index["answers"][0]).read_text().splitlines()]
         kept = [row for row in answers if row["correct"]]
@@ -171,9 +210,10 @@ class PageStudy:
             "dropped": {"cut": 1, "wrong": len(answers) - len(kept) - 1},
         }
         names = ("qwen2.5-1.5b", "sums")
-        self.index["demonstrations"].append(
-            self._artifact("demonstrate", names, "demonstrations.jsonl", kept, figures={"demonstrations": counts})
-        )
+        if not seed:
+            self.index["demonstrations"].append(
+                self._artifact("demonstrate", names, "demonstrations.jsonl", kept, figures={"demonstrations": counts})
+            )
         paths = []
         for place, item in enumerate(items):
             for style, samples in (("cot", 3), ("plain", 1), ("rationale", 1 if place % 4 == 0 else 0)):
@@ -194,18 +234,21 @@ class PageStudy:
         }
         sampling = {"cot": 3, "plain": 1, "rationales": 1, "hint": "It is {answer}. Explain."}
         settings = {"system": "", "prompt": PROMPT, "sampling": sampling}
-        file = self._artifact("sample", ("ant-135m", "sums"), "paths.jsonl", paths, settings, {"paths": counted})
+        file = self._artifact("sample", ("ant-135m", f"sums{seed}"), "paths.jsonl", paths, settings, {"paths": counted})
         origin = {"student": "ant-135m", "teacher": "qwen2.5-1.5b", "task": "sums", "after": "", "refine_task": "sums"}
-        origin |= {"share": "100", "seed": "0"}
-        pairs = self._pairs(items, by_style)
-        figures = {"items": len(items), "items_with_pairs": len(pairs), "pairs": len(pairs), "train": len(pairs)}
+        origin |= {"share": "100", "seed": str(seed)}
+        pairs = [] if seed in self.unrefined else self._pairs(items, by_style)
+        held_out = sum(pair["split"] == "validation" for pair in pairs)
+        figures = {"items": len(items), "items_with_pairs": len(pairs), "pairs": len(pairs)}
+        figures["train"] = len(pairs) - held_out
         dropped = {"no_chosen": len(items) - len(pairs), "no_rejected": 0, "same_text": 0}
-        figures |= {"validation": 0, "rejected_correct": 0, "dropped": dropped}
+        figures |= {"validation": held_out, "rejected_correct": 0, "dropped": dropped}
         made = self._artifact(
-            "pair", ("ant-135m", "sums"), "pairs.jsonl", pairs, {}, {"pairs": figures}, inputs={file: {}}
+            "pair", ("ant-135m", f"sums{seed}"), "pairs.jsonl", pairs, {}, {"pairs": figures}, inputs={file: {}}
         )
-        self.index["paths"], self.index["pairs"] = [file], [made]
-        self.index["origins"] = {file: origin, made: {**origin, "recipe": "cot"}}
+        self.index["paths"].append(file)
+        self.index["pairs"].append(made)
+        self.index["origins"] |= {file: origin, made: {**origin, "recipe": "cot"}}
 
     @staticmethod
     def _pairs(items: list[dict], paths: dict[str, list[dict]]) -> list[dict]:

@@ -454,7 +454,7 @@ def test_the_cells_of_a_whole_study_reach_every_claim(tmp_path, monkeypatch):
 
 def claims_command(study: Planted, margin: float = 5) -> list:
     index = study.folder / "tables.json"
-    write_json(index, {"cells": study.cells})
+    write_json(index, {"cells": study.cells, "training": {}})
     settings = {"level": 0.95, "margin": margin, "extractor": "strict", "titles": {"a": "Boxes | far"}}
     settings |= {"looks": None, "spending": "obrien-fleming"}
     command = ["python", "scripts/claims.py", "--settings", json.dumps(settings), "--index", index]

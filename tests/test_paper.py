@@ -1,6 +1,7 @@
 """The paper's study in miniature: config/paper.yaml with random weights and few real items, from raw to verdicts."""
 
 import contextlib
+import csv
 import json
 import random
 from pathlib import Path
@@ -61,6 +62,8 @@ def miniature(model, folder) -> dict:
     for phase in ("instruct", "refine"):
         config[phase] |= {"gradient_checkpointing": False, "max_length": 2048}
     config["evaluation"] |= SHORT
+    # So small students often have no pairs, and every claim is to have its comparisons.
+    config["statistics"] = {"count_unrefined": True}
     return config
 
 
@@ -113,7 +116,7 @@ def test_every_figure_and_table_of_the_paper_is_made(paper):
     figures = {path.stem for path in folder.glob("results/paper/figures/*.svg")}
     assert figures == {
         *("accuracy", "in-family", "out-family", "low-resource-llama-2-7b", "lengths", "solving-llama-2-7b"),
-        *("yields-llama-2-7b", "cost", "training"),
+        *("yields-llama-2-7b", "cost", "training", "claims"),
     }
     layouts = {path.stem for path in folder.glob("results/paper/tables/paper/*.tex")}
     assert layouts == {
@@ -158,3 +161,20 @@ def test_a_student_that_solves_nothing_is_left_as_it_was_and_named(paper):
     idle = [record for record in records if record["figures"]["updates"] == 0]
     assert idle and f"In {len(idle)} of " in (folder / "results/paper/details.md").read_text()
     assert f"{len(idle)} of " in (folder / "results/paper/summary.md").read_text()
+
+
+def test_what_was_left_as_it_was_is_marked_and_counts_only_because_a_key_says_so(paper):
+    folder, _ = paper
+    with open(folder / "results/paper/tables/accuracy.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    unrefined = {row["samples"]: row["arm"] for row in rows if row["unrefined"] == "1"}
+    assert unrefined and {*unrefined.values()} <= {"refine", "refine-only", "cross"}
+    claims = read_json(folder / "results/paper/claims.json")["claims"]
+    compared = [one for claim in claims for part in claim["parts"] for one in part["comparisons"]]
+    named = {name for one in compared for name in (*one["samples"], *one["against_samples"])}
+    assert named & unrefined.keys()
+    for one in compared:
+        marked = {*one["samples"], *one["against_samples"]} & unrefined.keys()
+        assert bool(one["unrefined"]) == bool(marked) and one["left_out"] == []
+    assert " †) " in (folder / "results/paper/claims.md").read_text()
+    assert "†" in (folder / "results/paper/tables/paper/transfer-llama-2-7b.md").read_text()

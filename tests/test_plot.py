@@ -12,16 +12,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from conftest import run
 from selfrefine.report.figures import style
 from selfrefine.report.figures.accuracy_points import draw_accuracy
+from selfrefine.report.figures.claim_dots import draw_claims, levels_of
 from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
 from selfrefine.report.figures.sampling_yields import draw_solving, draw_yields
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
-from selfrefine.report.labels import checkpoint_label
+from selfrefine.report.labels import UNREFINED, checkpoint_label
 from selfrefine.report.selection import in_domain, in_figure, whole
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.store.files import write_jsonl
@@ -35,7 +37,13 @@ FIVE = {f"a-teacher-of-many-words-{number}": ("llama", "gpt")[number % 2] for nu
 
 
 def plant(
-    students=STUDENTS, teachers=TEACHERS, tasks=tuple(BENCHMARKS), shares=(50, 100), recipes=("cot",), arms=None
+    students=STUDENTS,
+    teachers=TEACHERS,
+    tasks=tuple(BENCHMARKS),
+    shares=(50, 100),
+    recipes=("cot",),
+    arms=None,
+    unrefined=0,
 ) -> list[dict]:
     """The rows of a study's arms on every benchmark, with all arms but `cross`; the accuracies differ."""
     rows = []
@@ -44,9 +52,10 @@ def plant(
         for place, task in enumerate(BENCHMARKS):
             value = 0.2 + 0.05 * (len(rows) % 9) + 0.02 * place
             numbers = {"accuracy": value, "low": value - 0.06, "high": value + 0.04, "tokens": 100 * value}
+            numbers["unrefined"] = unrefined if arm.startswith("refine") else 0
             blank = dict.fromkeys(FACTS, "")
             if arms is None or arm in arms:
-                rows.append(blank | facts | {"arm": arm, "evaluation": task, "n": 100, "seeds": 1} | numbers)
+                rows.append(blank | facts | {"arm": arm, "evaluation": task, "n": 100, "seeds": 3} | numbers)
 
     for student, family in students.items():
         add("baseline", student=student)
@@ -79,23 +88,56 @@ def solving(students=tuple(STUDENTS), teachers=("", *TEACHERS), tasks=tuple(BENC
     return rows
 
 
-def yields(**design) -> tuple[list[dict], list[dict], list[dict]]:
+def yields(unrefined: int = 0, **design) -> tuple[list[dict], list[dict], list[dict]]:
     rates = solving(**design)
     starts = [row for row in rates if (row["k"], row["measure"]) == (1, "pass")]
     paths = [row | {"paths": 200, "correct": 60, "committed": 150} for row in starts]
     gave = {"recipe": "cot", "items": 50, "items_with_pairs": 30, "low": 0.5, "high": 0.7}
+    gave |= {"seed": "0", "unrefined": unrefined}
     gave["dropped"] = {"no_chosen": 15, "same_text": 0, "no_rejected": 5}
     return paths, [row | gave for row in starts if row["style"] == "cot"], rates
 
 
-def costs(students=tuple(STUDENTS)) -> list[dict]:
+def costs(students=tuple(STUDENTS), lacking: int = 0) -> list[dict]:
     stages = ("teach", "instruct", "sample", "pair", "refine", "evaluate", "another")
     of = itertools.product(students, ("instruct", "refine"), (50, 100), stages)
-    columns = ("student", "arm", "share", "stage", "wall_seconds", "tokens")
+    columns = ("student", "arm", "share", "stage", "checkpoints", "unrefined", "wall_seconds", "tokens")
     return [
-        dict(zip(columns, (student, arm, str(share), stage, 90.0 * share, 50.0 * share), strict=True))
+        dict(zip(columns, (student, arm, str(share), stage, 3, lacking, 90.0 * share, 50.0 * share), strict=True))
         for student, arm, share, stage in of
     ]
+
+
+def comparison(difference: float, seeds=(0.1, 0.2, 0.2), verdict: str = "supported", level=0.95, **facts) -> dict:
+    """A comparison of a claim, as claims.json has it; `seeds`: the difference of each."""
+    blank = dict.fromkeys(("teacher", "against_teacher", "task", "refine_task"), "")
+    known = {"arm": "refine", "against": "instruct", "student": "llama-2-7b", "share": 100, "evaluation": "csqa"}
+    by_seed = [{"seed": n, "gained": max(100 * d, 0), "lost": max(-100 * d, 0)} for n, d in enumerate(seeds)]
+    kinds = [("these checkpoints", 0.02)] + ([("new training runs", 0.15)] if len(seeds) > 1 else [])
+    ends = [{"holds_for": of, "low": difference - reach, "high": difference + reach} for of, reach in kinds]
+    numbers = {"difference": difference, "items": 100, "by_seed": by_seed, "verdict": verdict, "interval_level": level}
+    return {**blank, **known, **numbers, "estimates": ends, "left_out": [], "unrefined": [], **facts}
+
+
+def claims(students=tuple(STUDENTS), teachers=tuple(TEACHERS), tasks=("csqa", "gsm8k"), **more) -> list[dict]:
+    """Three claims, one of each kind, with verdicts of each kind."""
+    found = []
+    for number, (says, level) in enumerate((("above", 0.95), ("not below", 0.9), ("about", 0.9)), 1):
+        verdicts = itertools.cycle(("supported", "contradicted", "undecided"))
+        rows = [
+            comparison(
+                0.1 * (number - 2), verdict=next(verdicts), level=level, student=student, teacher=teacher, task=task,
+                refine_task=task, evaluation=task, **more
+            )
+            for student, teacher, task in itertools.product(students, teachers, tasks)
+        ]  # fmt: skip
+        parts = [{"title": "", "comparisons": rows}]
+        claim = {"claim": number, "title": "Refined students beat instructed ones, and these the baseline"}
+        found.append(claim | {"says": says, "recipe": "cot", "verdict": "undecided", "parts": parts})
+    return found
+
+
+POLICY = {"level": 0.95, "margin": 5.0}
 
 
 def runs(folder: Path, student: str = "s", updates: int = 1) -> list[Run]:
@@ -165,6 +207,16 @@ DRAWINGS = {
     "yields, five teachers": lambda folder: sampling("s", *yields(students=("s",), teachers=("", *FIVE))),
     "cost": lambda folder: draw_cost(in_figure("cost", "", costs(), "costs")),
     "cost, long names": lambda folder: draw_cost(in_figure("cost", "", costs(tuple(LONG)), "costs")),
+    "accuracy, too few pairs": lambda folder: accuracy(plant(unrefined=1)),
+    "out-family, too few pairs": lambda folder: families("out-family", plant(unrefined=3)),
+    "low-resource, too few pairs": lambda folder: shares(plant(unrefined=2), "llama-2-7b"),
+    "yields, too few pairs": lambda folder: sampling("llama-2-7b", *yields(unrefined=1)),
+    "cost, too few pairs": lambda folder: draw_cost(in_figure("cost", "", costs(lacking=3), "costs")),
+    "claims": lambda folder: draw_claims(claims(), BENCHMARKS, POLICY),
+    "claims, long names": lambda folder: draw_claims(claims([*LONG], [*FIVE], ("csqa",)), BENCHMARKS, POLICY),
+    "claims, one comparison": lambda folder: draw_claims(claims(["s"], ["t"], ("csqa",))[:1], BENCHMARKS, POLICY),
+    "claims, seeds left out": lambda folder: draw_claims(claims(left_out=[1]), BENCHMARKS, POLICY),
+    "claims, none": lambda folder: draw_claims([], BENCHMARKS, POLICY),
     "training": lambda folder: draw_training(runs(folder), BENCHMARKS),
     "training, long names": lambda folder: draw_training(runs(folder, [*LONG][0], 7), BENCHMARKS),
 }
@@ -215,6 +267,61 @@ def test_bars_have_their_values_and_intervals_and_lines_are_the_teachers(drawn):
         "refine",
         "teacher t (out-family)",
     ]
+
+
+def test_each_comparison_has_its_estimate_intervals_and_a_dot_per_seed(drawn):
+    rows = claims(["s"], ["t", "u"], ("csqa",))[1:2]
+    figure = draw_claims(rows, BENCHMARKS, POLICY)
+    (panel,) = figure.axes
+    lines = [line for line in panel.lines if len({*line.get_ydata()} - {0, 1}) or line.get_marker() != "None"]
+    dots = [line for line in panel.lines if line.get_marker() == "."]
+    assert [sorted(line.get_xdata()) for line in dots] == [pytest.approx([10, 20, 20])] * 2
+    # No dot covers another.
+    assert all(len({*zip(line.get_xdata(), line.get_ydata(), strict=True)}) == 3 for line in dots)
+    widths = {line.get_linewidth(): sorted(line.get_xdata()) for line in lines if len(line.get_xdata()) == 2}
+    assert widths[2.4] == pytest.approx([-2, 2]) and widths[0.9] == pytest.approx([-15, 15])
+    assert "90 % intervals" in panel.get_title().replace("\n", " ")
+    margins = [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"]
+    assert margins == [-5]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"these checkpoints", "new training runs", "one seed", "margin, 5 points"} < {*labels}
+
+
+def test_one_seed_has_one_interval(drawn):
+    row = comparison(0.1, seeds=(0.1,), teacher="t")
+    claim = claims()[0] | {"parts": [{"title": "", "comparisons": [row]}]}
+    figure = draw_claims([claim], BENCHMARKS, POLICY)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "these checkpoints" in labels and "new training runs" not in labels
+    assert "95 % intervals" in figure.axes[0].get_title().replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"), [([], []), ([1.0], [0]), ([1, 1, 1, 5], [0, 1, 2, 0]), ([0, 0.9, 1.8], [0, 1, 0])]
+)
+def test_dots_that_would_cover_each_other_stand_on_levels(values, levels):
+    assert levels_of(values) == levels
+
+
+MARKED = {
+    "accuracy, too few pairs": "some runs",
+    "out-family, too few pairs": "not refined",
+    "low-resource, too few pairs": "some runs",
+    "yields, too few pairs": "not refined",
+    "cost, too few pairs": "not refined",
+    "claims, seeds left out": "left out",
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_what_had_too_few_pairs_is_marked_and_the_legend_says_so(name, tmp_path, drawn):
+    figure = DRAWINGS[name](tmp_path)
+    (note,) = (text.get_text() for text in figure.legends[0].get_texts() if UNREFINED in text.get_text())
+    assert MARKED[name] in note.replace("\n", " ")
+    outside = [text for text in figure.findobj(Text) if UNREFINED in text.get_text()]
+    assert len(outside) > 1
+    plain = DRAWINGS[name.split(",")[0]](tmp_path)
+    assert not any(UNREFINED in text.get_text() for text in plain.findobj(Text))
 
 
 def test_in_family_bars_leave_out_the_other_teachers(drawn):
@@ -366,7 +473,7 @@ def test_the_curves_are_labelled_in_words_with_whole_numbers_of_updates(tmp_path
 
 def test_the_colours_are_those_that_colour_blind_readers_tell_apart(tmp_path, drawn):
     okabe_ito = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"}
-    for name in ("accuracy", "out-family", "solving", "yields", "cost", "training"):
+    for name in ("accuracy", "out-family", "solving", "yields", "cost", "training", "claims"):
         figure = DRAWINGS[name](tmp_path)
         patches = {to_hex(patch.get_facecolor()) for panel in figure.axes for patch in panel.patches}
         lines = {to_hex(line.get_color()) for panel in figure.axes for line in panel.lines}

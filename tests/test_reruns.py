@@ -59,7 +59,7 @@ DRAWN |= {"page"}
 LAID_OUT |= {"page"}
 FROM_TABLES = {"tables", "plot cost", "layout cost", "summarise"} | DRAWN | LAID_OUT
 # The claims are tested on the judged answers themselves, not on tables; the summary has their verdicts.
-FROM_CLAIMS = {"claims", "summarise", "page"}
+FROM_CLAIMS = {"claims", "plot claims", "summarise", "page"}
 REPORT = FROM_CLAIMS | FROM_TABLES
 # Where an artifact that the tables are made of has another key, so have the listings that name it.
 ANEW = {"listing tables", "listing page"} | REPORT
@@ -439,6 +439,13 @@ CONFIGURATION = {
     "extractor": (put("extractor", "legacy"), FROM_TEACH_TRAIN | TEACH_TESTS | from_sample()),
     "statistics.level": (put("statistics/level", 0.9), {"layout teachers"} | REPORT),
     "statistics.margin": (put("statistics/margin", 3), FROM_CLAIMS),
+    "statistics.count_unrefined": (put("statistics/count_unrefined", True), FROM_CLAIMS),
+    "students.title": (
+        put("students/tiny/title", "The Tiny"),
+        {f"layout {name}" for name in ("teachers", "prompts", "splits", "cost")}
+        | {"plot cost", "plot training"}
+        | (FROM_CLAIMS | DRAWN | LAID_OUT),
+    ),
     "threads": (put("threads", {"train": 2, "generate": 2, "evaluate": 2}), set()),
     "two keys at once": (
         several(put("refine/beta", 0.3), put("benchmarks/far/splits/test/size", 9)),
@@ -558,7 +565,7 @@ SCRIPTS = {
     "evaluate": ("(args.task.parent, ", evaluations()),
     "tables": ('"%.6g"', FROM_TABLES),
     "claims": ("verdicts=dict(counts)", FROM_CLAIMS),
-    "plot": ("RESOLUTION = 200", {"plot cost", "plot training"} | DRAWN),
+    "plot": ("RESOLUTION = 200", {"plot cost", "plot training", "plot claims"} | DRAWN),
     "layout": ('"md": table', LAYOUTS),
     "summarise": ("[run.file, long_form]", {"summarise"}),
     "page": ('by_name(args.layouts, "csv")', {"page"}),
@@ -599,6 +606,8 @@ LIBRARY = {
     "analysis/statistics.mcnemar": REPORT,
     "analysis/power.needed": FROM_CLAIMS,
     "analysis/statistics.wilson": LAYOUTS | FROM_TABLES,
+    "analysis/unrefined.kept": FROM_CLAIMS,
+    "analysis/unrefined.mark": FROM_TABLES,
     "analysis/verdicts.comparisons_of": FROM_CLAIMS,
     "analysis/verdicts.judge": FROM_CLAIMS,
     "data/demonstrations.demonstrations": FROM_DEMONSTRATE,
@@ -623,19 +632,19 @@ LIBRARY = {
     "models/checkpoints.load_checkpoint": from_sample() | evaluations(),
     "models/checkpoints.load_model": FROM_TEACH_TRAIN | TEACH_TESTS | evaluations(),
     "models/processes.state": FROM_TEACH_TRAIN | TEACH_TESTS | evaluations(),
-    "report/figures/cost_bars.draw_cost": {"plot cost", "plot training"} | DRAWN,
-    "report/figures/style.grid": {"plot cost", "plot training"} | DRAWN,
+    "report/figures/cost_bars.draw_cost": {"plot cost", "plot training", "plot claims"} | DRAWN,
+    "report/figures/style.grid": {"plot cost", "plot training", "plot claims"} | DRAWN,
     "report/formats.escape": FROM_CLAIMS | LAYOUTS,
     # A method of a class that others reach: a class counts as a whole.
     "report/formats.csv": FROM_CLAIMS | LAYOUTS,
     "report/page/funnels.percent": {"page"},
     "report/paper_tables.cost": {"summarise"} | LAYOUTS,
     "report/paper_tables.prompts": LAYOUTS,
-    "report/selection.in_domain": {"plot cost", "plot training", "summarise"} | DRAWN | LAYOUTS,
-    "report/study_tables.typed": {"plot cost", "plot training", "summarise"} | DRAWN | LAYOUTS,
+    "report/selection.in_domain": {"plot cost", "plot training", "plot claims", "summarise"} | DRAWN | LAYOUTS,
+    "report/study_tables.typed": {"plot cost", "plot training", "plot claims", "summarise"} | DRAWN | LAYOUTS,
     "store/environment.environment_differences": FROM_TABLES,
     "store/files.write_jsonl": EVERYTHING,
-    "study/figures_and_layouts.name_of": {"plot cost", "plot training"} | DRAWN | LAYOUTS,
+    "study/figures_and_layouts.name_of": {"plot cost", "plot training", "plot claims"} | DRAWN | LAYOUTS,
     "training/encoding.encode_completion": from_instruct(),
     "training/pairs.make_pairs": from_pair(),
     "training/resumption.open_scratch": from_instruct(),

@@ -208,7 +208,9 @@ def test_key_out_of_a_closed_list_is_refused_with_its_path_and_the_list(path, ke
 
 
 def test_unknown_key_far_from_any_known_one_is_told_the_known_ones():
-    assert refused(changed(SHIPPED, "statistics/zzz", 1)) == ("statistics.zzz: unknown key; defined are level, margin")
+    assert refused(changed(SHIPPED, "statistics/zzz", 1)) == (
+        "statistics.zzz: unknown key; defined are count_unrefined, level, looks, margin, spending"
+    )
 
 
 def test_all_faults_are_told_at_once():
@@ -555,6 +557,7 @@ def test_listings_name_the_files_behind_the_cells():
     named = (*(cell["samples"] for cell in index["cells"]), *index["paths"], *index["pairs"], *index["demonstrations"])
     assert read == {str(Path(path).parent) for path in (*named, *index["answers"])}
     assert found.study.titles() == {"add": "Sums", "pick": "Picks"}
+    assert found.study.shown_names() == {"titles": found.study.titles(), "students": {}, "teachers": {}}
     assert [(row["role"], row["name"]) for row in found.study.sources()] == [
         ("benchmark", "add"),
         ("benchmark", "pick"),
@@ -635,6 +638,9 @@ CHANGES = [
     ("benchmarks/add/fields/question", "text", {"prepare"}),
     ("benchmarks/pick/splits/train/size", 12, set()),
     ("benchmarks/add/title", "Additions", set()),
+    ("students/ant/title", "The Ant", set()),
+    ("teachers/owl/title", "The Owl", set()),
+    ("statistics/count_unrefined", True, set()),
     ("prompts/math/instruction", "Add.", {"teach", "instruct", "sample", "refine", "export_task"}),
     ("prompts/choice/instruction", "Choose.", set()),
     ("teachers/owl/generation/max_tokens", 99, {"teach"}),

@@ -71,6 +71,20 @@ REFUSED = {
     "one title twice": (put("benchmarks/pick/title", " Sums "), "benchmarks.pick.title: 'Sums' is also the title"),
     "no title": (put("benchmarks/pick/title", " "), "benchmarks.pick.title: is empty"),
     "a title of two lines": (put("benchmarks/pick/title", "a\nb"), "benchmarks.pick.title: has '\\n'"),
+    "a student's title that is another's name": (
+        several(("students/bee/title", "ant"), ("study/students", ["ant", "bee"])),
+        "students.bee.title: 'ant' is also the title of student 'ant'",
+    ),
+    "one title of two teachers": (
+        several(
+            ("teachers/owl/title", "T"),
+            ("teachers/jay", SMALL["teachers"]["owl"] | {"title": " T "}),
+            ("study/teachers", ["owl", "jay"]),
+        ),
+        "teachers.jay.title: 'T' is also the title of teacher 'owl'",
+    ),
+    "a student without a title": (put("students/ant/title", " "), "students.ant.title: is empty"),
+    "a teacher's title of two lines": (put("teachers/owl/title", "a\nb"), "teachers.owl.title: has '\\n'"),
     "half a character in a title": (
         put("benchmarks/pick/title", "a\ud83d"),
         "benchmarks.pick.title: has half a character",

@@ -189,7 +189,7 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
     part = {"share": 25, "checkpoint": "s/part", "samples": "r/part/samples.jsonl"}
     cells.append({"student": "s", "arm": "instruct", **part})
     cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": answers})
-    costs_table(cells, names).to_csv("costs.csv", index=False)
+    costs_table(cells, names).assign(unrefined=0).to_csv("costs.csv", index=False)
     rows = of_layout("cost", "", StudyTables(tmp_path).costs())
     laid_out = [row[:5] for row in paper_tables.cost(rows).rows if row is not None]
     assert laid_out[0] == ["s", "instruct", "teach", "2", "1"] and len(laid_out) == 4
@@ -259,7 +259,15 @@ def planted_arms(arms=("baseline", "instruct", "refine", "cross"), shares=("50",
         blank = dict.fromkeys(["student", "teacher", "family", "task", "refine_task", "recipe", "share"], "")
         for place, name in enumerate(TITLES):
             value = accuracy + place / 100
-            numbers = {"seeds": 2, "n": 40, "accuracy": value, "low": value - 0.1, "high": value + 0.1, "level": 0.95}
+            numbers = {
+                "seeds": 2,
+                "unrefined": 0,
+                "n": 40,
+                "accuracy": value,
+                "low": value - 0.1,
+                "high": value + 0.1,
+                "level": 0.95,
+            }
             rows.append({"arm": arm, **blank, **facts, "evaluation": name, **numbers})
 
     if "baseline" in arms:
@@ -386,11 +394,14 @@ def study_tables(folder: Path, arms: list[dict], refinements: int = 1, barren: i
     start = {"student": "s", "teacher": "t", "task": "sums", "after": "", "refine_task": "sums", "share": "100"}
     of_pairs = start | {"sampled": "x", "recipe": "cot", "seed": "0", "dropped_no_chosen": 1, "items": 9, "pairs": 5}
     of_pairs |= {"items_with_pairs": 5, "validation": 1, "yield": 0.5, "low": 0.4, "high": 0.6}
-    stage = {"artifact": "x", "tokens": 600, "tokens_per_second": 1.5, "peak_memory_mib": 2048}
+    stage = {"artifact": "x", "tokens": 600, "tokens_per_second": 1.5, "peak_memory_mib": 2048, "unrefined": 0}
     samples = {"interval": "wilson", "samples": "x"}
     tables = {
         "arms": [row | samples for row in arms],
-        "pairs": [of_pairs | {"train": int(number >= barren)} for number in range(refinements)],
+        "pairs": [
+            of_pairs | {"train": int(number >= barren), "unrefined": int(number < barren)}
+            for number in range(refinements)
+        ],
         "stages": [
             stage | {"stage": name, "wall_seconds": 400} for name in ("teach", "instruct", "sample", "pair", "refine")
         ],
@@ -411,7 +422,7 @@ def claims(recipes=("",), seeds: int = 1, **verdicts: str) -> list[dict]:
 
 
 def test_the_summary_has_verdicts_the_telling_numbers_the_cost_and_where_to_look_on(tmp_path):
-    text = summary(study_tables(tmp_path, planted_arms()), claims(), TITLES)
+    text = summary(study_tables(tmp_path, planted_arms()), claims(), TITLES, False)
     assert (
         "| supported | 1. Instructed students beat the baseline " in text and "for these checkpoints: one seed" in text
     )
@@ -424,7 +435,7 @@ def test_the_summary_has_verdicts_the_telling_numbers_the_cost_and_where_to_look
 
 def test_the_summary_says_where_recipes_differ_and_refinements_had_no_pairs(tmp_path):
     tables = study_tables(tmp_path, planted_arms(), refinements=4, barren=3)
-    text = summary(tables, claims(("cot", "answer"), 3, answer="undecided"), TITLES)
+    text = summary(tables, claims(("cot", "answer"), 3, answer="undecided"), TITLES, False)
     assert "| by recipe | 2. " in text and "for new seeds too" in text
     assert "3 of 4 refinements had too few pairs" in text
 
@@ -437,7 +448,7 @@ def test_the_summary_fits_one_screen(tmp_path, students, name):
         for row in planted_arms()
     ]
     tables = study_tables(tmp_path, arms, refinements=2, barren=1)
-    lines = summary(tables, claims(("cot", "answer"), answer="contradicted"), TITLES).splitlines()
+    lines = summary(tables, claims(("cot", "answer"), answer="contradicted"), TITLES, False).splitlines()
     assert len(lines) <= LINES and max(map(len, lines)) <= COLUMNS
     assert any(line.startswith("- … and ") for line in lines) == (students > 1)
 
@@ -461,9 +472,10 @@ def test_only_figures_and_tables_with_content_are_planned():
         "lengths",
         "cost",
         "training",
+        "claims",
     ]
     assert "low-resource-s" in figures_and_layouts.figures([base, *instruct], ["sums"])
-    assert figures_and_layouts.figures([base, *instruct], ["words"]) == ["accuracy", "cost", "training"]
+    assert figures_and_layouts.figures([base, *instruct], ["words"]) == ["accuracy", "cost", "training", "claims"]
     assert figures_and_layouts.figures([base, refine], ["sums"])[1:] == [
         "in-family",
         "lengths",
@@ -471,6 +483,7 @@ def test_only_figures_and_tables_with_content_are_planned():
         "yields-s",
         "cost",
         "training",
+        "claims",
     ]
     cross = checkpoint("cross", teacher="t", family="in", task="sums", refine_task="words", recipe="cot", share=100)
     assert "in-family" not in figures_and_layouts.figures([base, cross], ["sums", "words"])

@@ -42,7 +42,7 @@ def test_every_result_has_a_name_without_a_key(finished):
     folder, _ = finished
     names = {path.relative_to(folder / "results/tiny") for path in folder.glob("results/tiny/**/*.*")}
     tables = ("accuracy", "arms", "comparisons", "lengths", "demonstrations", "paths", "solving", "pass_at_k", "pairs")
-    figures = ("accuracy", "out-family", "lengths", "solving-tiny", "yields-tiny", "cost", "training")
+    figures = ("accuracy", "out-family", "lengths", "solving-tiny", "yields-tiny", "cost", "training", "claims")
     layouts = ("transfer-tiny", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost")
     assert {name for name in names if ".shown" not in name.parts} == {
         *map(Path, ("summary.md", "details.md", "claims.md", "claims.json", "index.html", "configuration.yaml")),
@@ -156,7 +156,10 @@ def test_arms_made_with_other_versions_are_told_apart(finished, tmp_path):
     told = comparisons.set_index(["arm", "evaluation"]).differs.to_dict()
     assert told[("refine", "boxes")] == f"transformers: 4.0.0 against {version}"
     assert told[("refine", "far")] == told[("instruct", "boxes")] == ""
-    assert "refine − instruct, seed 0: transformers: 4.0.0" in (folder / "results/tiny/details.md").read_text()
+    line = (
+        f"transformers: 4.0.0 against {version}: refine − instruct of tiny, instructed by oracle on Boxes, then refined"
+    )
+    assert f"- {line}, seed 0, on Boxes\n" in (folder / "results/tiny/details.md").read_text()
 
 
 def test_every_shipped_recipe_and_schedule_runs(fresh):

@@ -41,6 +41,8 @@ class Pairing(NamedTuple):
     correct: np.ndarray  # bool[seeds, items], or shares; bool[1, items] without seeds
     correct_before: np.ndarray
     difference: Components
+    unrefined: Sequence[int | str] = ()  # seeds that count though one side had too few pairs to be refined
+    left_out: Sequence[int | str] = ()  # those that do not count
 
 
 def paired(treated: Arm, control: Arm, answers: Answers) -> Pairing:
@@ -175,6 +177,8 @@ def compare(part: str, one: Pairing, says: str, policy: Policy) -> ClaimComparis
         "evaluation": treated.evaluation,
         "items": of.items,
         "seeds": len(one.seeds),
+        "unrefined": list(one.unrefined),
+        "left_out": list(one.left_out),
         "accuracy": float(one.correct.mean()),
         "against_accuracy": float(one.correct_before.mean()),
         "difference": of.mean,

@@ -6,7 +6,9 @@ from selfrefine.analysis.comparing import Policy
 from selfrefine.schema.claim_results import ClaimComparison, OutlyingRun
 
 
-def notes(rows: Sequence[ClaimComparison], policy: Policy, titles: Mapping[str, str]) -> list[str]:
+def notes(
+    rows: Sequence[ClaimComparison], policy: Policy, titles: Mapping[str, str], students: Mapping[str, str]
+) -> list[str]:
     """On few seeds, looks, identical arms and outlying runs."""
     found = []
     if any(row["seeds"] == 2 for row in rows):
@@ -18,7 +20,8 @@ def notes(rows: Sequence[ClaimComparison], policy: Policy, titles: Mapping[str, 
     found += [look(seeds, policy) for seeds in sorted({row["seeds"] for row in rows}) if policy.looks is not None]
     for row in rows:
         benchmark = titles.get(row["evaluation"], row["evaluation"])
-        on = f"{row['arm']} and {row['against']} of {row['student']} on {benchmark}"
+        student = students.get(row["student"], row["student"])
+        on = f"{row['arm']} and {row['against']} of {student} on {benchmark}"
         if row["identical"]:
             found.append(
                 f"Identical: {on} have the same items correct under every seed. Check that both were evaluated."

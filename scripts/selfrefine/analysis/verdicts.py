@@ -30,6 +30,7 @@ sees it: it says how large an effect is, and decides nothing.
 """
 
 import itertools
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -51,6 +52,7 @@ from selfrefine.analysis.comparing import (
 )
 from selfrefine.analysis.correctness import Answers
 from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part
+from selfrefine.analysis.unrefined import NEEDED, NONE, Unrefined, kept
 from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison, Overall
 from selfrefine.schema.results import EvaluatedCell
 
@@ -109,7 +111,7 @@ def _scaled(row: ClaimComparison, alpha: float) -> float:
 def verdict_of(parts: Sequence[Sequence[str]]) -> str:
     """The verdict on a claim from the verdicts on its comparisons, part by part; a part without any is not tested."""
     found = [verdict for part in parts for verdict in part]
-    if not found:
+    if set(found) <= {"not tested"}:
         return "not tested"
     if "contradicted" in found:
         return "contradicted"
@@ -182,13 +184,26 @@ def overall(rows: Sequence[ClaimComparison], pairings: Sequence[Pairing]) -> Ove
 
 
 def assess(
-    claim: Claim, arms: list[Arm], pairings: Pairings, policy: Policy, titles: Mapping[str, str]
+    claim: Claim,
+    arms: list[Arm],
+    pairings: Pairings,
+    policy: Policy,
+    titles: Mapping[str, str],
+    students: Mapping[str, str],
 ) -> list[AssessedClaim]:
-    """A claim's verdict, those on its parts, and every comparison behind them; once for each preference recipe."""
+    """A claim's verdict, those on its parts, and every comparison behind them; once for each preference recipe.
+
+    A comparison without a pairing, as all of its seeds are left out, is one that is not tested: a claim is not
+    supported by those refinements alone that had enough pairs.
+    """
     rows: dict[Key, ClaimComparison] = {}
     keys: dict[str, list[list[Key]]] = {recipe: [[] for _ in claim.parts] for recipe in recipes_of(claim, arms)}
+    lost = {recipe: [0 for _ in claim.parts] for recipe in keys}
     for recipe, part, treated, control in pairs_of(claim, arms):
         key = key_of(treated, control)
+        if key not in pairings:
+            lost[recipe][claim.parts.index(part)] += 1
+            continue
         if key not in rows:
             rows[key] = compare(part.title, pairings[key], claim.says, policy)
         keys[recipe][claim.parts.index(part)].append(key)
@@ -198,6 +213,10 @@ def assess(
     assessed: list[AssessedClaim] = []
     for recipe, by_part in keys.items():
         found = [[rows[key] for key in mine] for mine in by_part]
+        verdicts = [
+            [*(row["verdict"] for row in mine), *["not tested"] * number]
+            for mine, number in zip(found, lost[recipe], strict=True)
+        ]
         seeds = min((row["seeds"] for mine in found for row in mine), default=0)
         assessed.append(
             {
@@ -205,21 +224,21 @@ def assess(
                 "title": claim.title,
                 "says": claim.says,
                 "recipe": recipe,
-                "verdict": verdict_of([[row["verdict"] for row in mine] for mine in found]),
+                "verdict": verdict_of(verdicts),
                 "seeds": seeds,
                 "needed": advice([row for mine in found for row in mine], claim.says, alpha, policy.margin),
                 "holds_for": "" if not seeds else CHECKPOINTS if seeds == 1 else RUNS,
-                "notes": verdict_notes.notes([row for mine in found for row in mine], policy, titles),
+                "notes": verdict_notes.notes([row for mine in found for row in mine], policy, titles, students),
                 "parts": [
                     {
                         "title": part.title,
-                        "verdict": verdict_of([[row["verdict"] for row in mine]]),
-                        "missing": "" if mine else missing(claim, part, arms),
+                        "verdict": verdict_of([of_part]),
+                        "missing": NEEDED if "not tested" in of_part else "" if mine else missing(claim, part, arms),
                         "needed": advice(mine, claim.says, alpha, policy.margin),
                         "overall": overall(mine, [pairings[key] for key in which]),
                         "comparisons": mine,
                     }
-                    for part, mine, which in zip(claim.parts, found, by_part, strict=True)
+                    for part, mine, which, of_part in zip(claim.parts, found, by_part, verdicts, strict=True)
                 ],
             }
         )
@@ -232,15 +251,26 @@ def key_of(treated: Arm, control: Arm) -> Key:
 
 
 def assess_all(
-    cells: Sequence[EvaluatedCell], extractor: str, policy: Policy, titles: Mapping[str, str]
+    cells: Sequence[EvaluatedCell],
+    extractor: str,
+    policy: Policy,
+    titles: Mapping[str, str],
+    students: Mapping[str, str] = types.MappingProxyType({}),
+    unrefined: Unrefined = NONE,
 ) -> list[AssessedClaim]:
-    """`assess` of every claim, from the cells of the index."""
+    """`assess` of every claim, from the cells of the index; `students`: the titles of those that have one."""
     arms, answers = arms_of(cells), Answers(extractor)
     found = {
-        key_of(treated, control): (treated, control)
+        key_of(treated, control): kept(treated, control, unrefined)
         for claim in CLAIMS
         for _, _, treated, control in pairs_of(claim, arms)
     }
-    whole = moderate([paired(treated, control, answers) for treated, control in found.values()])
-    pairings = dict(zip(found, whole, strict=True))
-    return [assessed for claim in CLAIMS for assessed in assess(claim, arms, pairings, policy, titles)]
+    tested = {key: both for key, both in found.items() if not both.is_empty}
+    whole = moderate(
+        [
+            paired(both.treated, both.control, answers)._replace(unrefined=both.unrefined, left_out=both.left_out)
+            for both in tested.values()
+        ]
+    )
+    pairings = dict(zip(tested, whole, strict=True))
+    return [assessed for claim in CLAIMS for assessed in assess(claim, arms, pairings, policy, titles, students)]

@@ -11,6 +11,7 @@ import pandas as pd
 from selfrefine.analysis import pass_at_k, solving, statistics
 from selfrefine.analysis.accuracy_tables import FACTS, provenance_of
 from selfrefine.analysis.jobs import tokens_of
+from selfrefine.analysis.unrefined import COLUMN, made_no_update
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_jsonl
 
@@ -41,14 +42,16 @@ def paths_table(files: Sequence[str], origins: Origins) -> pd.DataFrame:
 
 
 def pairs_table(files: Sequence[str], origins: Origins, level: float) -> pd.DataFrame:
-    """pairs.csv: which items gave preference pairs, and why others did not."""
+    """pairs.csv: which items gave preference pairs, why others did not, and whether the pairs were too few."""
     rows = []
     for path in files:
         counts = dict(provenance_of(path)["figures"]["pairs"])
         dropped = {f"dropped_{reason}": number for reason, number in counts.pop("dropped").items()}
         low, high = statistics.wilson(counts["items_with_pairs"], counts["items"], level)
         share = {"yield": counts["items_with_pairs"] / counts["items"], "low": low, "high": high}
-        rows.append({"sampled": path, **origins[path], **dropped, **counts, **share})
+        # As the refine stage decides it: it learns from training pairs, and selects by held-out ones.
+        lacking = {COLUMN: int(counts["train"] == 0 or counts["validation"] == 0)}
+        rows.append({"sampled": path, **origins[path], **dropped, **counts, **lacking, **share})
     return frame(rows, "sampled")
 
 
@@ -96,6 +99,7 @@ def stages_table(artifacts: Sequence[str], cells: Sequence[EvaluatedCell]) -> pd
             | {
                 "tokens_per_second": figures.get("tokens_per_second", np.nan),
                 "peak_memory_mib": record["peak_memory_mib"],
+                COLUMN: int(made_no_update(record)),
             }
         )
     return pd.DataFrame(rows)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
+from selfrefine.analysis.unrefined import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
 from selfrefine.audit.integrity import AuditedResults
 from selfrefine.audit.table_rows import BEHIND, Row, index_of, sides, table_name
 from selfrefine.errors import UserError
@@ -49,6 +50,7 @@ class Recount:
         self._solved: dict[str, dict[tuple[str, str, int], dict[str, float]]] = {}
         self._index: dict[str, dict[str, Any]] = {}
         self._jobs: Jobs | None = None
+        self._unrefined: dict[str, set[str] | None] = {}
         self._counts: dict[str, Callable[[Record, str, Row], Counted]] = {
             "demonstrations": self._count_kept,
             "pairs": self._count_kept,
@@ -62,7 +64,13 @@ class Recount:
     def count(self, table: str, row: Row) -> Counted:
         """A row's numbers, counted again."""
         count = self._counts.get(table_name(table), self._count_answers)
-        return count(self.results.made_by(table), table, row)
+        values, words = count(self.results.made_by(table), table, row)
+        unrefined = self.unrefined(table) if table_name(table) in OF_ANSWERS else None
+        if unrefined is not None:
+            values |= {COLUMN: len(unrefined.intersection(sides(table, row).own))}
+        if COLUMN not in row.cells:  # of results from before there was such a column
+            values.pop(COLUMN, None)
+        return Counted(values, words)
 
     def behind(self, table: str, row: Row) -> list[str]:
         """The files that a row was counted from; for the costs, one file of each job."""
@@ -104,6 +112,18 @@ class Recount:
                     self._jobs.setdefault(tuple(map(str, of)), {})[checkpoint] = behind
         return self._jobs
 
+    def unrefined(self, table: str) -> set[str] | None:
+        """The files of judged answers of unrefined checkpoints; None if the record of a training is missing."""
+        maker = self.results.maker(table) or ""
+        if maker not in self._unrefined:
+            logs: dict[str, str] = self._index_of(table).get("training", {})
+            makers = {name: self.results.maker(log) for name, log in logs.items()}
+            records = {name: dict(self.results.record(made)) for name, made in makers.items() if made}
+            names = [name for name, record in records.items() if made_no_update(record)]
+            is_known = bool(logs) and len(records) == len(logs)
+            self._unrefined[maker] = of_unrefined(self.cells(table), names) if is_known else None
+        return self._unrefined[maker]
+
     # What each kind of row counts.
 
     def _count_answers(self, made: Record, table: str, row: Row) -> Counted:
@@ -119,7 +139,7 @@ class Recount:
     def _count_stage(self, made: Record, table: str, row: Row) -> Counted:
         record = self.results.made_by(row.cells["artifact"])
         values = {"wall_seconds": record.wall_seconds, "peak_memory_mib": record.peak_memory_mib}
-        return Counted(values | {"tokens": tokens_of(dict(record))}, [])
+        return Counted(values | {"tokens": tokens_of(dict(record)), COLUMN: made_no_update(dict(record))}, [])
 
     def _count_kept(self, made: Record, table: str, row: Row) -> Counted:
         kind, (name,) = table_name(table), self.behind(table, row)
@@ -130,6 +150,7 @@ class Recount:
             values = counts | dropped | {"kept": len(rows)}
         else:
             values = counts | {f"dropped_{why}": n for why, n in dropped.items()} | {"pairs": len(rows)}
+            values |= {COLUMN: not (counts["train"] and counts["validation"])}
         return Counted(values, [f"{len(rows)} {kind} in {name}"])
 
     def _count_paths(self, made: Record, table: str, row: Row) -> Counted:
@@ -171,6 +192,11 @@ class Recount:
             "tokens": sum(tokens_of(dict(job)) for group in groups for job in group) / len(groups),
             "peak_memory_mib": max(job.peak_memory_mib for job in jobs.values()),
         }
+        unrefined = self.unrefined(table)
+        if unrefined is not None:
+            mine = [cell for cell in self.cells(table) if cell["samples"] in unrefined]
+            arms = ((tuple(map(str, (c["student"], c["arm"], c["share"]))), c["checkpoint"]) for c in mine)
+            values |= {COLUMN: len({checkpoint for arm, checkpoint in arms if arm == _of(row)})}
         return Counted(values, [f"{len(jobs)} jobs"])
 
     def _jobs_of(self, table: str, row: Row) -> dict[str, Record]:

@@ -12,9 +12,10 @@ from selfrefine.audit.table_checks import check_all
 from selfrefine.audit.table_rows import index_of, is_table, select
 from selfrefine.errors import UserError
 from selfrefine.report import selection
+from selfrefine.report.model_names import Models
 from selfrefine.schema.record import Record
 from selfrefine.store.files import read_json
-from selfrefine.store.locations import LISTINGS, STORE, TRAINING, is_listing
+from selfrefine.store.locations import LISTINGS, STORE, TRAINING, VERDICTS, is_listing
 
 # Names a cell of a laid-out table's row, by its column, instead of a value to select rows by.
 CELL = "cell"
@@ -86,7 +87,7 @@ def _trace_figure(chain: Chain, name: str, record_name: str, wanted: dict[str, s
     """Adds a figure, and the rows of its tables that it shows and that have what is wanted."""
     record = chain.results.record(record_name)
     figure, student = record.settings.get("figure", ""), record.settings.get("student", "")
-    tables = [table for table in record.inputs if table.endswith(".csv")]
+    tables = [table for table in record.inputs if table.endswith((".csv", f"/{VERDICTS}"))]
     if not tables:
         _trace_curves(chain, name, record_name, wanted)
         return
@@ -140,13 +141,17 @@ def _trace_layout(chain: Chain, name: str, record_name: str, wanted: dict[str, s
     kind, titles = settings["layout"], settings["titles"]
     files = {row.line: selection.files_in_layout(kind, row.cells, settings["rows"], titles, cell) for row in laid}
     made = {results.maker(path) for paths in files.values() for path in paths}
+    # A laid-out table has titles where its tables have names.
+    models = Models(settings.get("students", {}), settings.get("teachers", {}))
+    student = models.student(settings["student"])
     chain.add_one(record_name, [name], 0, tables or [path for path in record.inputs if results.maker(path) in made])
     for row in laid:
         chain.add_row(laid_out, row, 1)
         for table in tables:
-            behind = {id(found.cells): found for found in chain.tables.rows(table)}
-            of_table = [found.cells for found in behind.values()]
-            shown = selection.in_layout(kind, settings["student"], row.cells, of_table, titles, cell)
+            known = chain.tables.rows(table)
+            of_table = [models.titled(found.cells) for found in known]
+            behind = {id(cells): found for cells, found in zip(of_table, known, strict=True)}
+            shown = selection.in_layout(kind, student, row.cells, of_table, titles, cell)
             chain.add_rows(table, [behind[id(cells)] for cells in shown], 2)
         for path in files[row.line]:
             if kind == "teachers":

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from selfrefine.report import paper_tables
 from selfrefine.report.formats import NONE, PAGES, Cell, Rows, Table
-from selfrefine.report.labels import TESTS, checkpoint_label, several
+from selfrefine.report.labels import TESTS, checkpoint_label, several, unrefined_mark, with_note
+from selfrefine.report.model_names import Models
 from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import of_layout
 from selfrefine.report.study_tables import StudyTables
@@ -43,10 +44,10 @@ def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, 
     found = Details(
         accuracy=accuracy(tables.arms(), titles),
         comparisons=comparisons_table(comparisons, titles) if comparisons else None,
-        differing=differing(comparisons),
+        differing=differing(comparisons, titles),
         behaviour=behaviour(tables.accuracy(), titles),
         lengths=paper_tables.lengths(of_layout("lengths", "", tables.lengths()), titles),
-        demonstrations=demonstrations_table(demonstrations, titles) if demonstrations else None,
+        demonstrations=demonstrations_table(demonstrations, titles, tables.models) if demonstrations else None,
         paths=paths_table(paths, titles) if paths else None,
         chains=chains_asked_plainly(paths, titles),
         solving=paper_tables.solving(of_layout("solving", "", rates), titles) if rates else None,
@@ -55,7 +56,7 @@ def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, 
         refinements=len(pairs),
         stages=stages_table(tables.stages()),
         costs=paper_tables.cost(of_layout("cost", "", tables.costs())),
-        sources=sources_table(sources),
+        sources=sources_table(sources, tables.models, titles),
     )
     return PAGES.get_template("templates/details.md.j2").render(found._asdict())
 
@@ -76,14 +77,14 @@ def accuracy(rows: Sequence[results.ArmRow], titles: Titles) -> Table:
     sizes = {row["evaluation"]: row["n"] for row in rows}
     header = ["arm", "model", "training", "seeds", *(f"{titles[task]} (n = {sizes[task]})" for task in tasks)]
     caption = f"Accuracy in percent, with {100 * rows[0]['level']:g} % intervals."
-    return Table("accuracy", caption, header, body, ["l", "l", "l", *"r" * (1 + len(tasks))])
+    return Table("accuracy", with_note(caption, rows), header, body, ["l", "l", "l", *"r" * (1 + len(tasks))])
 
 
 def model_and_training(row: results.Facts, titles: Titles, told: set[str]) -> list[str]:
     """A student and its training in words, or a teacher."""
     if row["arm"] == "teacher":
         return [row["teacher"], NONE]
-    return [row["student"], checkpoint_label(row, titles, told)]
+    return [row["student"], checkpoint_label(row, titles, told) + unrefined_mark(row)]
 
 
 def comparisons_table(rows: Sequence[results.ComparisonRow], titles: Titles) -> Table:
@@ -101,13 +102,22 @@ def comparisons_table(rows: Sequence[results.ComparisonRow], titles: Titles) -> 
         "Differences in accuracy points with intervals, paired by item; items gained and lost, as sums of shares where "
         "an item has several answers. p: of no difference, by the test beside it."
     )
-    return Table("comparisons", caption, header, body, list("lllrlrrrrrl"))
+    return Table("comparisons", with_note(caption, rows), header, body, list("lllrlrrrrrl"))
 
 
-def differing(rows: Sequence[results.ComparisonRow]) -> list[str]:
-    """Where versions or hardware differ between the two sides of a comparison."""
-    found = (f"{row['arm']} − {row['against']}, seed {row['seed']}: {row['differs']}" for row in rows if row["differs"])
-    return list(dict.fromkeys(found))
+def differing(rows: Sequence[results.ComparisonRow], titles: Titles) -> list[str]:
+    """Where versions or hardware differ between the two sides of a comparison, each difference once."""
+    told = {"teacher", "seed", *several(rows, "recipe", "share")}
+    found = grouped((row for row in rows if row["differs"]), lambda row: row["differs"])
+    lines = []
+    for differs, group in found.items():
+        sides = [
+            f"{row['arm']} − {row['against']} of {row['student']}, {checkpoint_label(row, titles, told)}, "
+            f"on {titles[row['evaluation']]}"
+            for row in group
+        ]
+        lines.append(f"{differs}: {'; '.join(sides)}")
+    return lines
 
 
 def behaviour(rows: Sequence[results.AccuracyRow], titles: Titles) -> Table:
@@ -121,17 +131,17 @@ def behaviour(rows: Sequence[results.AccuracyRow], titles: Titles) -> Table:
     ]
     header = ["arm", "model", "training", "seed", "benchmark", "correct %", "correct by legacy extractor %"]
     header += ["answer extracted %", "over five words before it %", "cut %", "mean tokens"]
-    return Table("behaviour", "", header, body, list("lllrlrrrrrr"))
+    return Table("behaviour", with_note("", rows), header, body, list("lllrlrrrrrr"))
 
 
-def demonstrations_table(rows: Sequence[results.DemonstrationRow], titles: Titles) -> Table:
+def demonstrations_table(rows: Sequence[results.DemonstrationRow], titles: Titles, models: Models) -> Table:
     """What became of each teacher's answers."""
     body: Rows = []
     for row in rows:
         place = place_of(row["demonstrations"])
         teacher, task = place.names if place else ("", "")
         counts = (row["answers"], row["kept"], *row["dropped"].values())
-        body.append([teacher, titles.get(task, task), *map(str, counts)])
+        body.append([models.teacher(teacher), titles.get(task, task), *map(str, counts)])
     reasons = list(rows[0]["dropped"])
     header = ["teacher", "benchmark", "answers", "kept", *(REASONS.get(reason, reason) for reason in reasons)]
     caption = "Teachers' answers that became demonstrations, and those that did not by reason."
@@ -164,8 +174,10 @@ def paths_table(rows: Sequence[results.PathRow], titles: Titles) -> Table:
 
 def chains_asked_plainly(rows: Sequence[results.PathRow], titles: Titles) -> list[str]:
     """How often students reason although they are asked for the answer alone."""
+    told = {"teacher", *several(rows, "share", "seed")}
     return [
-        f"{row['student']} on {titles[row['refine_task']]}, asked plainly: {row['chains']} of {row['paths']} answers "
+        f"{row['student']}, {checkpoint_label({**row, 'refine_task': ''}, titles, told)}, asked plainly on "
+        f"{titles[row['refine_task']]}: {row['chains']} of {row['paths']} answers "
         f"({points(row['chains'] / row['paths'])} %) put more than five words before the answer all the same."
         for row in rows
         if row["style"] == "plain" and row["paths"]
@@ -174,7 +186,7 @@ def chains_asked_plainly(rows: Sequence[results.PathRow], titles: Titles) -> lis
 
 def barren(rows: Sequence[results.PairRow]) -> list[results.PairRow]:
     """The refinements with too few pairs to learn from."""
-    return [row for row in rows if row["train"] == 0 or row["validation"] == 0]
+    return [row for row in rows if row["unrefined"]]
 
 
 def stages_table(rows: Sequence[results.StageRow]) -> Table:
@@ -189,8 +201,9 @@ def stages_table(rows: Sequence[results.StageRow]) -> Table:
     return Table("stages", "", header, body, list("lrrrrr"))
 
 
-def sources_table(sources: Sequence[Mapping[str, str]]) -> Table:
+def sources_table(sources: Sequence[Mapping[str, str]], models: Models, titles: Titles) -> Table:
     """What the study uses, from where, under which licence."""
+    shown = {"benchmark": lambda name: titles.get(name, name), "student": models.student, "teacher": models.teacher}
     header = ["role", "name", "licence", "source"]
-    body: Rows = [[row[name] for name in header] for row in sources]
+    body: Rows = [[row["role"], shown[row["role"]](row["name"]), row["licence"], row["source"]] for row in sources]
     return Table("sources", "", header, body, list("llll"))

@@ -25,6 +25,7 @@ LATEX = {
     "−": "$-$",
     "…": r"\ldots{}",
     "–": "--",
+    "†": r"\dag{}",
     "\n": r"\newline ",
 }
 # Two hyphens would become a dash.

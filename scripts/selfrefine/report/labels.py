@@ -6,6 +6,14 @@ from typing import TypedDict
 # What a difference from 0 is tested by.
 TESTS = {"mcnemar": "McNemar's exact", "score": "paired score"}
 
+# A space at which no line ends.
+UNBROKEN = "\N{NO-BREAK SPACE}"
+# Marks what had too few pairs to be refined; what a figure's legend and a table's caption say of it.
+UNREFINED = "†"
+SHORT_NOTE = f"{UNREFINED} too few pairs: not refined"
+SOME_NOTE = f"{UNREFINED} too few pairs in some runs"
+NOTE = f"{UNREFINED}: too few pairs to learn from, so that the refinement left the student as it was."
+
 
 class Trained(TypedDict, total=False):
     """What a checkpoint's training was; "" or absent where a fact does not apply."""
@@ -28,6 +36,32 @@ def several(rows: Iterable[Mapping[str, object]], *facts: str) -> set[str]:
         for fact in facts:
             found[fact].add(str(row.get(fact, "")))
     return {fact for fact, texts in found.items() if len(texts - {""}) > 1}
+
+
+def unrefined_mark(row: Mapping[str, object], of: str = "seeds") -> str:
+    """What follows the name of a row that had too few pairs to be refined, in some or all of its seeds."""
+    number, whole = _unrefined(row, of)
+    if not number:
+        return ""
+    # The mark stays in the line of the name.
+    return f"{UNBROKEN}{UNREFINED}" + ("" if number >= whole else f" ({number} of {whole} {of})")
+
+
+def unrefined_cell(row: Mapping[str, object], of: str = "seeds") -> str:
+    """The same as a cell of its own: "1 of 3 seeds"; empty where all were refined."""
+    number, whole = _unrefined(row, of)
+    return f"{number} of {whole} {of if whole > 1 else of.removesuffix('s')}" if number else ""
+
+
+def _unrefined(row: Mapping[str, object], of: str) -> tuple[int, int]:
+    """How many of a row's checkpoints had too few pairs, and how many there are."""
+    # A row of one seed is of one checkpoint, however many seeds its arm has.
+    return int(str(row.get("unrefined") or 0)), 1 if "seed" in row else int(str(row.get(of) or 1))
+
+
+def with_note(text: str, rows: Iterable[Mapping[str, object]], note: str = NOTE) -> str:
+    """A caption, and what the mark means where a row has it."""
+    return f"{text} {note}".lstrip() if any(unrefined_mark(row) for row in rows) else text
 
 
 def checkpoint_label(facts: Mapping[str, object], titles: Mapping[str, str], shown: Collection[str]) -> str:

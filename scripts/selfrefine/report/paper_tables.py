@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from selfrefine.data.prompts import messages
 from selfrefine.data.shots import items_to_show
 from selfrefine.report.formats import NONE, Cell, Number, Rows, Table
+from selfrefine.report.labels import UNREFINED, unrefined_cell
 from selfrefine.report.selection import FACTS, column_of_teachers, facts_shown
 from selfrefine.schema.prompt import TaskPrompt
 from selfrefine.schema.results import ArmRow, CostRow, LengthRow, PairRow, PassRow, SolvingRow
@@ -19,6 +20,9 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 # Characters of a benchmark's question, or of its answer, that are quoted.
 QUOTED = 160
+# The column that says how many checkpoints of a row had too few pairs to be refined; and what a caption says of it.
+LACKING = f"unrefined {UNREFINED}"
+NOTED = f" Unrefined {UNREFINED}: had too few pairs to learn from, so that the refinement left the student as it was."
 
 
 def percent(value: float, low: float, high: float, marked: bool = False) -> Number:
@@ -54,22 +58,28 @@ def transfer(rows: Sequence[ArmRow], titles: Titles, student: str, tasks: Sequen
         if before not in (None, (first["arm"], first["teacher"])):
             body.append(None)
         before = (first["arm"], first["teacher"])
-        body.append([*facts_shown("transfer", first, titles), *numbers])
+        body.append([*facts_shown("transfer", first, titles), lacking(group), *numbers])
     seeds = max(row["seeds"] for row in rows if row["arm"] != "teacher")
     caption = (
         f"Accuracy (%) of {student} with {between(rows)}; {seeds} seed{'s' if seeds > 1 else ''}. Rows: what it was "
         "instructed and refined on; columns: what it is evaluated on. Underlined (in Markdown: italic): trained on it."
     )
-    header = [*FACTS["transfer"], *(titles[name] for name in tasks)]
-    return drop_empty(Table(f"transfer-{student}", caption, header, body, ["l"] * 5 + ["r"] * len(tasks)))
+    header = [*FACTS["transfer"], LACKING, *(titles[name] for name in tasks)]
+    return finished(Table(f"transfer-{student}", caption, header, body, ["l"] * 6 + ["r"] * len(tasks)))
 
 
-def drop_empty(table: Table) -> Table:
-    """The table without the columns in which nothing stands."""
+def lacking(rows: Sequence[Mapping[str, Any]], of: str = "seeds") -> str:
+    """How many checkpoints of one arm, whose rows these are, had too few pairs to be refined."""
+    return max((unrefined_cell(row, of) for row in rows), default="")
+
+
+def finished(table: Table) -> Table:
+    """The table without the columns in which nothing stands, and with what the caption says of those that do."""
     kept = [i for i in range(len(table.header)) if any(row is not None and row[i] != "" for row in table.rows)]
     rows: Rows = [None if row is None else [row[i] for i in kept] for row in table.rows]
     columns = [table.columns[i] for i in kept]
-    return Table(table.name, table.caption, [table.header[i] for i in kept], rows, columns)
+    header = [table.header[i] for i in kept]
+    return Table(table.name, table.caption + (NOTED if LACKING in header else ""), header, rows, columns)
 
 
 def teachers(rows: Sequence[Mapping[str, Any]], titles: Titles, level: float, extractor: str) -> Table:
@@ -142,13 +152,13 @@ def lengths(rows: Sequence[LengthRow], titles: Titles) -> Table:
     for row in rows:
         longer: Cell = Number(row["longer"], row["longer_low"], row["longer_high"]) if row["against"] else ""
         tokens = Number(row["tokens"], row["low"], row["high"])
-        body.append([*facts_shown("lengths", row, titles), tokens, longer, row["against"]])
+        body.append([*facts_shown("lengths", row, titles), unrefined_cell(row), tokens, longer, row["against"]])
     caption = (
         f"Tokens per answer on the benchmark trained on, with {between(rows)}; "
         "the difference is paired by item and seed."
     )
-    header = [*FACTS["lengths"], "tokens", "more than before", "before"]
-    return drop_empty(Table("lengths", caption, header, body, ["l"] * 5 + ["r", "r", "l"]))
+    header = [*FACTS["lengths"], LACKING, "tokens", "more than before", "before"]
+    return finished(Table("lengths", caption, header, body, ["l"] * 6 + ["r", "r", "l"]))
 
 
 def solving(rows: Sequence[SolvingRow], titles: Titles) -> Table:
@@ -163,7 +173,7 @@ def solving(rows: Sequence[SolvingRow], titles: Titles) -> Table:
         f"{between(rows)}."
     )
     header = [*FACTS["solving"], *(f"{measure}@{k}" for measure, k in columns)]
-    return drop_empty(Table("solving", caption, header, body, ["l"] * 6 + ["r"] * len(columns)))
+    return finished(Table("solving", caption, header, body, ["l"] * 6 + ["r"] * len(columns)))
 
 
 def pass_at_k(rows: Sequence[PassRow], titles: Titles, student: str) -> Table:
@@ -172,14 +182,14 @@ def pass_at_k(rows: Sequence[PassRow], titles: Titles, student: str) -> Table:
     body: Rows = []
     for group in grouped(rows, lambda row: tuple(facts_shown("pass-at-k", row, titles))).values():
         found = {(row["measure"], row["k"]): percent(row["value"], row["low"], row["high"]) for row in group}
-        body.append([*facts_shown("pass-at-k", group[0], titles), *(found.get(pair, NONE) for pair in columns)])
+        facts = [*facts_shown("pass-at-k", group[0], titles), lacking(group)]
+        body.append([*facts, *(found.get(pair, NONE) for pair in columns)])
     caption = (
         f"{student}: test items solved (%) by k sampled answers: at least one correct (pass), the majority correct "
         f"(maj), with {between(rows)}."
     )
-    header = [*FACTS["pass-at-k"], *(f"{measure}@{k}" for measure, k in columns)]
-    table = Table(f"pass-at-k-{student}", caption, header, body, ["l"] * 6 + ["r"] * len(columns))
-    return drop_empty(table)
+    header = [*FACTS["pass-at-k"], LACKING, *(f"{measure}@{k}" for measure, k in columns)]
+    return finished(Table(f"pass-at-k-{student}", caption, header, body, ["l"] * 7 + ["r"] * len(columns)))
 
 
 def yields(rows: Sequence[PairRow], titles: Titles) -> Table:
@@ -189,10 +199,18 @@ def yields(rows: Sequence[PairRow], titles: Titles) -> Table:
     for row in rows:
         given: list[Cell] = [str(row["items"]), percent(row["yield"], row["low"], row["high"]), str(row["pairs"])]
         dropped = (str(row["dropped"][reason]) for reason in reasons)
-        body.append([*facts_shown("yields", row, titles), *given, *dropped])
+        body.append([*facts_shown("yields", row, titles), "yes" if row["unrefined"] else "", *given, *dropped])
     caption = "Training items that gave preference pairs (%, with Wilson intervals), and the numbers dropped by reason."
-    header = [*FACTS["yields"], "items", "with pairs", "pairs", *(reason.replace("_", " ") for reason in reasons)]
-    return drop_empty(Table("yields", caption, header, body, ["l"] * 6 + ["r"] * (4 + len(reasons))))
+    header = [
+        *FACTS["yields"],
+        LACKING,
+        "items",
+        "with pairs",
+        "pairs",
+        *(reason.replace("_", " ") for reason in reasons),
+    ]
+    columns = ["l"] * (1 + len(FACTS["yields"])) + ["r"] * (3 + len(reasons))
+    return finished(Table("yields", caption, header, body, columns))
 
 
 def cost(rows: Sequence[CostRow]) -> Table:
@@ -202,7 +220,7 @@ def cost(rows: Sequence[CostRow]) -> Table:
         body += [None] if body else []
         for row in group:
             seconds = Number(row["wall_seconds"], row["least"], row["most"], 0)
-            counts = [str(row["checkpoints"]), f"{row['jobs']:g}"]
+            counts = [unrefined_cell(row, "checkpoints"), str(row["checkpoints"]), f"{row['jobs']:g}"]
             spent: list[Cell] = [seconds, f"{row['tokens']:.0f}", str(row["peak_memory_mib"])]
             body.append([*facts_shown("cost", row, {}), *counts, *spent])
     caption = (
@@ -210,5 +228,5 @@ def cost(rows: Sequence[CostRow]) -> Table:
         "checkpoints of the largest share, and the range of the wall time. Jobs that several checkpoints share count "
         "for each. Tokens: generated or, in training, seen."
     )
-    header = [*FACTS["cost"], "checkpoints", "jobs", "wall seconds", "tokens", "peak memory (MiB)"]
-    return Table("cost", caption, header, body, ["l"] * 3 + ["r"] * 5)
+    header = [*FACTS["cost"], LACKING, "checkpoints", "jobs", "wall seconds", "tokens", "peak memory (MiB)"]
+    return finished(Table("cost", caption, header, body, ["l"] * 4 + ["r"] * 5))

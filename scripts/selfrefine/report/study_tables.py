@@ -5,16 +5,21 @@ import math
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
+from selfrefine.report.model_names import AS_NAMED, Models
 from selfrefine.schema import results
 
 DROPPED = "dropped"
 
 
 class StudyTables:
-    """The tables in a folder, as typed rows; numbers that are not there are NaN or 0."""
+    """The tables in a folder, as typed rows; numbers that are not there are NaN or 0.
 
-    def __init__(self, folder: Path):
+    Students and teachers stand in the rows by the titles that `models` has for them.
+    """
+
+    def __init__(self, folder: Path, models: Models = AS_NAMED):
         self.folder = folder
+        self.models = models
 
     def accuracy(self) -> list[results.AccuracyRow]:
         return cast(list[results.AccuracyRow], self._read("accuracy", results.AccuracyRow))
@@ -52,7 +57,7 @@ class StudyTables:
     def _read(self, name: str, row: type, prefix: str = "") -> list[dict[str, Any]]:
         kinds = get_type_hints(row)
         with open(self.folder / f"{name}.csv", encoding="utf-8", newline="") as file:
-            return [typed(cells, kinds, prefix) for cells in csv.DictReader(file)]
+            return [self.models.titled(typed(cells, kinds, prefix)) for cells in csv.DictReader(file)]
 
 
 def typed(cells: dict[str, str], kinds: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from selfrefine.report.details import barren, differing
 from selfrefine.report.formats import PAGES, Rows, Table, in_markdown
+from selfrefine.report.labels import UNBROKEN, UNREFINED, unrefined_mark
 from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import in_domain, in_order, whole
 from selfrefine.report.study_tables import StudyTables
@@ -21,9 +22,15 @@ OTHERS, WARNED = 29, 3
 STAGES_TOLD = 3
 
 
-def summary(tables: StudyTables, claims: Sequence[AssessedClaim], titles: Titles, registration: str = "") -> str:
-    """The text, in Markdown."""
-    warnings = warnings_of(tables)
+def summary(
+    tables: StudyTables,
+    claims: Sequence[AssessedClaim],
+    titles: Titles,
+    counts_unrefined: bool,
+    registration: str = "",
+) -> str:
+    """The text, in Markdown; `counts_unrefined`: whether claims count refinements that had too few pairs."""
+    warnings = warnings_of(tables, titles, counts_unrefined)
     registered = wrapped(in_markdown(registration)) if registration else []
     arms = tables.arms()
     groups = accuracies(arms, titles)
@@ -71,15 +78,17 @@ def accuracies(rows: Sequence[ArmRow], titles: Titles) -> list[list[str]]:
         chain = ([bases[student, task]] if (student, task) in bases else []) + group
         recipes = {row["recipe"] for row in group} - {""}
         numbers = [
-            f"{row['arm']} ({row['recipe']}) {interval(row)}"
+            f"{row['arm']} ({row['recipe']}){unrefined_mark(row)} {interval(row)}"
             if row["recipe"] and len(recipes) > 1
-            else f"{row['arm']} {interval(row)}"
+            else f"{row['arm']}{unrefined_mark(row)} {interval(row)}"
             for row in chain
         ]
-        by = f", instructed by {teacher}" if teacher else ""
+        by = f", instructed by {in_markdown(teacher)}" if teacher else ""
         seeds = max(row["seeds"] for row in group)
-        head = f"- {student}{by} on {in_markdown(titles[task])} ({group[0]['n']} items, {seeds} seed{'s' if seeds > 1 else ''}):"
-        lines.append([*wrapped(head, most=None), *wrapped(" → ".join(numbers), "  ")])
+        head = f"- {in_markdown(student)}{by} on {in_markdown(titles[task])} ({group[0]['n']} items, {seeds} seed{'s' if seeds > 1 else ''}):"
+        lines.append(
+            [*wrapped(head, most=None), *wrapped(" → ".join(number.replace(" ", UNBROKEN) for number in numbers), "  ")]
+        )
     return lines
 
 
@@ -90,9 +99,11 @@ def interval(row: ArmRow) -> str:
 
 def wrapped(text: str, first: str = "", most: int | None = 2) -> list[str]:
     """A text in lines that fit the screen."""
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text, COLUMNS, initial_indent=first, subsequent_indent="  ", break_on_hyphens=False, max_lines=most
     )
+    # An interval stays in the line of its number.
+    return [line.replace(UNBROKEN, " ") for line in lines]
 
 
 def fitting(groups: Sequence[list[str]], room: int) -> tuple[list[str], int]:
@@ -127,12 +138,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def warnings_of(tables: StudyTables) -> list[str]:
+def warnings_of(tables: StudyTables, titles: Titles, counts_unrefined: bool) -> list[str]:
     """What a reader must know before using the numbers."""
-    pairs, differences = tables.pairs(), differing(tables.comparisons())
+    pairs, differences = tables.pairs(), differing(tables.comparisons(), titles)
     lines = []
     if empty := barren(pairs):
-        lines.append(f"{len(empty)} of {len(pairs)} refinements had too few pairs; their students are unchanged.")
+        told = "count them" if counts_unrefined else "leave them out"
+        line = f"{UNREFINED} {len(empty)} of {len(pairs)} refinements had too few pairs and left the student as it was"
+        lines.append(f"{line}; claims {told}.")
     if differences:
         lines.append("Versions or hardware differ between the two sides of some comparisons.")
     return lines

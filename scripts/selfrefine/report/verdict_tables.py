@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from selfrefine.analysis.advice import claim_advice
 from selfrefine.analysis.verdicts import VERDICTS
 from selfrefine.report.formats import NONE, PAGES, Rows, Table
+from selfrefine.report.labels import UNREFINED
+from selfrefine.report.model_names import Models
 from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison, ClaimPart, Estimate, LogOdds, Overall
 
 
@@ -51,7 +53,7 @@ def comparisons_table(claim: AssessedClaim, part: ClaimPart, titles: Mapping[str
             [row["student"], teacher if row["against_teacher"] not in ("", row["teacher"]) else row["teacher"]]
             + [trained if refined in ("", trained) else f"{trained} → {refined}"]
             + [titles.get(row["evaluation"], row["evaluation"]), f"{row['share']} %"]
-            + [f"{row['items']:,}", str(row["seeds"])]
+            + [f"{row['items']:,}", seeds_told(row)]
             + [f"{points(row['accuracy'])} against {points(row['against_accuracy'])}"]
             + [f"{points(row['difference'], '+')} {ends(row)}", ends(row["estimates"][0]), odds(row["log_odds"])]
             + [f"{row['p']:.2g}", f"{row['corrected_p']:.2g}", verdict(row)]
@@ -64,6 +66,8 @@ def comparisons_table(claim: AssessedClaim, part: ClaimPart, titles: Mapping[str
     header += ["for these checkpoints", "log odds", "p", "corrected p", "verdict", "detectable", "would decide"]
     sides = {(row["arm"], row["against"]) for row in part["comparisons"]}
     caption = "; ".join(f"{arm} against {against}" for arm, against in sorted(sides))
+    if any(row.get("left_out") or row.get("unrefined") for row in part["comparisons"]):
+        caption += f". {UNREFINED}: too few pairs to be refined, in so many seeds"
     return Table(f"claim-{claim['claim']}", caption, header, rows, list("lllllrrlrrrrrlrl"))
 
 
@@ -99,6 +103,22 @@ def overall_line(part: ClaimPart) -> str:
         f"{100 * of['level']:.3g} % interval {ends(of)}; the standard deviation of true differences between benchmarks "
         f"is estimated at {between} points."
     )
+
+
+def with_titles(assessed: Sequence[AssessedClaim], models: Models) -> list[AssessedClaim]:
+    """The claims, their comparisons with the titles of students and teachers."""
+
+    def titled(part: ClaimPart) -> ClaimPart:
+        return {**part, "comparisons": [models.titled(row) for row in part["comparisons"]]}
+
+    return [{**claim, "parts": [titled(part) for part in claim["parts"]]} for claim in assessed]
+
+
+def seeds_told(row: ClaimComparison) -> str:
+    """How many seeds a comparison is over, and of how many a side was not refined, counted or left out."""
+    out, unrefined = len(row.get("left_out", ())), len(row.get("unrefined", ()))
+    note = f" ({out} left out {UNREFINED})" if out else f" ({unrefined} {UNREFINED})" if unrefined else ""
+    return f"{row['seeds']}{note}"
 
 
 def claims_page(

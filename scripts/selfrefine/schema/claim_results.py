@@ -75,6 +75,10 @@ class ClaimComparison(TypedDict):
     evaluation: str
     items: int
     seeds: int
+    unrefined: list[int | str]
+    """The seeds of which a side had too few pairs to be refined, and which count all the same."""
+    left_out: list[int | str]
+    """Those that do not count."""
     accuracy: float
     against_accuracy: float
     difference: float

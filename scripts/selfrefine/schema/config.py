@@ -70,6 +70,7 @@ class Cluster(Strict):
 class Student(Strict):
     """A student: its weights, how it is spoken to, and what it overrides of the training sections."""
 
+    title: str | None = Field(None, description="Its name in figures, tables and pages; null: its name here.")
     model: str
     family: str = Field(description="Decides which teachers are in-family.")
     teachers: list[str] | None = Field(None, description="Those of the study's teachers that teach it; null: all.")
@@ -90,6 +91,7 @@ class Student(Strict):
 class Teacher(Strict):
     """A teacher: the engine that answers for it, and how it is spoken to."""
 
+    title: str | None = Field(None, description="Its name in figures, tables and pages; null: its name here.")
     family: str
     engine: Literal["transformers", "vllm", "openai", "recorded"]
     model: str | None = Field(None, description="Its weights; needed by engines transformers and vllm.")
@@ -168,6 +170,11 @@ class Statistics(Strict):
     level: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals.")
     margin: float = Field(
         5, gt=0, lt=100, description="Accuracy points that 'reaches the teacher' and 'about as good' allow for."
+    )
+    count_unrefined: bool = Field(
+        False,
+        description="Whether claims count checkpoints as refined that had too few pairs to learn from, and so are as "
+        "they were.",
     )
     looks: list[int] | Literal["any"] | None = Field(
         None,

@@ -33,6 +33,8 @@ class AccuracyRow(Facts):
     cut: float
     mean_tokens: float
     checkpoint: str
+    unrefined: int
+    """How many of the row's checkpoints had too few pairs to be refined; so in the other tables."""
     samples: str
 
 
@@ -47,6 +49,7 @@ class ArmRow(Facts):
     high: float
     level: float
     interval: str
+    unrefined: int
     samples: str
 
 
@@ -80,6 +83,7 @@ class ComparisonRow(Facts):
     """The interval of the mean for new training runs and new items; NaN with one seed."""
     runs_high: float
     differs: str
+    unrefined: int
     samples: str
 
 
@@ -97,6 +101,7 @@ class LengthRow(Facts):
     longer_low: float
     longer_high: float
     level: float
+    unrefined: int
     samples: str
     against_samples: str
 
@@ -154,6 +159,7 @@ class PassRow(Facts):
     low: float
     high: float
     level: float
+    unrefined: int
     samples: str
 
 
@@ -174,6 +180,7 @@ class PairRow(Start, _Yield):
     pairs: int
     train: int
     validation: int
+    unrefined: int
     low: float
     high: float
 
@@ -197,6 +204,7 @@ class StageRow(TypedDict):
     tokens: int
     tokens_per_second: float
     peak_memory_mib: int
+    unrefined: int
 
 
 class CostRow(TypedDict):
@@ -207,6 +215,7 @@ class CostRow(TypedDict):
     share: str
     stage: str
     checkpoints: int
+    unrefined: int
     jobs: float
     wall_seconds: float
     least: float

@@ -26,6 +26,7 @@ Figure = Literal[
     "yields",
     "cost",
     "training",
+    "claims",
 ]
 Layout = Literal["transfer", "teachers", "prompts", "splits", "lengths", "solving", "pass-at-k", "yields", "cost"]
 
@@ -174,7 +175,15 @@ class TablesSettings(Strict):
     extractor: str = Field(description="Whose verdict on an answer counts.")
 
 
-class ClaimsSettings(Strict):
+class Titles(Strict):
+    """What readers see instead of the configuration's names."""
+
+    titles: dict[str, str] = Field({}, description="What each benchmark is called.")
+    students: dict[str, str] = Field({}, description="What each student is called that has a title.")
+    teachers: dict[str, str] = Field({}, description="What each teacher is called that has a title.")
+
+
+class ClaimsSettings(Titles):
     """What the claims stage reads besides the answers."""
 
     level: float = Field(gt=0.5, lt=1, description="Of the intervals; 1 - level is the tests' alpha.")
@@ -182,36 +191,31 @@ class ClaimsSettings(Strict):
     looks: list[int] | Literal["any"] | None = Field(description="Numbers of seeds at which claims are judged.")
     spending: Literal["obrien-fleming", "pocock"] = Field(description="How the level is spent over the looks.")
     extractor: str = Field(description="Whose verdict on an answer counts.")
-    titles: dict[str, str] = Field(description="What the claims call each benchmark.")
+    count_unrefined: bool = Field(False, description="Whether checkpoints count that had too few pairs to be refined.")
 
 
-class SummariseSettings(Strict):
+class SummariseSettings(Titles):
     """What the summarise stage reads besides the tables and claims."""
 
-    titles: dict[str, str] = Field(description="What the summary calls each benchmark.")
     sources: list[dict[str, str]] = Field(description="What the study uses, from where, under which licence.")
 
 
-class PageSettings(Strict):
+class PageSettings(Titles):
     """What the page stage reads besides the results."""
 
-    titles: dict[str, str] = Field(description="What the page calls each benchmark.")
 
-
-class PlotSettings(Strict):
+class PlotSettings(Titles):
     """What the plot stage reads besides the tables."""
 
     figure: Figure
     student: str = Field("", description="Whose figure it is (low-resource, solving, yields).")
-    titles: dict[str, str] = Field({}, description="What the figure calls each benchmark.")
 
 
-class LayoutSettings(Strict):
+class LayoutSettings(Titles):
     """What the layout stage reads besides the tables."""
 
     layout: Layout
     student: str = Field("", description="Whose table it is (transfer).")
-    titles: dict[str, str] = Field({}, description="What the table calls each benchmark.")
     rows: list[dict[str, Any]] = Field(
         [], description="What is shown, with the files behind it (teachers, prompts, splits)."
     )

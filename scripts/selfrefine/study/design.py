@@ -229,6 +229,14 @@ class Study(Configuration):
             titles[name] = self.lm_eval.tasks.get(task, StockTask()).title or task
         return titles
 
+    def shown_names(self) -> dict[str, dict[str, str]]:
+        """What readers see of the study's names: all benchmarks' titles, and those of models that have one."""
+        students = {name: self.students[name].title for name in self.study.students}
+        teachers = {name: self.teachers[name].title for name in self.study.teachers}
+        given = {"students": students, "teachers": teachers}
+        of_models = {section: {name: title for name, title in of.items() if title} for section, of in given.items()}
+        return {"titles": self.titles(), **of_models}
+
     def sources(self) -> list[dict[str, str]]:
         """What the study uses, {role, name, source, licence, sha256}: benchmarks, students and teachers."""
         if self._given:

@@ -16,6 +16,7 @@ FIGURES = {
     "yields": ("paths", "pairs", "solving"),
     "cost": ("costs",),
     "training": (),
+    "claims": (),
 }
 LAYOUTS = {
     "transfer": ("arms",),
@@ -57,7 +58,7 @@ def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], sam
     names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
     refined = [row for row in checkpoints if row["refine_task"]]
     names += [f"{kind}-{student}" for kind in ("solving", "yields") for student in students_of(refined)]
-    return names + (["cost", "training"] if any(row["share"] for row in checkpoints) else [])
+    return names + (["cost", "training", "claims"] if any(row["share"] for row in checkpoints) else [])
 
 
 def layouts(checkpoints: Sequence[CheckpointFacts], samples: int = 1) -> list[str]:

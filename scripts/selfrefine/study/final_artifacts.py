@@ -64,8 +64,9 @@ class FinalArtifacts:
         """The verdicts on the paper's claims."""
 
         def make() -> Artifact:
-            inputs = {"index": self.listings.artifact("tables"), "policy": self.listings.artifact("policy")}
-            return self._one("claims", {**inputs, "samples": self.inputs.samples})
+            inputs: Inputs = {"index": self.listings.artifact("tables"), "policy": self.listings.artifact("policy")}
+            behind = self.inputs.of(("training",))
+            return self._one("claims", {**inputs, "samples": self.inputs.samples, "behind": behind})
 
         return self.artifacts.once(("claims",), make)
 
@@ -107,6 +108,8 @@ class FinalArtifacts:
             inputs: Inputs
             if FIGURES[kind]:
                 inputs = {"tables": self.tables()}
+            elif kind == "claims":
+                inputs = {"claims": self.claims()}
             else:
                 inputs = {"index": self.listings.artifact("training"), "behind": self.inputs.of(("training",))}
             return self.artifacts.artifact("plot", (figure,), {"figure": figure}, inputs)

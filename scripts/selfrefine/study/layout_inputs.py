@@ -17,18 +17,24 @@ def layout_inputs(inputs: TableInputs, name: str) -> tuple[dict[str, Any], list[
     study, (kind, student) = inputs.study, kind_of(name)
     settings: dict[str, Any] = {"layout": kind, "student": student, "titles": {}, "rows": []}
     settings |= {"level": None, "extractor": ""}
+    names = study.shown_names()
+    if kind == "cost":
+        names["titles"] = {}
     behind: list[Artifact] = []
     if kind == "prompts":
         settings["rows"], behind = _prompts(inputs)
         return settings, behind
     if kind == "teachers":
         behind = inputs.teachers_answers
-        settings["rows"] = [{**one.of, "answers": str(one.file)} for one in behind]
+        shown = [names["teachers"].get(one.of["teacher"], one.of["teacher"]) for one in behind]
+        settings["rows"] = [
+            {**one.of, "teacher": teacher, "answers": str(one.file)} for teacher, one in zip(shown, behind, strict=True)
+        ]
         settings |= {"level": study.statistics.level, "extractor": study.extractor}
     if kind == "splits":
         behind = inputs.splits()
         settings["rows"] = [{**one.of, "items": str(one.file), "record": str(one.record)} for one in behind]
-    return settings if kind == "cost" else settings | {"titles": study.titles()}, behind
+    return settings | names, behind
 
 
 def _prompts(inputs: TableInputs) -> tuple[list[dict[str, Any]], list[Artifact]]:
@@ -46,7 +52,7 @@ def _prompts(inputs: TableInputs) -> tuple[list[dict[str, Any]], list[Artifact]]
         behind += [items, *([shots] if shots else [])]
         rows += [
             {
-                "name": name,
+                "name": model.title or name,
                 "kind": study.benchmarks[task].kind,
                 "style": style,
                 "prompt": prompt(study, task, style),

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from selfrefine.schema.base import NAME, TASK_NAME
 from selfrefine.schema.config import Configuration
@@ -50,17 +50,25 @@ def _cases(study: Configuration, section: str) -> Iterator[str]:
 
 
 def titles(study: Configuration) -> Iterator[str]:
-    """The benchmarks of a study have titles, each its own: tables and figures tell them apart by these."""
+    """The benchmarks of a study, its students and its teachers have titles: tables tell them apart by these."""
+    tasks = dict.fromkeys([*study.study.tasks, *study.study.benchmarks])
+    yield from _titles("benchmarks", {task: study.benchmarks[task].title for task in tasks})
+    yield from _titles("students", {name: study.students[name].title for name in study.study.students})
+    yield from _titles("teachers", {name: study.teachers[name].title for name in study.study.teachers})
+
+
+def _titles(section: str, given: Mapping[str, str | None]) -> Iterator[str]:
+    """Each title of a section is a line of its own; where there is none, the name stands for it."""
     known: dict[str, str] = {}
-    for task in dict.fromkeys([*study.study.tasks, *study.study.benchmarks]):
-        title = " ".join(study.benchmarks[task].title.split())
+    for name, whole in given.items():
+        title = " ".join((name if whole is None else whole).split())
         if not title:
-            yield f"benchmarks.{task}.title: is empty"
-        elif odd := [sign for sign in study.benchmarks[task].title if unicodedata.category(sign) in ("Cc", "Cs")]:
-            yield f"benchmarks.{task}.title: has {odd[0]!r}, which cannot be shown; write it in one line"
+            yield f"{section}.{name}.title: is empty"
+        elif odd := [sign for sign in whole or "" if unicodedata.category(sign) in ("Cc", "Cs")]:
+            yield f"{section}.{name}.title: has {odd[0]!r}, which cannot be shown; write it in one line"
         elif title in known:
             yield (
-                f"benchmarks.{task}.title: {title!r} is also the title of benchmark {known[title]!r}, and tables and "
-                "figures tell benchmarks apart by their titles; give one another title"
+                f"{section}.{name}.title: {title!r} is also the title of {section.removesuffix('s')} {known[title]!r}, "
+                f"and tables and figures tell {section} apart by their titles; give one another title"
             )
-        known.setdefault(title, task)
+        known.setdefault(title, name)

@@ -176,26 +176,27 @@ def tables(study: Study) -> Slice:
 @stage
 def claims(study: Study) -> Slice:
     """The level and margin of the claims' tests, and the looks over which the level is spent."""
-    return study.statistics.model_dump() | {"extractor": study.extractor, "titles": study.titles()}
+    return study.statistics.model_dump() | {"extractor": study.extractor, **study.shown_names()}
 
 
 @stage
 def plot(study: Study, figure: str) -> Slice:
-    """Which figure, and what its benchmarks are called."""
+    """Which figure, and what its benchmarks and models are called."""
     kind, student = figures_and_layouts.kind_of(figure)
-    return {"figure": kind, "student": student, "titles": {} if kind == "cost" else study.titles()}
+    names = study.shown_names() | ({"titles": {}} if kind == "cost" else {})
+    return {"figure": kind, "student": student, **names}
 
 
 @stage
 def page(study: Study) -> Slice:
-    """What the page calls each benchmark."""
-    return {"titles": study.titles()}
+    """What the page calls each benchmark and model."""
+    return study.shown_names()
 
 
 @stage
 def summarise(study: Study) -> Slice:
-    """What benchmarks are called, and what the study is made of."""
-    return {"titles": study.titles(), "sources": study.sources()}
+    """What benchmarks and models are called, and what the study is made of."""
+    return {**study.shown_names(), "sources": study.sources()}
 
 
 def prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:

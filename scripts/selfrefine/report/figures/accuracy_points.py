@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.wording import cells, upright_title, width_at_most, wrapped
-from selfrefine.report.labels import checkpoint_label, several
+from selfrefine.report.labels import checkpoint_label, several, unrefined_mark
 from selfrefine.report.selection import in_order
 from selfrefine.schema.results import ArmRow
 
@@ -62,7 +62,7 @@ def draw_accuracy(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.Figu
     for panel, task in zip(axes[-1], tasks, strict=True):
         panel.set_xlabel(f"n = {next(row['n'] for row in rows if row['evaluation'] == task)}")
     handles = [style.line(f"teacher {name}", color=colours[name], linestyle=dashes[name]) for name in dashes]
-    style.legend(figure, [*_points(), *handles], left)
+    style.legend(figure, [*_points(), *handles, *style.unrefined_note(rows)], left)
     return figure
 
 
@@ -100,7 +100,7 @@ def colour_of(arm: str) -> str:
 def labels(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> dict[Checkpoint, str]:
     """One student's checkpoints in words, in the order of their arms; teacher and recipe where there are several."""
     told = several(rows, "teacher", "recipe")
-    return {checkpoint_of(row): checkpoint_label(row, titles, told) for row in rows}
+    return {checkpoint_of(row): checkpoint_label(row, titles, told) + unrefined_mark(row) for row in rows}
 
 
 def _points() -> list[Any]:

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from selfrefine.analysis.costs import STAGES
 from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.style import Fill
+from selfrefine.report.labels import unrefined_mark
 from selfrefine.schema.results import CostRow
 
 FILLS = (
@@ -38,7 +39,8 @@ def draw_cost(rows: Sequence[CostRow]) -> plt.Figure:
     stages = [stage for stage in fills if sum(seconds[stage]) + sum(tokens[stage]) > 0]
     longest = max(sum(seconds[stage][place] for stage in stages) for place in range(len(arms)))
     unit, divisor = ("hours", 3600) if longest > LONG else ("minutes", 60)
-    bars = style.rows_of((f"{student}, {arm}" for student, arm in arms), WIDE)
+    lacking = {(row["student"], row["arm"]): unrefined_mark(row, "checkpoints") for row in rows}
+    bars = style.rows_of((f"{student}, {arm}{lacking[student, arm]}" for student, arm in arms), WIDE)
     size = (style.PAGE, wording.LINE * bars.lines + AROUND)
     figure, panels = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     for panel, spent, scale in ((panels[0], seconds, divisor), (panels[1], tokens, 1000)):
@@ -47,5 +49,5 @@ def draw_cost(rows: Sequence[CostRow]) -> plt.Figure:
     panels[0].set_xlabel(f"{unit} for one checkpoint")
     panels[1].set_xlabel("thousand tokens for one checkpoint")
     bars.label(panels[0])
-    style.legend(figure, [fills[stage].patch(stage) for stage in stages])
+    style.legend(figure, [*(fills[stage].patch(stage) for stage in stages), *style.unrefined_note(rows, "checkpoints")])
     return figure

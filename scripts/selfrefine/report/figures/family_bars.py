@@ -47,7 +47,8 @@ def draw_families(rows: Sequence[Bar], titles: Mapping[str, str], value: str) ->
         panel.tick_params(axis="x", length=0)
         panel.set_ylim(bottom=0)
         panel.set_ylabel("accuracy (%)" if value == "accuracy" else "tokens per answer")
-    style.legend(figure, handles_of(looks, "baseline" in {row["arm"] for row in rows}, trained))
+    handles = handles_of(looks, "baseline" in {row["arm"] for row in rows}, trained)
+    style.legend(figure, [*handles, *style.unrefined_note(trained)])
     return figure
 
 
@@ -95,6 +96,7 @@ def draw_group(panel: plt.Axes, start: int, bars: Sequence[Bar], own: Sequence[B
         look = {"color": colour, "hatch": hatch, "edgecolor": "black", "linewidth": 0.6}
         panel.bar(place, scale * number(bar, value), width=1, **look)
         style.interval(panel, [place, place], [scale * bar["low"], scale * bar["high"]], 0.8)
+        style.mark_unrefined(panel, bar, place, 0)
     for row in own:
         places = [place for place, bar in enumerate(bars, start) if bar["teacher"] == row["teacher"]]
         if places:

@@ -1,6 +1,6 @@
 """What one student's sampled paths came to: items solved by k samples, verdicts, preference pairs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 
 from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.style import Fill
+from selfrefine.report.labels import UNREFINED, unrefined_mark
 from selfrefine.schema.results import PairRow, PassRow, PathRow, SolvingRow, Start
 
 S = TypeVar("S", bound=Start)
@@ -36,7 +37,7 @@ def draw_solving(rows: Sequence[SolvingRow], titles: Mapping[str, str]) -> plt.F
     def name_of(row: SolvingRow) -> str:
         return f"instructed by {row['teacher']}" if row["teacher"] else "not instructed"
 
-    return _draw_curves(rows, name_of, lambda row: row["refine_task"], titles)
+    return _draw_curves(rows, name_of, lambda row: row["refine_task"], titles, set())
 
 
 def draw_pass_at_k(rows: Sequence[PassRow], titles: Mapping[str, str]) -> plt.Figure:
@@ -46,13 +47,18 @@ def draw_pass_at_k(rows: Sequence[PassRow], titles: Mapping[str, str]) -> plt.Fi
         facts = (row["arm"], f"by {row['teacher']}" if row["teacher"] else "", row["recipe"])
         return ", ".join(filter(None, facts))
 
-    return _draw_curves(rows, name_of, lambda row: row["evaluation"], titles)
+    unrefined = {name_of(row) for row in rows if unrefined_mark(row)}
+    return _draw_curves(rows, name_of, lambda row: row["evaluation"], titles, unrefined)
 
 
 def _draw_curves(
-    rows: Sequence[C], name_of: Callable[[C], str], task_of: Callable[[C], str], titles: Mapping[str, str]
+    rows: Sequence[C],
+    name_of: Callable[[C], str],
+    task_of: Callable[[C], str],
+    titles: Mapping[str, str],
+    unrefined: Collection[str],
 ) -> plt.Figure:
-    """Curves over the samples k: a panel per benchmark, a colour per name, a dash per measure."""
+    """Curves over the samples k: a panel per benchmark, a colour per name, a dash per measure; `unrefined` names."""
     tasks = list(dict.fromkeys(map(task_of, rows)))
     names = list(dict.fromkeys(map(name_of, rows)))
     markers, colours = style.cycle(names, "os^DvP*X<>ph"), style.cycle(names, style.LINES)
@@ -81,9 +87,11 @@ def _draw_curves(
         panel.set_xlabel("samples k")
         panel.set_ylabel("items solved (%)")
         panel.set_ylim(bottom=0)
-    handles = [style.line(f"{name}@k", color="black", linestyle=dash) for name, dash in (("pass", "-"), ("maj", "--"))]
-    handles += [style.line(name, color=colours[name], marker=markers[name], linestyle="") for name in names]
-    style.legend(figure, handles)
+    dashes = (("pass", "-"), ("maj", "--"))
+    handles: list[object] = [style.line(f"{measure}@k", color="black", linestyle=dash) for measure, dash in dashes]
+    shown = {name: f"{name} {UNREFINED}" if name in unrefined else name for name in names}
+    handles += [style.line(shown[name], color=colours[name], marker=markers[name], linestyle="") for name in names]
+    style.legend(figure, [*handles, *style.unrefined_note(rows)])
     return figure
 
 
@@ -117,11 +125,15 @@ def draw_yields(
         mine = by_place([row for row in pairs if row["recipe"] == recipe], starts)
         draw_uses(panel, bars, mine, reasons)
         draw_intervals(panel, bars, mine)
+        mark_rows(panel, bars, mine)
         panel.set_title(f"pairs: {recipe}")
         panel.set_xlabel("items (%)")
     bars.label(axes[0][0])
     fills = {**VERDICTS, **dict(zip(["gave pairs", *(name.replace("_", " ") for name in reasons)], USES, strict=False))}
-    style.legend(figure, [fill.patch(name) for name, fill in fills.items()], bars.inches)
+    handles = [fill.patch(name) for name, fill in fills.items()]
+    runs = by_place(pairs, starts)
+    of_runs = [{"unrefined": sum(row["unrefined"] for row in mine), "seeds": len(mine)} for mine in runs]
+    style.legend(figure, [*handles, *style.unrefined_note(of_runs)], bars.inches)
     return figure
 
 
@@ -163,6 +175,13 @@ def draw_intervals(panel: plt.Axes, bars: style.Rows, found: Sequence[Sequence[S
         if rows:
             ends = [100 * fmean(row["low"] for row in rows), 100 * fmean(row["high"] for row in rows)]
             style.interval(panel, ends, [place, place], 1)
+
+
+def mark_rows(panel: plt.Axes, bars: style.Rows, found: Sequence[Sequence[PairRow]]) -> None:
+    """Puts the mark at the end of the bars whose pairs were too few to learn from, in one seed at least."""
+    for place, rows in zip(bars.places, found, strict=True):
+        if any(unrefined_mark(row) for row in rows):
+            panel.text(98, place, UNREFINED, ha="right", va="center", bbox=style.BOX, zorder=6)
 
 
 def percent(part: Sequence[int], of: Sequence[int]) -> list[float]:

@@ -46,7 +46,8 @@ def draw_low_resource(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.
         panel.set_xlabel("share of the demonstrations (%)")
         panel.set_ylabel("accuracy (%)")
         panel.set_ylim(bottom=0)
-    style.legend(figure, handles_of(kinds, recipes, named, dashes, any(row["arm"] == "baseline" for row in rows)))
+    handles = handles_of(kinds, recipes, named, dashes, any(row["arm"] == "baseline" for row in rows))
+    style.legend(figure, [*handles, *style.unrefined_note(trained)])
     return figure
 
 
@@ -63,6 +64,8 @@ def draw_curve(panel: plt.Axes, rows: Sequence[ArmRow], apart: float, look: dict
     places = [float(row["share"]) + apart for row in rows]
     values = [100 * row["accuracy"] for row in rows]
     panel.errorbar(places, values, yerr=[below, above], elinewidth=0.6, **look)
+    for row, place in zip(rows, places, strict=True):
+        style.mark_unrefined(panel, row, place, 100 * row["high"])
 
 
 def look_of(arm: str, recipe: str, recipes: Sequence[str]) -> dict[str, Any]:

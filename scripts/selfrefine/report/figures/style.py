@@ -5,7 +5,7 @@ colour-blind readers tell apart; hatches, markers and line styles say the same a
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import matplotlib.pyplot as plt
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from selfrefine.report.figures.wording import CHARACTERS, cells, fit_titles, in_lines, wrapped
+from selfrefine.report.labels import SHORT_NOTE, SOME_NOTE, UNREFINED, unrefined_mark
 
 Look = TypeVar("Look")
 # Inches: a column and the page of the ACL's style.
@@ -71,6 +72,8 @@ FURTHER: tuple[Any, ...] = (
 DASHES = (*NAMED, *FURTHER)
 # Of the teachers in a figure whose solid lines stand for something else.
 BROKEN = ("--", ":", "-.", "-", *FURTHER)
+# Behind a mark on a bar.
+BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 HATCHES = ("/////", ".....", "xxxxx", "-----", "+++++", "\\\\\\\\\\", "|||||", "ooooo", "OO", "**")
 MARKERS = {"baseline": "D", "refine-only": "^", "instruct": "s", "cross": "v", "refine": "o"}
 
@@ -115,6 +118,19 @@ def legend(figure: plt.Figure, handles: Sequence[Any], left: float = 0.0) -> Non
     columns = max(1, min(len(handles), int(width / (max(map(cells, texts)) / CHARACTERS + 0.45))))
     figure.set_size_inches(width, height + 0.14 * math.ceil(len(texts) / columns) + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2, columnspacing=1.2)
+
+
+def unrefined_note(rows: Iterable[Mapping[str, object]], of: str = "seeds") -> list[Line2D]:
+    """What a legend says of the mark of rows that had too few pairs to be refined, where there are any."""
+    marks = {unrefined_mark(row, of).strip() for row in rows} - {""}
+    return [line(SHORT_NOTE if marks == {UNREFINED} else SOME_NOTE, linestyle="")] if marks else []
+
+
+def mark_unrefined(panel: plt.Axes, row: Mapping[str, object], place: float, height: float) -> None:
+    """Puts the mark above a height if a row had too few pairs to be refined."""
+    if unrefined_mark(row):
+        away = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "zorder": 6}
+        panel.annotate(UNREFINED, (place, height), **away, bbox=BOX)
 
 
 def line(label: str, **look: Any) -> Line2D:

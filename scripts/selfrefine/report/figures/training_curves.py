@@ -30,10 +30,11 @@ class Run(NamedTuple):
 def draw_training(runs: Sequence[Run], titles: Mapping[str, str]) -> plt.Figure:
     """One line per run; dots: held-out pairs. Runs are named where there are few."""
     figure, panels = style.grid(len(PANELS), 2, 1.6)
-    handles = []
+    handles, idle = [], 0
     for number, (run, name) in enumerate(zip(runs, names(runs, titles), strict=True)):
         rows = read_jsonl(run.log)
         if not rows:  # too few pairs to learn from
+            idle += 1
             continue
         look = {
             "color": style.LINES[number % len(style.LINES)],
@@ -52,7 +53,9 @@ def draw_training(runs: Sequence[Run], titles: Mapping[str, str]) -> plt.Figure:
         panel.set_xlabel("update")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     dots = style.line("held-out pairs", color="black", marker="o")
-    style.legend(figure, [*(handles if len(runs) <= MOST_NAMED else []), dots])
+    named = handles if len(runs) <= MOST_NAMED else []
+    without = [style.line(f"without a curve, too few pairs: {idle} of {len(runs)}", linestyle="")] if idle else []
+    style.legend(figure, [*named, dots, *without])
     return figure
 
 

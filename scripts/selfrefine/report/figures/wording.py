@@ -106,11 +106,11 @@ def complete_fonts(figure: plt.Figure) -> str:
     return "".join(sorted(lacking))
 
 
-def drawable(titles: Mapping[str, str], lacking: str) -> dict[str, str]:
-    """The titles, but the names of benchmarks whose titles have characters that no font has; names are ASCII."""
+def drawable(titles: Mapping[str, str], lacking: str, kind: str = "benchmark") -> dict[str, str]:
+    """The titles, but names in the place of titles that have characters that no font has; names are ASCII."""
     shown = {name: title for name, title in titles.items() if not {*title} & {*lacking}}
     used = {*shown.values()}
-    return {name: shown.get(name, name if name not in used else f"{name} (benchmark)") for name in titles}
+    return {name: shown.get(name, name if name not in used else f"{name} ({kind})") for name in titles}
 
 
 def _fonts() -> Iterator[tuple[str, str]]:

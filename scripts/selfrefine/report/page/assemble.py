@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.page import captions, changes, claim_rows, funnels, making, result_tables
-from selfrefine.report.page.model_titles import ARMS, STYLES, model_title
+from selfrefine.report.page.model_titles import ARMS, STYLES
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.page.responses import MOST, Reader
 from selfrefine.store.files import read_json
@@ -44,7 +44,7 @@ def assemble(inputs: PageInputs, most: int = MOST) -> str:
         verdicts=[(verdict, sum(row.verdict == verdict for row in claims)) for verdict in VERDICTS],
         scale=scale,
         cost=making.cost(inputs),
-        figures=[figure(name, path, students) for name, path in inputs.figures.items()],
+        figures=[figure(inputs, name, path, students) for name, path in inputs.figures.items()],
         fonts_note=fonts_note(inputs),
         funnels=funnels.funnels(inputs),
         changes=found,
@@ -80,8 +80,8 @@ def compared(inputs: PageInputs) -> list[tuple[str, str]]:
     titles, trained = inputs.titles, [cell for cell in cells if cell["arm"] != "teacher"]
     tasks = (titles[task] for cell in trained for task in (cell["task"], cell["refine_task"]) if task)
     facts = {
-        "Student": ", ".join(unique(model_title(cell["student"]) for cell in trained)),
-        "Teacher": ", ".join(unique(model_title(cell["teacher"]) for cell in cells)),
+        "Student": ", ".join(unique(inputs.models.student(cell["student"]) for cell in trained)),
+        "Teacher": ", ".join(unique(inputs.models.teacher(cell["teacher"]) for cell in cells)),
         "Trained on": ", ".join(unique(tasks)),
         "Evaluated on": ", ".join(unique(titles[cell["evaluation"]] for cell in cells)),
         "Arms": " → ".join(unique(ARMS[cell["arm"]].lower() for cell in trained)),
@@ -95,9 +95,9 @@ def compared(inputs: PageInputs) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts.items() if text]
 
 
-def figure(name: str, path: Path, students: list[str]) -> dict[str, Any]:
+def figure(inputs: PageInputs, name: str, path: Path, students: list[str]) -> dict[str, Any]:
     """A figure with its caption, as an image that holds it."""
-    title, text = captions.caption_of(name, captions.FIGURES, students)
+    title, text = captions.caption_of(name, captions.FIGURES, students, inputs.models)
     drawing = path.read_text("utf-8")
     width = re.search(r'<svg[^>]* width="([\d.]+)', drawing)
     assert width, f"{path}: a drawing without a width"
@@ -128,7 +128,9 @@ def source_table(inputs: PageInputs) -> result_tables.SortableTable | None:
 def _source_cell(inputs: PageInputs, row: dict[str, str], name: str) -> str:
     if name != "name":
         return row[name]
-    return inputs.titles.get(row[name], row[name]) if row["role"] == "benchmark" else model_title(row[name])
+    if row["role"] == "benchmark":
+        return inputs.titles.get(row[name], row[name])
+    return inputs.models.student(row[name]) if row["role"] == "student" else inputs.models.teacher(row[name])
 
 
 def starts(reader: Reader, found: Iterable[changes.Change]) -> dict[int, int]:

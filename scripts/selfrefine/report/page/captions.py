@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from selfrefine.report.page.model_titles import model_title
+from selfrefine.report.model_names import Models
+from selfrefine.report.page.model_titles import SPELLED
 
 
 class Caption(NamedTuple):
@@ -68,6 +69,12 @@ FIGURES = {
         "Loss by update, and for refinements the rewards' margin (chosen minus rejected) and accuracy. Dots: "
         "held-out pairs.",
     ),
+    "claims": Caption(
+        "The comparisons behind the claims",
+        "Differences in accuracy points, paired by item; below each, a dot per seed. Filled: decided. Broken lines: the "
+        "margin. Thin: the interval for new training runs; thick: for these checkpoints. Where a margin is judged, "
+        "reaching or being about as good, intervals have 90 % for a level of 95 %, as the tests are one-sided.",
+    ),
 }
 LAYOUTS = {
     "transfer": Caption(
@@ -121,9 +128,9 @@ def kind_of(name: str, kinds: Mapping[str, Caption]) -> str:
     return name if name in kinds else next(kind for kind in kinds if name.startswith(f"{kind}-"))
 
 
-def caption_of(name: str, kinds: Mapping[str, Caption], students: Sequence[str]) -> Caption:
+def caption_of(name: str, kinds: Mapping[str, Caption], students: Sequence[str], models: Models = SPELLED) -> Caption:
     """What stands above and below a figure or laid-out table; one of a student names it where there are several."""
     kind = kind_of(name, kinds)
     title, text = kinds[kind]
     student = name.removeprefix(kind).removeprefix("-")
-    return Caption(f"{title}: {model_title(student)}" if student and len(students) > 1 else title, text)
+    return Caption(f"{title}: {models.student(student)}" if student and len(students) > 1 else title, text)

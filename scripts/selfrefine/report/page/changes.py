@@ -36,7 +36,7 @@ def changes(inputs: PageInputs) -> list[Change]:
         after, before = (correct_by_item(path, inputs.extractor) for path in (treated, control))
         pairs = [(before[item], correct) for item, correct in after.items()]
         counts = (pairs.count(pair) for pair in ((True, True), (False, True), (True, False), (False, False)))
-        label = who(row, inputs.titles, several)
+        label = who(row, inputs.titles, several, inputs.models)
         step = f"{ARMS[row['against']]} → {ARMS[row['arm']].lower()}"
         found.append(Change(label, step, inputs.titles[row["evaluation"]], treated, control, *counts))
     return found

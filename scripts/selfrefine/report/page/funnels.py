@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from selfrefine.report.page.model_titles import model_title, who
+from selfrefine.report.labels import unrefined_mark
+from selfrefine.report.page.model_titles import who
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.schema.results import PairRow
 from selfrefine.store.locations import place_of
@@ -35,10 +36,11 @@ def funnels(inputs: PageInputs) -> list[Funnel]:
 
 def _funnel(inputs: PageInputs, row: PairRow) -> Funnel:
     title = inputs.titles[row["refine_task"]]
-    start = {**row, "arm": "instruct", "refine_task": "", "recipe": ""}
-    label = f"{who(start, inputs.titles, set())}, samples for {title} ({row['recipe']})"
+    start = {**row, "arm": "instruct", "refine_task": "", "recipe": "", "unrefined": 0}
+    label = f"{who(start, inputs.titles, set(), inputs.models)}, samples for {title} ({row['recipe']})"
     label += f", {row['share']} %" if "share" in inputs.several else ""
     label += f", seed {row['seed']}" if "seed" in inputs.several else ""
+    label += unrefined_mark(row)
     return Funnel(label, _taught(inputs, row), _sampled(inputs, row))
 
 
@@ -51,7 +53,7 @@ def _taught(inputs: PageInputs, row: PairRow) -> list[Step]:
             without = {reason: dropped[reason] for reason in UNANSWERED if reason in dropped}
             others = {reason: number for reason, number in dropped.items() if reason not in UNANSWERED}
             answered, kept = questions - sum(without.values()), demonstrations["kept"]
-            teacher, reasons = model_title(row["teacher"]), _reasons(without)
+            teacher, reasons = inputs.models.teacher(row["teacher"]), _reasons(without)
             return [
                 Step("Questions", questions, 100.0, f"{inputs.titles[row['task']]}, training split"),
                 Step(

@@ -1,9 +1,10 @@
-"""What the page calls models, arms and checkpoints: SmolLM2-135M for smollm2-135m."""
+"""What the page calls models without a title, arms and checkpoints: SmolLM2-135M for smollm2-135m."""
 
 import re
 from collections.abc import Mapping
 
-from selfrefine.report.labels import checkpoint_label
+from selfrefine.report.labels import checkpoint_label, unrefined_mark
+from selfrefine.report.model_names import Models
 
 # How the makers of models spell what a configuration names in lower case.
 SPELLINGS = {
@@ -36,12 +37,17 @@ def _spelled(part: str) -> str:
     return SPELLINGS.get(part) or (SPELLINGS[word] + number if word in SPELLINGS else part)
 
 
-def who(facts: Mapping[str, object], titles: Mapping[str, str], shown: set[str]) -> str:
+# Where the configuration gives no titles.
+SPELLED = Models(spell=model_title)
+
+
+def who(facts: Mapping[str, object], titles: Mapping[str, str], shown: set[str], models: Models = SPELLED) -> str:
     """An arm in words, such as "SmolLM2-135M, instructed by Qwen2.5-Coder-1.5B on ASDiv, then refined".
 
     `shown`: those of recipe, share and seed that the study has several of.
     """
     if facts["arm"] == "teacher":
-        return f"{model_title(str(facts['teacher']))} (teacher)"
-    told = {**facts, "teacher": model_title(str(facts["teacher"]))}
-    return f"{model_title(str(facts['student']))}, {checkpoint_label(told, titles, {'teacher', *shown})}"
+        return f"{models.teacher(facts['teacher'])} (teacher)"
+    told = {**facts, "teacher": models.teacher(facts["teacher"])}
+    label = checkpoint_label(told, titles, {"teacher", *shown})
+    return f"{models.student(facts['student'])}, {label}{unrefined_mark(facts)}"

@@ -7,7 +7,8 @@ from typing import TypedDict
 
 import yaml
 
-from selfrefine.report.labels import several
+from selfrefine.report.labels import NOTE, several
+from selfrefine.report.model_names import Models
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.schema.claim_results import AssessedClaim
 from selfrefine.schema.results import EvaluatedCell
@@ -43,6 +44,9 @@ class PageInputs:
     margin: float
     extractor: str
     titles: dict[str, str]
+    models: Models
+    counts_unrefined: bool
+    """Whether claims count refinements that had too few pairs."""
     figures: dict[str, Path]
     layouts: dict[str, Path]
     configuration: str
@@ -54,6 +58,17 @@ class PageInputs:
     def name(self) -> str:
         """The study's name."""
         return str(yaml.safe_load(self.configuration)["study"]["name"])
+
+    @functools.cached_property
+    def unrefined(self) -> set[str]:
+        """The files of judged answers of checkpoints that had too few pairs to be refined."""
+        return {row["samples"] for row in self.tables.accuracy() if row["unrefined"]}
+
+    @property
+    def note(self) -> str:
+        """What the page says of them; empty where there are none."""
+        told = "Claims count them as refined." if self.counts_unrefined else "Claims leave them out."
+        return f"{NOTE} {told}" if self.unrefined else ""
 
     @functools.cached_property
     def several(self) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from selfrefine.report.page.asked import Asked, WrittenPrompts, asked_as_written, asked_in, written_prompts
-from selfrefine.report.page.model_titles import ARMS, model_title, who
+from selfrefine.report.page.model_titles import ARMS, who
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.page.stock_answers import documents_of, response_of
 from selfrefine.schema.rows import (
@@ -228,14 +228,15 @@ class Reader:
         asked: dict[str, Asked],
     ) -> int:
         arm = str(facts["arm"])
+        marked = {**facts, "unrefined": int(file in self.inputs.unrefined)}
         found: ResponseSet = {
             "kind": kind,
             "arm": arm,
             "arm_title": ARMS[arm],
-            "student": model_title(str(facts["student"])),
-            "teacher": model_title(str(facts["teacher"])),
+            "student": self.inputs.models.student(facts["student"]),
+            "teacher": self.inputs.models.teacher(facts["teacher"]),
             "seed": str(facts["seed"]),
-            "label": who(facts, self.inputs.titles, self.inputs.several),
+            "label": who(marked, self.inputs.titles, self.inputs.several, self.inputs.models),
             "benchmark": self.benchmarks.index(task),
             "file": file,
             "asked": asked,

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from selfrefine.report.labels import TESTS
+from selfrefine.report.labels import TESTS, with_note
 from selfrefine.report.page.captions import LAYOUTS, caption_of
-from selfrefine.report.page.model_titles import ARMS, STYLES, model_title, who
+from selfrefine.report.page.model_titles import ARMS, STYLES, who
 from selfrefine.report.page.page_inputs import PageInputs
+from selfrefine.report.paper_tables import LACKING, NOTED
 
 MODELS = ("student", "teacher")
 ENDS = (" low", " high")
@@ -48,7 +49,7 @@ def all_tables(inputs: PageInputs) -> list[SortableTable]:
     """Accuracy, differences and behaviour in words, then the tables laid out as in the paper."""
     own = [accuracy(inputs), differences(inputs), behaviour(inputs)]
     students = list(dict.fromkeys(cell["student"] for cell in inputs.index["cells"] if cell["student"]))
-    laid = [_laid_out(name, path, students) for name, path in inputs.layouts.items()]
+    laid = [_laid_out(inputs, name, path, students) for name, path in inputs.layouts.items()]
     return [table for table in (*own, *laid) if table.rows]
 
 
@@ -58,7 +59,7 @@ def accuracy(inputs: PageInputs) -> SortableTable:
     body = [
         [
             Shown(ARMS[row["arm"]], number=None),
-            Shown(who(row, inputs.titles, several)),
+            Shown(who(row, inputs.titles, several, inputs.models)),
             Shown(inputs.titles[row["evaluation"]]),
             percent(row["accuracy"], row["low"], row["high"]),
             whole(row["n"]),
@@ -71,15 +72,16 @@ def accuracy(inputs: PageInputs) -> SortableTable:
         "answers counts with the share of them that is correct."
     )
     header = ["Arm", "Model", "Benchmark", "Accuracy", "Items", "Seeds"]
-    return SortableTable("accuracy", "Accuracy", caption, header, body)
+    return SortableTable("accuracy", "Accuracy", with_note(caption, rows), header, body)
 
 
 def differences(inputs: PageInputs) -> SortableTable:
     """comparisons.csv in words."""
+    rows = inputs.tables.comparisons()
     body = [
         [
             Shown(f"{ARMS[row['arm']]} − {ARMS[row['against']].lower()}"),
-            Shown(who(row, inputs.titles, inputs.several)),
+            Shown(who(row, inputs.titles, inputs.several, inputs.models)),
             Shown(inputs.titles[row["evaluation"]]),
             points(row["difference"], row["low"], row["high"]),
             whole(row["gained"]),
@@ -88,7 +90,7 @@ def differences(inputs: PageInputs) -> SortableTable:
             Shown(TESTS[row["test"]]),
             whole(row["n"]),
         ]
-        for row in inputs.tables.comparisons()
+        for row in rows
     ]
     caption = (
         "Each checkpoint against the one that it was trained from, on the same items, in accuracy points. Gained: "
@@ -96,20 +98,21 @@ def differences(inputs: PageInputs) -> SortableTable:
         f"Intervals: {100 * inputs.level:g} %; p: of no difference, by the test beside it."
     )
     header = ["Compared", "Model", "Benchmark", "Points", "Gained", "Lost", "p", "Test", "Items"]
-    return SortableTable("differences", "Differences, paired by item", caption, header, body)
+    return SortableTable("differences", "Differences, paired by item", with_note(caption, rows), header, body)
 
 
 def behaviour(inputs: PageInputs) -> SortableTable:
     """accuracy.csv in words: how the answers look."""
+    rows = inputs.tables.accuracy()
     body = [
         [
             Shown(ARMS[row["arm"]]),
-            Shown(who(row, inputs.titles, inputs.several)),
+            Shown(who(row, inputs.titles, inputs.several, inputs.models)),
             Shown(inputs.titles[row["evaluation"]]),
             *(percent(row[name]) for name in ("accuracy", "legacy_accuracy", "committed", "chains", "cut")),
             Shown(f"{row['mean_tokens']:.0f}", number=row["mean_tokens"]),
         ]
-        for row in inputs.tables.accuracy()
+        for row in rows
     ]
     caption = (
         "In percent of the answers. Answer found: an answer could be extracted. Reasons first: more than "
@@ -118,7 +121,7 @@ def behaviour(inputs: PageInputs) -> SortableTable:
     )
     header = ["Arm", "Model", "Benchmark", "Correct", "Correct (legacy extractor)", "Answer found", "Reasons first"]
     header += ["Cut off", "Mean tokens"]
-    return SortableTable("answers", "How the answers look", caption, header, body)
+    return SortableTable("answers", "How the answers look", with_note(caption, rows), header, body)
 
 
 def percent(value: float, low: float | None = None, high: float | None = None) -> Shown:
@@ -143,14 +146,15 @@ def whole(number: float) -> Shown:
     return Shown(text, number=int(number) if number == int(number) else number)
 
 
-def _laid_out(name: str, path: Path, students: Sequence[str]) -> SortableTable:
+def _laid_out(inputs: PageInputs, name: str, path: Path, students: Sequence[str]) -> SortableTable:
     """A laid-out table from its CSV; a number's interval stands in the two columns after it."""
-    title, caption = caption_of(name, LAYOUTS, students)
+    title, caption = caption_of(name, LAYOUTS, students, inputs.models)
     with open(path, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     shown = [place for place, column in enumerate(header) if not _is_end(header, place, column)]
-    body = [[_cell(header, row, place) for place in shown] for row in rows]
+    body = [[_cell(inputs, header, row, place) for place in shown] for row in rows]
     columns = [header[place][:1].upper() + header[place][1:] for place in shown]
+    caption += NOTED if LACKING in header else ""
     return SortableTable(name, title, caption, columns, body)
 
 
@@ -161,10 +165,10 @@ def _is_end(header: list[str], place: int, column: str) -> bool:
     )
 
 
-def _cell(header: list[str], row: list[str], place: int) -> Shown:
+def _cell(inputs: PageInputs, header: list[str], row: list[str], place: int) -> Shown:
     text, column = row[place], header[place]
     if column in MODELS:
-        return Shown(model_title(text))
+        return Shown(inputs.models.either(text))
     if column in ("arm", "before"):
         return Shown(ARMS.get(text, text))
     if column == "style":
