@@ -111,6 +111,7 @@ def looking(studies: int, items: int, spread: float, effect: float) -> list[Any]
         "O'Brien-Fleming": [looks.level_at(seeds, ALPHA, at, "obrien-fleming") for seeds in at],
         "Pocock": [looks.level_at(seeds, ALPHA, at, "pocock") for seeds in at],
         "any": [looks.level_at(seeds, ALPHA, "any") for seeds in at],
+        "extended": [ALPHA] + [looks.level_at(seeds, ALPHA, "any") for seeds in at[1:]],
         "last look only": [0.0] * (len(at) - 1) + [ALPHA],
     }
     decided: dict[str, list[bool]] = {name: [] for name in levels}
@@ -119,9 +120,9 @@ def looking(studies: int, items: int, spread: float, effect: float) -> list[Any]
         p = [statistics.p_value(statistics.paired(treated[:seeds], control[:seeds]), 0.0) for seeds in at]
         for name, alphas in levels.items():
             decided[name].append(any(one <= alpha for one, alpha in zip(p, alphas, strict=True)))
-    promised = None if effect else ALPHA
+    promised = {"each look at 5 %": None, "extended": ALPHA * (1 + 1 / at[0])}
     row = [items, spread, f"{100 * effect:g}"]
-    return [*row, *(share(hits, promised if name != "each look at 5 %" else None) for name, hits in decided.items())]
+    return [*row, *(share(hits, None if effect else promised.get(name, ALPHA)) for name, hits in decided.items())]
 
 
 def collapse(studies: int, rate: float, spread: float, seeds: int, items: int) -> list[Any]:
@@ -211,8 +212,10 @@ STUDIES = {
     ),
     "looks": Shown(
         f"Seeds are added until a comparison is decided, with looks at {LISTED} seeds: how often it ever is. With "
-        "no effect, 5 % are promised by all but the first, which is what a study does that declares no looks.",
-        ["items", "spread", "effect"] + ["each look at 5 %", "O'Brien-Fleming", "Pocock", "any", "last look only"],
+        "no effect, 5 % are promised, but for the first, which no study is granted, and for one that is extended after "
+        "an undeclared look at two seeds (7.5 %).",
+        ["items", "spread", "effect", "each look at 5 %", "O'Brien-Fleming", "Pocock", "any", "extended"]
+        + ["last look only"],
         [
             (items, spread, effect)
             for items, (spread, effect) in itertools.product(

@@ -6,15 +6,18 @@ claims.json   the same, with all numbers: both estimands, variance components, a
 
 import argparse
 import collections
+from collections.abc import Sequence
 from pathlib import Path
 
 from selfrefine.analysis import verdicts
 from selfrefine.analysis.comparing import Policy
+from selfrefine.analysis.extension import Evaluated, undeclared_looks
 from selfrefine.analysis.registration import Registration, registration_of
 from selfrefine.analysis.unrefined import Unrefined, unrefined_samples
 from selfrefine.programs import cli
 from selfrefine.report.model_names import Models
 from selfrefine.report.verdict_tables import claims_page, with_titles
+from selfrefine.schema.results import EvaluatedCell
 from selfrefine.schema.stages import ClaimsSettings
 from selfrefine.store.files import read_json, whole_file, write_json
 from selfrefine.store.locations import VERDICTS, listing_file
@@ -33,10 +36,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def registration(policy: Path, samples: list[Path]) -> Registration:
-    """What became of the policy that the claims are judged by."""
-    records = [read_record(record_of(path)) for path in samples]
-    return registration_of(read_json(policy), entries(), [one for one in records if one.stage == "evaluate"])
+def registration(policy: Path, cells: Sequence[EvaluatedCell]) -> tuple[Registration, list[int]]:
+    """What became of the policy that the claims are judged by, and the looks that were taken and not declared."""
+    asked, known = read_json(policy), entries()
+    records = {cell["samples"]: read_record(record_of(Path(cell["samples"]))) for cell in cells}
+    evaluations = {samples: record for samples, record in records.items() if record.stage == "evaluate"}
+    evaluated = [
+        Evaluated(cell["seed"], cell["evaluation"], evaluations[cell["samples"]].figures)
+        for cell in cells
+        if cell["samples"] in evaluations
+    ]
+    return registration_of(asked, known, list(evaluations.values())), undeclared_looks(asked, known, evaluated)
 
 
 def main() -> None:
@@ -50,13 +60,14 @@ def main() -> None:
         if run.made:
             return
         looks = tuple(settings.looks) if isinstance(settings.looks, list) else settings.looks
-        policy = Policy(settings.level, settings.margin / 100, looks, settings.spending)
+        found, taken = registration(args.policy, cells) if args.policy else (None, [])
+        policy = Policy(settings.level, settings.margin / 100, looks, settings.spending, taken)
         unrefined = Unrefined.of(unrefined_samples(cells, logs), settings.count_unrefined)
         names = settings.titles, settings.students
         assessed = verdicts.assess_all(cells, settings.extractor, policy, *names, unrefined)
-        found = registration(args.policy, samples) if args.policy else None
         numbers = run.folder / VERDICTS
-        write_json(numbers, {"settings": settings.model_dump(), "registration": found, "claims": assessed})
+        judged = {"settings": settings.model_dump(), "registration": found, "undeclared_looks": taken}
+        write_json(numbers, {**judged, "claims": assessed})
         told = found["told"] if found else ""
         with whole_file(run.file) as file:
             shown = with_titles(assessed, Models.of(settings))

@@ -1,7 +1,6 @@
 """Studies planted by hand, whose verdicts are known."""
 
 import json
-import sys
 from math import sqrt
 from operator import itemgetter
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import worlds
 import yaml
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -24,9 +24,6 @@ from selfrefine.store.files import read_json, write_json, write_jsonl
 from selfrefine.study.artifacts import Artifacts
 from selfrefine.study.design import Study
 from selfrefine.study.final_artifacts import FinalArtifacts
-
-sys.path.append(str(REPOSITORY / "bench"))
-import worlds  # noqa: E402
 
 ITEMS = 200
 NAMES = ("arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share", "seed", "evaluation")
@@ -686,6 +683,16 @@ def test_a_declared_look_has_its_own_level_and_another_decides_nothing(study):
     assert found["notes"][0].startswith("3 seeds are no declared look (2, 6), so nothing is decided")
     (row,) = rows_of(study.assess(looks="any"), 2)
     assert row["alpha"] == pytest.approx(0.05 / 6)
+
+
+def test_seeds_that_were_added_after_an_undeclared_look_are_judged_at_any_number_of_seeds(study):
+    seeds_of(study, [100, 101, 99])
+    assessed = assess_all(study.cells, "strict", Policy(0.95, 0.05, taken=[2]), {"a": "Boxes"})
+    (found,) = [found for found in assessed if found["claim"] == 2]
+    (row,) = rows_of([found], 2)
+    assert row["alpha"] == pytest.approx(0.05 / 6)
+    assert found["notes"][0].startswith("Seeds were added after a look at 2 seeds that was not declared.")
+    assert "p at 3 is held against 0.008333" in found["notes"][0]
 
 
 def test_the_mean_over_benchmarks_stands_beside_the_rule_that_all_must_hold(study):

@@ -1,21 +1,17 @@
 """These checkpoints and new training runs: what is estimated, and whether it errs as rarely as promised."""
 
-import sys
 from math import sqrt
 
 import numpy as np
 import pytest
+import simulated_studies
+import worlds
 from scipy import special, stats
 
-from conftest import REPOSITORY
 from selfrefine.analysis import seed_variance, statistics
 from selfrefine.analysis.comparing import clusters
 from selfrefine.analysis.seed_variance import moderated
 from selfrefine.analysis.statistics import components, paired, these_checkpoints
-
-sys.path.append(str(REPOSITORY / "bench"))
-import simulated_studies  # noqa: E402
-import worlds  # noqa: E402
 
 
 def number(cell: str) -> float:

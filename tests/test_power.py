@@ -1,20 +1,16 @@
 """Power and advice, against simulated studies (bench/simulated_planning.py)."""
 
-import sys
 from math import sqrt
 
 import numpy as np
 import pytest
+import simulated_planning as simulated
 from scipy import special, stats
+from worlds import World
 
-from conftest import REPOSITORY
 from selfrefine.analysis import power, statistics
 from selfrefine.analysis.advice import advice, claim_advice, would_decide
 from selfrefine.analysis.power import chances, detectable, known, needed
-
-sys.path.append(str(REPOSITORY / "bench"))
-import simulated_planning as simulated  # noqa: E402
-from worlds import World  # noqa: E402
 
 ALPHA, MARGIN = 0.05, 0.05
 

@@ -5,7 +5,9 @@ import datetime
 import errno
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -491,7 +493,9 @@ def test_of_two_processes_that_make_one_artifact_one_makes_it(tmp_path, killed):
     with process(tmp_path, "one") as one:
         assert one.stdout.readline() == "computing\n"
         with process(tmp_path, "two") as two:
-            assert two.stderr.readline() == f"waiting for another process, which holds {FIRST.with_name('.lock')}\n"
+            lock = re.escape(str(FIRST.with_name(".lock")))
+            who = rf"process {one.pid} on {re.escape(socket.gethostname())}, since \S+"
+            assert re.fullmatch(rf"waiting for another process \({who}\), which holds {lock}\n", two.stderr.readline())
             if killed:
                 one.kill()
                 assert two.stdout.readline() == "computing\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run, snakemake
+from selfrefine.analysis.extension import Evaluated, undeclared_looks
 from selfrefine.analysis.registration import differences, registration_of
 from selfrefine.schema.record import Record
 from selfrefine.store.files import read_json
@@ -159,8 +160,54 @@ def test_the_policy_names_all_that_decides_a_verdict():
     assert policy_of(renamed) == policy
 
 
+# Runs of a study, one after the other: seeds, declared looks, and which seeds were evaluated in the run; then the looks
+# that were taken before the last run and not declared.
+EXTENDED = {
+    "run once": ([([0, 1, 2], None, [0, 1, 2])], []),
+    "run again": ([([0, 1], None, [0, 1]), ([0, 1], None, [])], []),
+    "extended once": ([([0, 1], None, [0, 1]), ([0, 1, 2], None, [2])], [2]),
+    "extended twice": ([([0, 1], None, [0, 1]), ([0, 1, 2], None, [2]), ([0, 1, 2, 3, 4], None, [3, 4])], [2, 3]),
+    "from one seed": ([([0], None, [0]), ([0, 1, 2], None, [1, 2])], []),
+    "other seeds": ([([5, 6], None, [5, 6]), ([0, 1, 2], None, [0, 1, 2])], []),
+    "fewer seeds again": ([([0, 1, 2], None, [0, 1, 2]), ([0, 1], None, [])], []),
+    "extended before its evaluations were whole": ([([0, 1], None, [0]), ([0, 1, 2], None, [1, 2])], []),
+    "extended, then whole": (
+        [([0, 1], None, [0]), ([0, 1, 2, 3], None, []), ([0, 1], None, [1]), ([0, 1, 2, 3], None, [2, 3])],
+        [2],
+    ),
+    "declared before": ([([0, 1], [2, 3], [0, 1]), ([0, 1, 2], [2, 3], [2])], []),
+    "declared afterwards": ([([0, 1], None, [0, 1]), ([0, 1, 2], [2, 3], [2])], [2]),
+    "declared otherwise": ([([0, 1], [2, 5], [0, 1]), ([0, 1, 2], [2, 3], [2])], [2]),
+    "any": ([([0, 1], "any", [0, 1]), ([0, 1, 2], "any", [2])], []),
+    "any afterwards": ([([0, 1], None, [0, 1]), ([0, 1, 2], "any", [2])], []),
+}
+
+
+@pytest.mark.parametrize(("runs", "looks"), EXTENDED.values(), ids=EXTENDED)
+def test_seeds_that_were_added_after_a_look_are_known_by_the_register(tmp_path, runs, looks):
+    evaluated = [Evaluated("", "far", {})]
+    for seeds, declared, now_evaluated in runs:
+        policy = {"statistics": {"level": 0.95, "looks": declared}, "design": {"seeds": seeds}}
+        register("mine", policy, tmp_path)
+        evaluated += [Evaluated(seed, "far", witness(tmp_path)) for seed in now_evaluated]
+    judged = [one for one in evaluated if one.seed in ("", *seeds)]
+    assert undeclared_looks(policy, entries(tmp_path), judged) == looks
+    # A benchmark that came with the further seeds hides no look at another one.
+    late = [Evaluated(seed, "new", witness(tmp_path)) for seed in seeds]
+    assert undeclared_looks(policy, entries(tmp_path), judged + late) == looks
+
+
+def test_evaluations_from_before_the_register_count_as_seen(tmp_path):
+    policy = {"statistics": {"looks": None}, "design": {"seeds": [0, 1]}}
+    register("mine", policy, tmp_path)
+    longer = {**policy, "design": {"seeds": [0, 1, 2]}}
+    register("mine", longer, tmp_path)
+    old = [Evaluated(0, "far", {}), Evaluated(1, "far", {}), Evaluated(2, "far", witness(tmp_path))]
+    assert undeclared_looks(longer, entries(tmp_path), old) == [2]
+
+
 def test_a_study_registers_before_it_evaluates_and_says_what_changed(fresh):
-    """The whole way: no evaluation runs again when the policy changes, and all three texts say so."""
+    """The whole way: no evaluation runs again when the policy changes, and summary, claims and page say so."""
     folder, path, config = fresh
     snakemake(folder)
     results = folder / "results/tiny"
@@ -178,6 +225,7 @@ def test_a_study_registers_before_it_evaluates_and_says_what_changed(fresh):
     run("snakemake", "--cores", "2", "--configfile", path, "-n", "-q", cwd=folder)
     assert len(entries(folder / "results/store")) == 1  # a dry run registers nothing
     snakemake(folder)
+    assert read_json(results / "claims.json")["undeclared_looks"] == []
     changed = read_json(results / "claims.json")["registration"]
     assert (changed["status"], changed["changes"]) == ("changed", ["statistics.level: 0.95 → 0.9"])
     for name in ("claims.md", "summary.md", "index.html"):

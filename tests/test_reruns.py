@@ -845,12 +845,11 @@ def move_helper(folder: Path) -> None:
     """Moves a function of one module to another; nothing that is made changes."""
     old, new = (folder / f"scripts/selfrefine/report/{name}.py" for name in ("verdict_tables", "formats"))
     text = old.read_text()
-    found = re.search(r"^def rounded_up\(.*?(?=^def )", text, re.DOTALL | re.MULTILINE)
+    found = re.search(r"^def points\(.*?(?=^def )", text, re.DOTALL | re.MULTILINE)
     old.write_text(
-        text.replace(found[0], "").replace("import PAGES, Rows, Table", "import PAGES, Rows, Table, rounded_up")
+        text.replace(found[0], "").replace("import NONE, PAGES, Rows, Table", "import NONE, PAGES, Rows, Table, points")
     )
-    head, tail = new.read_text().split("\n\n", 1)
-    new.write_text(f"{head}\n\nimport math\n{tail}\n\n{found[0]}")
+    new.write_text(f"{new.read_text()}\n\n{found[0]}")
 
 
 def adopt(stage: str):
@@ -889,7 +888,7 @@ RULES = {
 # Where the code's fingerprint must be cautious, the answer is `adopt`.
 ADOPTED = {
     "a helper moved to another module": (move_helper, FROM_CLAIMS),
-    "a helper moved, and adopted": (several(move_helper, adopt("claims")), set()),
+    "a helper moved, and adopted": (several(move_helper, adopt("claims"), adopt("summarise")), set()),
     "a refactoring adopted in two stages": (
         several(
             change_function("analysis/statistics.mcnemar"),

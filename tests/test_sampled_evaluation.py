@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import artifact, make_study, run, snakemake
-from selfrefine.analysis import accuracy_tables, statistics, yield_tables
+from selfrefine.analysis import accuracy_tables, power, statistics, yield_tables
 from selfrefine.analysis.pass_at_k import majority_at_k, of_answers, pass_at_k
 from selfrefine.analysis.pass_rate import pass_rate
 from selfrefine.analysis.verdicts import Answers
@@ -128,7 +128,7 @@ def test_shares_are_compared_by_a_test_that_fits_them():
     assert statistics.mcnemar(treated, treated)[2] == 1.0
     parts = statistics.paired(treated[None], control[None])
     assert parts.shares and 0 < statistics.p_value(parts, 0.0) == p
-    assert statistics.items_needed(parts, 0.05, 0.05) is not None
+    assert power.needed([parts], "above", 0.0, 0.05, "items").estimated is not None
     assert not statistics.paired(treated[None] > 0.5, control[None] > 0.5).shares
 
 

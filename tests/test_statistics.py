@@ -1,21 +1,17 @@
 import gc
 import itertools
-import sys
 from math import comb, sqrt
 
 import numpy as np
 import pytest
+import simulated_comparisons
+import worlds
 from scipy import integrate, stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from conftest import REPOSITORY
 from selfrefine.analysis import statistics
 from selfrefine.analysis.statistics import accuracy, components, difference, mcnemar, paired, wilson
-
-sys.path.append(str(REPOSITORY / "bench"))
-import simulated_comparisons  # noqa: E402
-import worlds  # noqa: E402
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.

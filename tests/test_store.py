@@ -201,6 +201,7 @@ def test_as_a_module_it_makes_what_a_changed_setting_asks_for(host):
     assert planned.pop("whole") == 1
     assert {rule.removeprefix("study_") for rule in planned} == {
         "configuration",
+        "listing",
         "tables",
         "claims",
         "summarise",
@@ -251,7 +252,7 @@ def test_a_setting_changed_and_changed_back_costs_the_names_alone(copy):
     shown = {path: os.readlink(path) for path in copy.glob("results/tiny/**/*.*") if path.is_symlink()}
     change(copy, lambda config: config.update(statistics={"margin": 5, "level": 0.9}))
     planned = planned_rules(snakemake(copy, "-n"))
-    assert {*planned} == {"configuration", *FINALS}
+    assert {*planned} == {"configuration", "listing", *FINALS}
     snakemake(copy)
     assert any(os.readlink(path) != target for path, target in shown.items())
     assert {name: state for name, state in states(copy).items() if name in before} == before

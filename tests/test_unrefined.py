@@ -24,7 +24,7 @@ MARK, NBSP = "†", "\N{NO-BREAK SPACE}"
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """(study, what the page reads of it): three seeds, of which seed 1 had no pairs."""
+    """(study, what the page reads of it): three seeds; seed 1 had no pairs."""
     monkeypatch.chdir(tmp_path)
     study = PageStudy(seeds=3, unrefined=(1,))
     return study, study.inputs()

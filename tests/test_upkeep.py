@@ -705,7 +705,7 @@ TARGETS = {
     "results/tiny/summary.md": ["instruct", "claims"],
     "results/tiny/tables/arms.csv": ["instruct"],
     "results/tiny": ["instruct", "claims"],
-    "results/tiny/figures": ["instruct"],
+    "results/tiny/figures": ["instruct", "claims"],
     "results/tiny/tables/paper/prompts.md": None,
     "results/tiny/tables/sources.csv": None,
     "results/store/refine": ["instruct"],

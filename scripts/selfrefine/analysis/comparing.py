@@ -26,10 +26,11 @@ class Policy(NamedTuple):
     margin: float  # as a share of 1
     looks: Looks = None
     spending: Spending = "obrien-fleming"
+    taken: Sequence[int] = ()  # looks, as numbers of seeds, that were taken before and not declared
 
     def alpha(self, seeds: int) -> float:
         """What corrected p are held against at so many seeds."""
-        return level_at(seeds, 1 - self.level, self.looks, self.spending)
+        return level_at(seeds, 1 - self.level, "any" if self.taken else self.looks, self.spending)
 
 
 class Pairing(NamedTuple):

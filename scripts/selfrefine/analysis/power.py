@@ -271,9 +271,9 @@ def sizes(unit: str, number: int, seeds: int, items: int) -> tuple[int, int]:
 def needed(comparisons: Sequence[Components], says: str, margin: float, alpha: float, unit: str) -> Needed:
     """How many items (under as many seeds) or seeds (on the same items, or on more in proportion: `both`) decide a claim.
 
-    `comparisons` are its open ones, `alpha` is the level of each. The claim is decided when all are found to be as it says or one is found not to be; they
-    are taken as independent. For one comparison it is the number that decides it. One seed tells nothing of others, so
-    that no number of seeds is known.
+    `comparisons` are its open ones, `alpha` is the level of each. The claim is decided when all are found to be as it
+    says or one is found not to be; they are taken as independent. For one comparison it is the number that decides it.
+    One seed tells nothing of others, so that no number of seeds is known.
     """
     if unit != "items" and any(each.seeds == 1 for each in comparisons):
         return Needed(None, None)

@@ -1,4 +1,4 @@
-"""Refinements that had too few pairs to learn from: they left the student as it was, and no number may hide it.
+"""Refinements that had too few pairs to learn from and left the student as it was.
 
 A checkpoint counts as unrefined if one of its refinements made no update, the last or one before. Tables say how many
 of a row's checkpoints are; claims leave them out unless `statistics.count_unrefined` says otherwise.
@@ -6,34 +6,21 @@ of a row's checkpoints are; claims leave them out unless `statistics.count_unref
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from selfrefine.analysis.accuracy_tables import provenance_of
 from selfrefine.analysis.paper_claims import Arm
+from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
 from selfrefine.schema.results import EvaluatedCell
 
-COLUMN = "unrefined"
-# The tables whose rows name the judged answers behind them, their own arm's first.
-OF_ANSWERS = ("accuracy", "arms", "comparisons", "lengths", "pass_at_k")
 NEEDED = "refinements with enough pairs to learn from"
-
-
-def made_no_update(record: Mapping[str, Any]) -> bool:
-    """Whether a job's record is of a refinement that left its student as it was."""
-    return record["stage"] == "refine" and record["figures"].get("updates") == 0
 
 
 def unrefined_samples(cells: Sequence[EvaluatedCell], training: Mapping[str, str]) -> set[str]:
     """The files of judged answers of unrefined checkpoints; `training`: the log of each checkpoint's training."""
     return of_unrefined(cells, [name for name, log in training.items() if made_no_update(provenance_of(log))])
-
-
-def of_unrefined(cells: Sequence[EvaluatedCell], without_update: Collection[str]) -> set[str]:
-    """The files of judged answers of the checkpoints that went through one of these refinements."""
-    begun = tuple(f"{name}/" for name in without_update)
-    return {cell["samples"] for cell in cells if begun and f"{cell['checkpoint']}/".startswith(begun)}
 
 
 def mark(tables: Mapping[str, pd.DataFrame], cells: Sequence[EvaluatedCell], unrefined: Collection[str]) -> None:
@@ -82,7 +69,7 @@ NONE = Unrefined()
 
 
 def kept(treated: Arm, control: Arm, unrefined: Unrefined) -> Kept:
-    """Two arms without the seeds of which either is unrefined, unless these count; seeds stay in pairs."""
+    """Two arms without the seeds where one of them is unrefined, unless these count; seeds stay in pairs."""
     found = {seed for arm in (treated, control) for seed, path in arm.samples.items() if path in unrefined.files}
     if unrefined.counted or not found:
         return Kept(treated, control, sorted(found, key=str), [])

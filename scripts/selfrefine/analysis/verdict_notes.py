@@ -17,7 +17,7 @@ def notes(
             "Two seeds say little of how much training runs vary: the variance between them rests on "
             f"{least:.1f} degrees of freedom. Three seeds or more are advised."
         )
-    found += [look(seeds, policy) for seeds in sorted({row["seeds"] for row in rows}) if policy.looks is not None]
+    found += [look(seeds, policy) for seeds in sorted({row["seeds"] for row in rows}) if policy.looks or policy.taken]
     for row in rows:
         benchmark = titles.get(row["evaluation"], row["evaluation"])
         student = students.get(row["student"], row["student"])
@@ -43,6 +43,12 @@ def outlier(run: OutlyingRun) -> str:
 def look(seeds: int, policy: Policy) -> str:
     """Which level judges a study that is judged more than once."""
     alpha = policy.alpha(seeds)
+    if policy.taken:
+        before = " and ".join(map(str, policy.taken))
+        return (
+            f"Seeds were added after a look at {before} seeds that was not declared. So the study is judged as at any "
+            f"number of seeds: p at {seeds} is held against {alpha:.4g}."
+        )
     if policy.looks == "any":
         held = f"p at {seeds} is held against {alpha:.4g}"
         return f"Judged at any number of seeds: {held}, and intervals hold at every look."

@@ -11,7 +11,7 @@ import pandas as pd
 from selfrefine.analysis import pass_at_k, solving, statistics
 from selfrefine.analysis.accuracy_tables import FACTS, provenance_of
 from selfrefine.analysis.jobs import tokens_of
-from selfrefine.analysis.unrefined import COLUMN, made_no_update
+from selfrefine.analysis.unchanged import COLUMN, made_no_update
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_jsonl
 

@@ -141,7 +141,7 @@ class AuditedResults(RecordedResults):
 
     @functools.cached_property
     def _reads(self) -> collections.Counter[tuple[str, str]]:
-        """How many records read which contents of which files."""
+        """How many records read each content of each file."""
         records = (record for _, record in self.valid_records())
         return collections.Counter((name, state.sha256) for record in records for name, state in record.inputs.items())
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
-from selfrefine.analysis.unrefined import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
+from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
 from selfrefine.audit.integrity import AuditedResults
 from selfrefine.audit.table_rows import BEHIND, Row, index_of, sides, table_name
 from selfrefine.errors import UserError
@@ -150,7 +150,7 @@ class Recount:
             values = counts | dropped | {"kept": len(rows)}
         else:
             values = counts | {f"dropped_{why}": n for why, n in dropped.items()} | {"pairs": len(rows)}
-            values |= {COLUMN: not (counts["train"] and counts["validation"])}
+            values |= {COLUMN: 0 in (counts.get("train"), counts.get("validation"))}
         return Counted(values, [f"{len(rows)} {kind} in {name}"])
 
     def _count_paths(self, made: Record, table: str, row: Row) -> Counted:

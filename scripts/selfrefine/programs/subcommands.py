@@ -24,9 +24,11 @@ def add_commands(parser: argparse.ArgumentParser, commands: Iterable[Command], m
     found = parser.add_subparsers(required=True, metavar=metavar, title="commands")
     for add in commands:
         description, examples = _help_of(add.__doc__)
+        # argparse fills in what a help's percent signs name, but not a description's.
+        short = description.partition("\n\n")[0].rstrip(".").replace("%", "%%")
         command = found.add_parser(
             add.__name__.strip("_"),
-            help=f"{description[0].lower()}{description[1:]}".rstrip("."),
+            help=f"{short[0].lower()}{short[1:]}",
             description=description,
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,4 @@
-"""With which configuration files the studies of a store were run, so that advice can name a whole command."""
+"""The configuration files of a store's studies, so that advice can name a whole command."""
 
 import contextlib
 import os

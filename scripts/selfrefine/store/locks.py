@@ -98,7 +98,7 @@ def held(path: Path, wait: bool = True) -> Iterator[None]:
         if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
             break
         handle.close()
-    # On a full disk the lock holds all the same.
+    # On a full disk the lock still holds.
     with contextlib.suppress(OSError):
         _note_holder(handle)
     try:

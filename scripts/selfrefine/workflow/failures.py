@@ -1,4 +1,4 @@
-"""Why jobs failed, where their logs cannot say: the system killed them for memory, or the disk is full."""
+"""Why jobs failed where their logs cannot say: killed for memory, or the disk is full."""
 
 import shutil
 from collections.abc import Iterator

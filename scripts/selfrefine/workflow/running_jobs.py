@@ -1,4 +1,4 @@
-"""The jobs that run on this machine: what they make, how long they have run, and for whose lock they wait."""
+"""The jobs that run on this machine: what they make, since when, and whose lock they wait for."""
 
 import os
 import time

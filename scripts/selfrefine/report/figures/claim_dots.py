@@ -1,4 +1,4 @@
-"""Each comparison behind the claims: the estimate with its intervals, and below it a dot for each seed."""
+"""Each comparison behind the claims: its estimate and intervals, and below it a dot for each seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
