@@ -112,7 +112,7 @@ def looking(studies: int, items: int, spread: float, effect: float) -> list[Any]
         "Pocock": [looks.level_at(seeds, ALPHA, at, "pocock") for seeds in at],
         "any": [looks.level_at(seeds, ALPHA, "any") for seeds in at],
         "extended": [ALPHA] + [looks.level_at(seeds, ALPHA, "any") for seeds in at[1:]],
-        "last look only": [0.0] * (len(at) - 1) + [ALPHA],
+        "last": [0.0] * (len(at) - 1) + [ALPHA],
     }
     decided: dict[str, list[bool]] = {name: [] for name in levels}
     for _ in range(studies):
@@ -214,8 +214,7 @@ STUDIES = {
         f"Seeds are added until a comparison is decided, with looks at {LISTED} seeds: how often it ever is. With "
         "no effect, 5 % are promised, but for the first, which no study is granted, and for one that is extended after "
         "an undeclared look at two seeds (7.5 %).",
-        ["items", "spread", "effect", "each look at 5 %", "O'Brien-Fleming", "Pocock", "any", "extended"]
-        + ["last look only"],
+        ["items", "spread", "effect", "each look at 5 %", "O'Brien-Fleming", "Pocock", "any", "extended"] + ["last"],
         [
             (items, spread, effect)
             for items, (spread, effect) in itertools.product(

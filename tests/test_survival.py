@@ -55,7 +55,13 @@ def start(folder: Path, *targets: str, output=subprocess.DEVNULL) -> subprocess.
     """The workflow in a session of its own, so that all its processes can be found."""
     streams = {"stdout": output, "stderr": output}
     return subprocess.Popen(
-        [COMMAND[0], *targets, *COMMAND[1:]], cwd=folder, **streams, env=environment(), start_new_session=True
+        [COMMAND[0], *targets, *COMMAND[1:]],
+        cwd=folder,
+        **streams,
+        env=environment(),
+        start_new_session=True,
+        # Tests that were started in the background (nohup, &) ignore it, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

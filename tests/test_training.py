@@ -682,6 +682,20 @@ def test_kto_sets_each_question_beside_the_batchs_last_answer(tiny_model, tokeni
     assert list(trainer._get_train_sampler()) == list(range(7))
 
 
+def test_refine_killed_after_a_checkpoint_goes_on_from_the_adapter_that_was_trained(instructed, tmp_path):
+    """Not from the reference's, which lies in a folder of its own there."""
+    settings = {"epochs": 3, "evaluate_every": 2, "learning_rate": 0.01, "lora": {"dropout": 0.0}}
+    run(*refine_command(tmp_path / "whole", instructed / "out/record.json", **settings))
+    command = refine_command(tmp_path / "killed", instructed / "out/record.json", **settings)
+    assert run("python", dying(tmp_path / "killed.py", "refine", 5), *command[2:], check=False).returncode == 9
+    assert (tmp_path / "killed/out/trainer/checkpoint-4/ref/adapter_model.safetensors").exists()
+    assert "going on from checkpoint-4" in run(*command).stdout
+    whole, resumed = (read_jsonl(tmp_path / name / "out/training.jsonl") for name in ("whole", "killed"))
+    assert resumed == whole and len({row["step"] for row in whole}) == 6
+    adapters = [load_file(tmp_path / name / "out/adapter_model.safetensors") for name in ("whole", "killed")]
+    assert all(torch.equal(tensor, adapters[1][name]) for name, tensor in adapters[0].items())
+
+
 def test_refine_keeps_the_update_of_lowest_validation_loss(instructed, tmp_path):
     run(*refine_command(tmp_path, instructed / "out/record.json"))
     figures = read_record(tmp_path / "out/record.json").figures

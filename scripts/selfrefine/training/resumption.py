@@ -3,7 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import Trainer
 
 from selfrefine.errors import UserError
@@ -14,6 +17,20 @@ from selfrefine.training.training_log import Entry
 
 # What marks a checkpoint whose weights several processes had sharded.
 GATHERED = "pytorch_model_fsdp.bin"
+
+
+class ResumedAdapter(Trainer):
+    """Goes on from the adapter that was trained.
+
+    transformers 5.19 (`Trainer._load_from_checkpoint`) loads the adapters in subfolders alone where a checkpoint has any.
+    An adapter that is the reference lies in one, and the trained one beside it: it would begin from its start again.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        resumed = self.model if model is None else model
+        if isinstance(resumed, PeftModel) and Path(resume_from_checkpoint, SAFETENSORS_WEIGHTS_NAME).exists():
+            resumed.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
 
 
 def open_scratch(scratch: Path, run: Run) -> None:

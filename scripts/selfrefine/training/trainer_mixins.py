@@ -16,6 +16,7 @@ from selfrefine.training.batches import UpdateLoader, UpdateSampler, micro_batch
 from selfrefine.training.finite import check_number, check_reference, check_trained
 from selfrefine.training.frozen_layers import speed_up
 from selfrefine.training.packing import pack, trial
+from selfrefine.training.resumption import ResumedAdapter
 
 
 class ShardedWeights(Trainer):
@@ -73,7 +74,7 @@ class Update(TypedDict):
     micro_batches: list[EncodedMicroBatch]
 
 
-class PackedUpdates(ShardedWeights):
+class PackedUpdates(ResumedAdapter, ShardedWeights):
     """Has a TRL trainer take an update's examples together and pass them through the model in packed rows.
 
     The loss is the mean over the update's answer tokens, or over its pairs, however they are cut into micro-batches

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from selfrefine.errors import UserError
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.schema.assumptions import Assumptions
 from selfrefine.store.files import check_writable, read_json
@@ -88,10 +89,13 @@ class Session:
 
     def _check_writable(self) -> None:
         """`UserError` if something is to be made and the results' folder cannot be written to."""
-        if not all(
-            os.path.exists(path) for path in (*(str(one.record) for one in self.finals.all()), self.finals.shown())
-        ):
+        try:
             check_writable(STORE)
+        except UserError:
+            # Not before: all of a study is planned for it, and a run may ask for a part.
+            records = [str(one.record) for one in self.finals.all()]
+            if not all(map(os.path.exists, (*records, self.finals.shown()))):
+                raise
 
     def begin(self, stream: TextIO = sys.stderr) -> None:
         """Takes the store, alone; says how long the jobs will take, where that is worth saying."""
