@@ -170,6 +170,7 @@ EXTENDED = {
     "from one seed": ([([0], None, [0]), ([0, 1, 2], None, [1, 2])], []),
     "other seeds": ([([5, 6], None, [5, 6]), ([0, 1, 2], None, [0, 1, 2])], []),
     "fewer seeds again": ([([0, 1, 2], None, [0, 1, 2]), ([0, 1], None, [])], []),
+    "fewer seeds in between": ([([0, 1, 2], None, [0, 1, 2]), ([0, 1], None, []), ([0, 1, 2], None, [])], []),
     "extended before its evaluations were whole": ([([0, 1], None, [0]), ([0, 1, 2], None, [1, 2])], []),
     "extended, then whole": (
         [([0, 1], None, [0]), ([0, 1, 2, 3], None, []), ([0, 1], None, [1]), ([0, 1, 2, 3], None, [2, 3])],

@@ -18,8 +18,8 @@ def undeclared_looks(policy: dict[str, Any], entries: Sequence[Entry], evaluated
     """The numbers of seeds, ascending, at which a study's claims could be seen before it was given more seeds.
 
     That was so at the seeds of a registered policy if on some benchmark all their evaluations had begun before a policy
-    with more seeds was registered. It was declared if that policy named the same looks as the present one, or if
-    claims are judged at any number of seeds. One seed is no look (looks.py).
+    with more seeds was registered, and seeds were evaluated after it. It was declared if that policy named the same
+    looks as the present one, or if claims are judged at any number of seeds. One seed is no look (looks.py).
     """
     declared, now = policy["statistics"].get("looks"), set(policy["design"]["seeds"])
     if declared == "any":
@@ -44,6 +44,8 @@ def undeclared_looks(policy: dict[str, Any], entries: Sequence[Entry], evaluated
             continue
         for benchmark in {one[1] for one in begun}:
             mine = {seed: line for seed, here, line in begun if here == benchmark and seed in seeds}
-            if mine.keys() == seeds and max(mine.values()) < extended:
+            # Where another study, or fewer seeds, came in between, no further seed was evaluated after it.
+            added = any(line >= extended for seed, here, line in begun if here == benchmark and seed in now - seeds)
+            if added and mine.keys() == seeds and max(mine.values()) < extended:
                 found.add(len(seeds))
     return sorted(found)

@@ -12,7 +12,7 @@ LEAST = 0.10  # of accuracy: less is no collapse, whatever its error
 
 
 def outlying(accuracies: Sequence[float], items: int) -> list[int]:
-    """Which seeds' accuracies lie far from the median of their arm's other seeds; none can be told of less than three.
+    """Which seeds' accuracies lie far from the median of their arm's other seeds; needs three seeds.
 
     Far is five robust standard errors, and ten accuracy points at least. The error is the binomial one of the seed
     and of the median, and the others' spread: the length of their shortest half over what it is of normal values
