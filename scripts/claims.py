@@ -1,4 +1,4 @@
-"""Tests the paper's seven claims (Ranaldi & Freitas, arXiv 2405.00402) on the study's judged answers.
+"""Tests the paper's seven claims (arXiv 2405.00402) and the study's own on its judged answers.
 
 claims.md     the verdict on each claim, then every comparison behind it
 claims.json   the same, with all numbers: both estimands, variance components, a test per seed, files of answers
@@ -12,6 +12,7 @@ from pathlib import Path
 from selfrefine.analysis import verdicts
 from selfrefine.analysis.comparing import Policy
 from selfrefine.analysis.extension import Evaluated, undeclared_looks
+from selfrefine.analysis.own_claims import claims_of
 from selfrefine.analysis.registration import Registration, registration_of
 from selfrefine.analysis.unrefined import Unrefined, unrefined_samples
 from selfrefine.programs import cli
@@ -61,12 +62,14 @@ def main() -> None:
             return
         looks = tuple(settings.looks) if isinstance(settings.looks, list) else settings.looks
         found, taken = registration(args.policy, cells) if args.policy else (None, [])
-        policy = Policy(settings.level, settings.margin / 100, looks, settings.spending, taken)
+        policy = Policy(settings.level, settings.margin / 100, looks, settings.spending, taken, settings.matched_length)
         unrefined = Unrefined.of(unrefined_samples(cells, logs), settings.count_unrefined)
         names = settings.titles, settings.students
-        assessed = verdicts.assess_all(cells, settings.extractor, policy, *names, unrefined)
+        claims = claims_of(settings.claims)
+        assessed = verdicts.assess_all(cells, settings.extractor, policy, *names, unrefined, claims)
         numbers = run.folder / VERDICTS
-        judged = {"settings": settings.model_dump(), "registration": found, "undeclared_looks": taken}
+        given = settings.model_dump(exclude={"claims", "matched_length"} - settings.model_fields_set)
+        judged = {"settings": given, "registration": found, "undeclared_looks": taken}
         write_json(numbers, {**judged, "claims": assessed})
         told = found["told"] if found else ""
         with whole_file(run.file) as file:

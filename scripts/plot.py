@@ -9,7 +9,7 @@ solving       pass@k and maj@k of one student's chains of thought
 pass-at-k     pass@k and maj@k of one student's arms on the test splits
 yields        how one student's sampled answers came out, and which items gave preference pairs
 cost          wall time and tokens of one checkpoint of each arm, by stage
-training      loss of each training run by update, and the rewards' margin and accuracy of each refinement
+training      loss of each training run by update; of each refinement rewards, and how likely responses are
 claims        each comparison behind the claims as an estimate with its interval, and a dot per seed
 """
 

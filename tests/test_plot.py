@@ -471,6 +471,32 @@ def test_the_curves_are_labelled_in_words_with_whole_numbers_of_updates(tmp_path
     assert all(float(tick).is_integer() for panel in figure.axes for tick in panel.get_xticks())
 
 
+def test_chosen_responses_that_become_less_likely_are_seen_though_the_margin_rises(tmp_path, drawn):
+    """Displacement: the figure has a panel for the likelihood of each side."""
+    logged = [
+        {"step": step, "split": split, "loss": 0.7 - 0.1 * step, "margin": 0.2 * step, "accuracy": 1.0}
+        | {"chosen_token_logp": -0.5 - 0.1 * step, "rejected_token_logp": -0.6 - 0.4 * step}
+        for step in (1, 2, 3)
+        for split in ("train", "validation")
+    ]
+    write_jsonl(tmp_path / "log.jsonl", logged)
+    facts = {"student": "s", "teacher": "t", "task": "piqa", "refine_task": "piqa", "recipe": "cot", "share": "100"}
+    figure = draw_training([Run(facts, tmp_path / "log.jsonl")], BENCHMARKS)
+    shown = {panel.get_ylabel(): [list(line.get_ydata()) for line in panel.lines] for panel in figure.axes}
+    chosen = shown["chosen: nats per token"]
+    assert chosen == [pytest.approx([-0.6, -0.7, -0.8])] * 2
+    assert shown["rejected: nats per token"] == [pytest.approx([-1.0, -1.4, -1.8])] * 2
+    assert shown["reward margin (nats)"] == [pytest.approx([0.2, 0.4, 0.6])] * 2
+
+
+def test_a_log_from_before_likelihoods_were_logged_is_drawn_without_them(tmp_path, drawn):
+    figure = draw_training(runs(tmp_path, updates=3), BENCHMARKS)
+    shown = {panel.get_ylabel(): panel for panel in figure.axes}
+    for line in shown["chosen: nats per token"].lines:
+        assert all(value != value for value in line.get_ydata())
+    assert shown["reward margin (nats)"].lines
+
+
 def test_the_colours_are_those_that_colour_blind_readers_tell_apart(tmp_path, drawn):
     okabe_ito = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"}
     for name in ("accuracy", "out-family", "solving", "yields", "cost", "training", "claims"):

@@ -389,3 +389,57 @@ def test_counts_add_up():
 def test_recipe_with_an_unknown_key_or_value_is_refused(change, key):
     with pytest.raises(ValueError, match=key):
         Recipe(**RECIPES["cot"] | change)
+
+
+def of_length(style: str, sample: int, tokens: int, correct: bool) -> dict:
+    return path("item", style, sample, f"{style} {sample}", correct) | {"tokens": tokens}
+
+
+MATCHED = RECIPES["correctness"] | {"per_item": 4, "length_ratio": 1.5}
+
+
+def lengths_of(rows: list[dict], preference: dict) -> tuple[list[tuple[int, int]], dict]:
+    tokens = {row["text"]: row["tokens"] for row in rows}
+    pairs, counts = made(rows, [], preference)
+    return [(tokens[chosen], tokens[rejected]) for chosen, rejected in texts(pairs)], counts
+
+
+def test_pairs_of_close_length_come_first_and_no_response_stands_in_two():
+    chosen = [of_length("cot", number, tokens, True) for number, tokens in enumerate((10, 40, 100))]
+    rejected = [of_length("cot", 10 + number, tokens, False) for number, tokens in enumerate((44, 100, 12, 300))]
+    found, counts = lengths_of(chosen + rejected, MATCHED)
+    assert found == [(100, 100), (40, 44), (10, 12)]
+    assert counts["lost_to_length"] == 0
+    assert lengths_of(chosen + rejected, MATCHED | {"per_item": 1})[0] == [(100, 100)]
+
+
+def test_pairs_beyond_the_ratio_are_refused_and_counted():
+    rows = [of_length("cot", 0, 10, True), of_length("cot", 1, 30, True)]
+    rows += [of_length("cot", 2, 16, False), of_length("cot", 3, 45, False)]
+    found, counts = lengths_of(rows, MATCHED)
+    assert (found, counts["lost_to_length"]) == ([(30, 45)], 1)
+    assert counts["dropped"]["length_ratio"] == 0
+    found, counts = lengths_of(rows, MATCHED | {"length_ratio": 1.4})
+    assert (found, counts["lost_to_length"], counts["items_with_pairs"]) == ([], 2, 0)
+    assert counts["dropped"] == {"no_chosen": 0, "no_rejected": 0, "same_text": 0, "length_ratio": 1}
+    assert lengths_of(rows, MATCHED | {"length_ratio": 1.6})[0] == [(30, 45), (10, 16)]
+
+
+def test_matched_pairs_do_not_depend_on_the_order_of_rows():
+    rows = [of_length("cot", number, 20 + number % 3, number % 2 == 0) for number in range(12)]
+    assert made(rows, [], MATCHED) == made(rows[::-1], [], MATCHED)
+
+
+def test_without_a_ratio_nothing_is_said_of_lengths():
+    rows = [of_length("cot", 0, 10, True), of_length("cot", 1, 300, False)]
+    pairs, counts = made(rows, [], RECIPES["correctness"])
+    assert len(pairs) == 1 and "lost_to_length" not in counts and "length_ratio" not in counts["dropped"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [("rft", "name a `rejected` side"), ("kto", "not `unpaired`"), ("answer", "of another tokenizer")],
+)
+def test_a_ratio_without_two_lengths_to_compare_is_refused(recipe, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(**RECIPES[recipe] | {"length_ratio": 1.5})

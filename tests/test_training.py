@@ -34,7 +34,7 @@ from selfrefine.training.refine_phase import preference_trainer
 from selfrefine.training.resumption import GATHERED, last_checkpoint, open_scratch, run_to_the_end
 from selfrefine.training.trainable_weights import adapter_weights, lora_config
 from selfrefine.training.trainer_arguments import common_arguments, on_one_gpu
-from selfrefine.training.training_log import tokens_passed
+from selfrefine.training.training_log import refine_rows, tokens_passed
 
 PROMPT = {"instruction": INSTRUCTION}
 ITEMS = [
@@ -443,6 +443,38 @@ def test_processes_share_an_update_out_in_rounds(number, processes):
     assert counted == pytest.approx(dict.fromkeys(range(number), 1.0))
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "kto", "sft"])
+def test_what_is_logged_of_responses_is_the_same_however_an_update_is_cut(loss, tiny_model, tokenizer, tmp_path):
+    """KTO's three chosen and two rejected responses, too, which fall into passes unevenly."""
+    logs = []
+    for size in (8, 2):
+        settings = {"batch_size": 8, "micro_batch_size": size, "epochs": 1, "evaluate_every": 1}
+        folder = tmp_path / str(size)
+        trainer = trainer_of(tiny_model, tokenizer, folder, five_examples(loss), {"loss": loss}, **settings)
+        trainer.train()
+        trainer.evaluate()
+        logs.append(refine_rows(trainer.state.log_history))
+    one, other = logs
+    assert [row["split"] for row in one] == ["train", "validation"]
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours["chosen_logp"] < ours["chosen_token_logp"] < 0
+        # Before the first update both rewards are 0, so that rounding says which is higher.
+        for name in {*ours} - {"step", "split"} - ({"accuracy"} if ours["split"] == "train" else set()):
+            assert ours[name] == (None if theirs[name] is None else pytest.approx(theirs[name], rel=1e-4, abs=1e-5)), (
+                name
+            )
+
+
+def test_what_becomes_of_each_side_is_logged_beside_the_margin(instructed, tmp_path):
+    settings = {"batch_size": 8, "micro_batch_size": 8, "epochs": 30, "evaluate_every": 10, "learning_rate": 0.01}
+    run(*refine_command(tmp_path, instructed / "out/record.json", **settings))
+    rows = [row for row in read_jsonl(tmp_path / "out/training.jsonl") if row["split"] == "validation"]
+    assert rows[-1]["margin"] > 0
+    for row in rows:
+        assert row["margin"] == pytest.approx(row["chosen_reward"] - row["rejected_reward"], rel=1e-4, abs=1e-6)
+    assert rows[-1]["rejected_token_logp"] < rows[0]["rejected_token_logp"]
+
+
 def test_pairs_of_one_question_pass_together(tiny_model, tokenizer, tmp_path):
     examples = five_examples("sigmoid")
     trainer = trainer_of(tiny_model, tokenizer, tmp_path, [*examples, examples[0]], batch_size=8, micro_batch_size=2)
@@ -597,7 +629,7 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
     policy = PeftModel.from_pretrained(load_model(tiny_model, "float32"), tmp_path / "out").eval()
     start = PeftModel.from_pretrained(load_model(tiny_model, "float32"), instructed / "out").eval()
     beta, norm = objective.get("beta", 0.1), objective.get("loss") in ("ipo", "sigmoid_norm", "odds_ratio")
-    losses, rewards, likelihood, tokens = [], [], 0.0, 0
+    losses, rewards, likelihood, tokens, lengths = [], [], 0.0, 0, [0, 0]
     for pair in pairs()[:4]:
         scores, gains = [], []
         for side in ("chosen", "rejected"):
@@ -605,6 +637,7 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
             if objective.get("reference") != "none":
                 score -= log_probability(start, tokenizer, pair, side)
             length = len(encode_completion(tokenizer, chat(ITEMS[0]), pair[side]["text"], pair[side]["finished"]))
+            lengths[side == "rejected"] += length
             scores.append(score / length if norm else score)
             gains.append(score)
             if side == "chosen":
@@ -622,9 +655,20 @@ def test_the_loss_is_the_objectives(objective, instructed, tiny_model, tokenizer
     if objective.get("loss") == "sft":
         expected = likelihood / tokens
     assert validation["loss"] == pytest.approx(expected, rel=1e-3)
+    for number, side in enumerate(("chosen", "rejected")):
+        if side == "rejected" and objective.get("loss") == "sft":
+            assert (
+                validation["rejected_logp"] is validation["rejected_token_logp"] is validation["chosen_reward"] is None
+            )
+            continue
+        logps = [log_probability(policy, tokenizer, pair, side) for pair in pairs()[:4]]
+        assert validation[f"{side}_logp"] == pytest.approx(sum(logps) / 4, rel=1e-3)
+        assert validation[f"{side}_token_logp"] == pytest.approx(sum(logps) / lengths[number], rel=1e-3)
     # SimPO's margin is a term of the loss, not of the rewards.
     wanted = None if objective.get("loss") == "sft" else pytest.approx(sum(rewards) / 4, rel=1e-3, abs=1e-6)
     assert validation["margin"] == wanted
+    if wanted is not None:
+        assert validation["chosen_reward"] - validation["rejected_reward"] == wanted
 
 
 def test_kto_judges_each_response_against_how_far_the_student_has_moved(instructed, tiny_model, tokenizer, tmp_path):
@@ -665,8 +709,14 @@ def test_kto_judges_each_response_against_how_far_the_student_has_moved(instruct
             good = texts[i][1] == "chosen"
             weight = 8 / 6 if good else 1
             expected.append(weight * (1 - 1 / (1 + math.exp(-gain if good else gain))))
-    kept = min(row["loss"] for row in log if row["split"] == "validation")
-    assert kept == pytest.approx(sum(expected) / len(expected), rel=2e-3)
+    kept = min((row for row in log if row["split"] == "validation"), key=lambda row: row["loss"])
+    assert kept["loss"] == pytest.approx(sum(expected) / len(expected), rel=2e-3)
+    for side, count in (("chosen", 4), ("rejected", 3)):
+        mine = [pair for pair, kind in texts if kind == side]
+        logps = [log_probability(policy, tokenizer, pair, side) for pair in mine]
+        gained = [after - log_probability(start, tokenizer, p, side) for after, p in zip(logps, mine, strict=True)]
+        assert kept[f"{side}_logp"] == pytest.approx(sum(logps) / count, rel=1e-3)
+        assert kept[f"{side}_reward"] == pytest.approx(0.1 * sum(gained) / count, rel=1e-2, abs=1e-5)
 
 
 def test_kto_sets_each_question_beside_the_batchs_last_answer(tiny_model, tokenizer, tmp_path):
@@ -726,7 +776,7 @@ def test_refine_from_a_base_model_trains_a_new_adapter(base_checkpoint, tmp_path
     assert open_checkpoint(tmp_path / "out/record.json")[1] == tmp_path / "out"
 
 
-@pytest.mark.parametrize("stage", ["instruct", "refine", "kto"])
+@pytest.mark.parametrize("stage", ["instruct", "refine", "kto", "sft"])
 def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint, tmp_path):
     """On a CPU they speak through gloo. The examples of each update, its loss and the weights at the end are the same.
 
@@ -738,7 +788,7 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
             command = instruct_command(tmp_path / name, base_checkpoint, lora={"dropout": 0.0})
         else:
             start = without_dropout(instructed / "out", tmp_path / name / "start")
-            objective = {"loss": "kto" if stage == "kto" else "sigmoid"}
+            objective = {"loss": "sigmoid" if stage == "refine" else stage}
             command = refine_command(tmp_path / name, start, micro_batch_size=2, objective=objective)
         rows = tmp_path / name / ("demonstrations.jsonl" if stage == "instruct" else "pairs.jsonl")
         write_jsonl(rows, read_jsonl(rows)[:-1])
@@ -752,9 +802,10 @@ def test_two_processes_learn_what_one_learns(stage, instructed, base_checkpoint,
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for ours, theirs in zip(one, two, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        # TRL averages KTO's rewards over each pass, by the responses of each kind in it.
-        if stage != "kto":
-            assert ours.get("margin", 0) == pytest.approx(theirs.get("margin", 0), rel=1e-3, abs=1e-6)
+        for name in {*ours} - {"step", "split", "loss", "learning_rate"}:
+            assert ours[name] == (None if theirs[name] is None else pytest.approx(theirs[name], rel=1e-3, abs=1e-5)), (
+                name
+            )
     assert one[-1]["loss"] < one[0]["loss"] and counts[0] == counts[1]
     for name, tensor in adapters[0].items():
         assert torch.allclose(tensor, adapters[1][name], atol=1e-4), name

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from selfrefine.analysis import effects, outlying_runs, power, statistics
+from selfrefine.analysis import correctness, effects, outlying_runs, power, statistics
 from selfrefine.analysis.correctness import Answers
 from selfrefine.analysis.looks import Looks, Spending, level_at
+from selfrefine.analysis.matched_length import at_matched_length
 from selfrefine.analysis.paper_claims import Arm
 from selfrefine.analysis.pass_rate import test_of
 from selfrefine.analysis.seed_variance import moderated
@@ -27,6 +28,7 @@ class Policy(NamedTuple):
     looks: Looks = None
     spending: Spending = "obrien-fleming"
     taken: Sequence[int] = ()  # looks, as numbers of seeds, that were taken before and not declared
+    matched_length: float | None = None  # up to which ratio of tokens two answers count as equally long
 
     def alpha(self, seeds: int) -> float:
         """What corrected p are held against at so many seeds."""
@@ -44,10 +46,11 @@ class Pairing(NamedTuple):
     difference: Components
     unrefined: Sequence[int | str] = ()  # seeds that count though one side had too few pairs to be refined
     left_out: Sequence[int | str] = ()  # those that do not count
+    tokens: tuple[np.ndarray, np.ndarray] | None = None  # of the answers, float[seeds, items]
 
 
-def paired(treated: Arm, control: Arm, answers: Answers) -> Pairing:
-    """The answers of two arms, paired by seed and item."""
+def paired(treated: Arm, control: Arm, answers: Answers, lengths: bool = False) -> Pairing:
+    """The answers of two arms, paired by seed and item; with their lengths if these are asked for."""
     if "" not in treated.samples and "" not in control.samples:
         for one, other in ((treated, control), (control, treated)):
             for seed in sorted(one.samples.keys() - other.samples.keys()):
@@ -66,7 +69,20 @@ def paired(treated: Arm, control: Arm, answers: Answers) -> Pairing:
         return np.array([[answers.of(path)[item] for item in items] for path in files])
 
     correct, before = outcomes(treated), outcomes(control)
-    return Pairing(treated, control, seeds, correct, before, statistics.paired(correct, before))
+    found = Pairing(treated, control, seeds, correct, before, statistics.paired(correct, before))
+    return with_tokens(found, items) if lengths else found
+
+
+def with_tokens(one: Pairing, items: Sequence[str]) -> Pairing:
+    """A pairing with the lengths of its answers, where they are of one student and so of one tokenizer."""
+    if one.treated.student != one.control.student:
+        return one
+
+    def of(side: Arm) -> np.ndarray:
+        files = [correctness.tokens_of(side.samples[seed]) for seed in sorted(side.samples)]
+        return np.array([[tokens[item] for item in items] for tokens in files], float)
+
+    return one._replace(tokens=(of(one.treated), of(one.control)))
 
 
 def lineages(arm: Arm) -> set[Any]:
@@ -165,7 +181,7 @@ def compare(part: str, one: Pairing, says: str, policy: Policy) -> ClaimComparis
     judged, odd = estimates[-1], outlying(one)
     nearest = min(bounds_of(says, margin), key=lambda bound: abs(of.mean - bound))
     per_seed = zip(one.seeds, *np.broadcast_arrays(one.correct, one.correct_before), strict=True)
-    return {
+    found: ClaimComparison = {
         "part": part,
         "arm": treated.arm,
         "against": control.arm,
@@ -205,6 +221,10 @@ def compare(part: str, one: Pairing, says: str, policy: Policy) -> ClaimComparis
         "samples": [str(path) for path in treated.samples.values()],
         "against_samples": [str(path) for path in control.samples.values()],
     }
+    if policy.matched_length and one.tokens and says == "above":
+        both = one.correct, one.correct_before
+        found["matched_length"] = at_matched_length(both, one.tokens, policy.matched_length, level)
+    return found
 
 
 def seed_test(seed: int | str, treated: np.ndarray, control: np.ndarray) -> SeedTest:

@@ -49,3 +49,11 @@ class Answers:
                 for item, of_item in answers.items()
             }
         return self._read[path]
+
+
+def tokens_of(path: Path) -> dict[str, float]:
+    """{item: tokens} of a file of judged answers; of several answers, their mean; 0 where none were generated."""
+    answers: dict[str, list[float]] = {}
+    for row in judged_rows(path):
+        answers.setdefault(item_of(row), []).append(row.get("tokens") or 0.0)
+    return {item: sum(tokens) / len(tokens) for item, tokens in answers.items()}

@@ -1,8 +1,11 @@
 """The paper's seven claims (Ranaldi & Freitas, arXiv 2405.00402) as comparisons of arms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from selfrefine.schema.results import EvaluatedCell
 
 
 class Arm(NamedTuple):
@@ -25,6 +28,28 @@ class Arm(NamedTuple):
         return self.evaluation == (self.refine_task or self.task)
 
 
+FACTS = Arm._fields[:-1]
+
+
+def arms_of(cells: Iterable[EvaluatedCell]) -> list[Arm]:
+    """The cells of the index, their seeds put together."""
+    arms: dict[tuple[object, ...], Arm] = {}
+    for cell in cells:
+        one = Arm._make((*itemgetter(*FACTS)(cell), {}))
+        arms.setdefault(one[:-1], one).samples[cell["seed"]] = Path(cell["samples"])
+    return list(arms.values())
+
+
+class Comparisons(Protocol):
+    """How a study's own claim finds its comparisons."""
+
+    def pairs(self, arms: Iterable[Arm]) -> Iterator[tuple[Arm, Arm]]:
+        """(treated, control) of each comparison."""
+
+    def told(self, treated: Arm, control: Arm) -> list[str]:
+        """The two sides in words."""
+
+
 class Part(NamedTuple):
     """What a claim says of two arms: which are compared, and what a study must hold for it."""
 
@@ -34,16 +59,26 @@ class Part(NamedTuple):
     alike: tuple[str, ...]  # facts that both sides share, beside the benchmark
     where: Callable[[Arm, Arm], bool]
     needs: str
+    own: Comparisons | None = None
 
 
 class Claim(NamedTuple):
-    """A claim of the paper. `every_share`: it is about all shares; without it, only the largest counts."""
+    """A claim of the paper, or of a study's own, whose name stands in the place of the number.
 
-    number: int
+    `every_share`: a claim of the paper is about all shares; without it, only the largest counts.
+    """
+
+    number: int | str
     title: str
     says: str  # above: better at all; not below: by less than the margin worse; about: within the margin
     parts: tuple[Part, ...]
     every_share: bool = False
+    effect: float | None = None  # accuracy points that power is computed for
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a study's own, which says itself which recipes and shares it is about."""
+        return isinstance(self.number, str)
 
 
 IN_DOMAIN = "a benchmark both trained and evaluated on"

@@ -21,7 +21,7 @@ def notes(
     for row in rows:
         benchmark = titles.get(row["evaluation"], row["evaluation"])
         student = students.get(row["student"], row["student"])
-        on = f"{row['arm']} and {row['against']} of {student} on {benchmark}"
+        on = f"{' and '.join(row.get('compared', (row['arm'], row['against'])))} of {student} on {benchmark}"
         if row["identical"]:
             found.append(
                 f"Identical: {on} have the same items correct under every seed. Check that both were evaluated."

@@ -1,4 +1,4 @@
-"""The verdicts on the paper's claims: comparisons of arms, and one verdict on each claim.
+"""The verdicts on the paper's and a study's own claims: comparisons of arms, one verdict on each.
 
 A claim speaks of every student, teacher, benchmark and share that it applies to. So it is split into comparisons, one
 for each of them, over all training seeds and paired by item. Each comparison is judged by its two-sided p, corrected
@@ -32,13 +32,11 @@ sees it: it says how large an effect is, and decides nothing.
 import itertools
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selfrefine.analysis import effects, statistics, verdict_notes
+from selfrefine.analysis import effects, matched_length, statistics, verdict_notes
 from selfrefine.analysis.advice import advice, advise, alpha_of
 from selfrefine.analysis.comparing import (
     CHECKPOINTS,
@@ -51,7 +49,7 @@ from selfrefine.analysis.comparing import (
     paired,
 )
 from selfrefine.analysis.correctness import Answers
-from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part
+from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim, Part, arms_of
 from selfrefine.analysis.unrefined import NEEDED, NONE, Unrefined, kept
 from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison, Overall
 from selfrefine.schema.results import EvaluatedCell
@@ -61,17 +59,14 @@ Pairings = Mapping[Key, Pairing]
 VERDICTS = ("supported", "contradicted", "undecided", "not tested")
 
 
-def arms_of(cells: Sequence[EvaluatedCell]) -> list[Arm]:
-    """The cells of the index, their seeds put together."""
-    arms: dict[Key, Arm] = {}
-    for cell in cells:
-        one = Arm._make((*itemgetter(*Arm._fields[:-1])(cell), {}))
-        arms.setdefault(one[:-1], one).samples[cell["seed"]] = Path(cell["samples"])
-    return list(arms.values())
-
-
 def comparisons_of(part: Part, arms: list[Arm], recipe: str) -> Iterator[tuple[Arm, Arm]]:
-    """(treated, control) of each comparison of a part of a claim, refined by `recipe` where refined at all."""
+    """(treated, control) of each comparison of a part of a claim, refined by `recipe` where refined at all.
+
+    A study's own claim says itself which recipe the control was refined with.
+    """
+    if part.own:
+        yield from (pair for pair in part.own.pairs(arms) if recipe in ("", pair[0].recipe))
+        return
     mine = [arm for arm in arms if arm.recipe in ("", recipe)]
     controls: dict[Key, list[Arm]] = {}
     for arm in mine:
@@ -120,6 +115,8 @@ def verdict_of(parts: Sequence[Sequence[str]]) -> str:
 
 def missing(claim: Claim, part: Part, arms: list[Arm]) -> str:
     """What the study would have to hold for a part of a claim to be tested."""
+    if part.own:
+        return part.needs
     lacking = [arm for arm in dict.fromkeys((part.treated, part.control)) if arm not in {arm.arm for arm in arms}]
     if lacking:
         return "the arm " + " and the arm ".join(lacking)
@@ -136,7 +133,9 @@ def _shares(arms: list[Arm]) -> list[int]:
 def pairs_of(claim: Claim, arms: list[Arm]) -> Iterator[tuple[str, Part, Arm, Arm]]:
     """(recipe, part, treated, control) of all comparisons of a claim; unrefined ones belong to every recipe."""
     shares = _shares(arms)
-    if claim.every_share:
+    if claim.is_own:
+        looked_at = arms
+    elif claim.every_share:
         looked_at = arms if len(shares) > 1 else []
     else:
         looked_at = [arm for arm in arms if arm.share in ("", *shares[-1:])]
@@ -147,6 +146,11 @@ def pairs_of(claim: Claim, arms: list[Arm]) -> Iterator[tuple[str, Part, Arm, Ar
 
 def recipes_of(claim: Claim, arms: list[Arm]) -> list[str]:
     """The preference recipes that a claim has a verdict for."""
+    if claim.is_own:
+        by_part = [dict.fromkeys(t.recipe for t, _ in part.own.pairs(arms)) for part in claim.parts if part.own]
+        # Parts about different recipes, or about an unrefined arm too, make one claim together.
+        alike = all(found.keys() == by_part[0].keys() for found in by_part)
+        return list(by_part[0]) if alike and (len(by_part[0]) == 1 or "" not in by_part[0]) else [""]
     if all(part.treated in ("baseline", "instruct") for part in claim.parts):
         return [""]
     return list(dict.fromkeys(arm.recipe for arm in arms if arm.recipe)) or [""]
@@ -206,8 +210,11 @@ def assess(
             continue
         if key not in rows:
             rows[key] = compare(part.title, pairings[key], claim.says, policy)
+            if part.own:
+                rows[key]["compared"] = part.own.told(treated, control)
         keys[recipe][claim.parts.index(part)].append(key)
     judge(list(rows.values()), claim.says, policy.level, policy.margin)
+    matched_length.judge(list(rows.values()), 1 - policy.level)
     advise(list(rows.values()), claim.says, policy.margin)
     alpha = alpha_of(list(rows.values()), claim.says)
     assessed: list[AssessedClaim] = []
@@ -242,6 +249,12 @@ def assess(
                 ],
             }
         )
+        if policy.matched_length and claim.says == "above":
+            beyond = [
+                [*map(matched_length.verdict, mine), *["not tested"] * n]
+                for mine, n in zip(found, lost[recipe], strict=True)
+            ]
+            assessed[-1]["beyond_length"] = verdict_of(beyond)
     return assessed
 
 
@@ -257,20 +270,23 @@ def assess_all(
     titles: Mapping[str, str],
     students: Mapping[str, str] = types.MappingProxyType({}),
     unrefined: Unrefined = NONE,
+    claims: Sequence[Claim] = CLAIMS,
 ) -> list[AssessedClaim]:
     """`assess` of every claim, from the cells of the index; `students`: the titles of those that have one."""
     arms, answers = arms_of(cells), Answers(extractor)
     found = {
         key_of(treated, control): kept(treated, control, unrefined)
-        for claim in CLAIMS
+        for claim in claims
         for _, _, treated, control in pairs_of(claim, arms)
     }
     tested = {key: both for key, both in found.items() if not both.is_empty}
     whole = moderate(
         [
-            paired(both.treated, both.control, answers)._replace(unrefined=both.unrefined, left_out=both.left_out)
+            paired(both.treated, both.control, answers, bool(policy.matched_length))._replace(
+                unrefined=both.unrefined, left_out=both.left_out
+            )
             for both in tested.values()
         ]
     )
     pairings = dict(zip(tested, whole, strict=True))
-    return [assessed for claim in CLAIMS for assessed in assess(claim, arms, pairings, policy, titles, students)]
+    return [assessed for claim in claims for assessed in assess(claim, arms, pairings, policy, titles, students)]

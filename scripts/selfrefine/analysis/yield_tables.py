@@ -42,7 +42,10 @@ def paths_table(files: Sequence[str], origins: Origins) -> pd.DataFrame:
 
 
 def pairs_table(files: Sequence[str], origins: Origins, level: float) -> pd.DataFrame:
-    """pairs.csv: which items gave preference pairs, why others did not, and whether the pairs were too few."""
+    """pairs.csv: which items gave preference pairs, why others did not, and whether the pairs were too few.
+
+    `lost_to_length`: the pairs that a recipe's `length_ratio` cost; 0 for recipes without one.
+    """
     rows = []
     for path in files:
         counts = dict(provenance_of(path)["figures"]["pairs"])
@@ -52,7 +55,10 @@ def pairs_table(files: Sequence[str], origins: Origins, level: float) -> pd.Data
         # As the refine stage decides it: it learns from training pairs, and selects by held-out ones.
         lacking = {COLUMN: int(counts["train"] == 0 or counts["validation"] == 0)}
         rows.append({"sampled": path, **origins[path], **dropped, **counts, **lacking, **share})
-    return frame(rows, "sampled")
+    # Reasons and losses that only some recipes know.
+    table = frame(rows, "sampled")
+    counted = [name for name in table if name.startswith("dropped_") or name == "lost_to_length"]
+    return table.assign(**{name: table[name].fillna(0).astype(int) for name in counted})
 
 
 def solving_table(files: Sequence[str], origins: Origins, level: float) -> pd.DataFrame:

@@ -29,6 +29,19 @@ class Trained(TypedDict, total=False):
     seed: str
 
 
+def named(claim: int | str, title: str) -> str:
+    """A claim's title after its number, if it is the paper's, or its name."""
+    return f"{claim}: {title}" if isinstance(claim, str) else f"{claim}. {title}"
+
+
+def whose_claims(claims: Iterable[int | str]) -> str:
+    """What a heading calls claims: the paper's, the study's own, or both."""
+    kinds = {isinstance(claim, str) for claim in claims}
+    if kinds == {True}:
+        return "The study's claims"
+    return "The paper's claims" + (" and the study's own" if True in kinds else "")
+
+
 def several(rows: Iterable[Mapping[str, object]], *facts: str) -> set[str]:
     """The facts that have more than one value in the rows."""
     found: dict[str, set[str]] = {fact: set() for fact in facts}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from selfrefine.report.details import barren, differing
 from selfrefine.report.formats import PAGES, Rows, Table, in_markdown
-from selfrefine.report.labels import UNBROKEN, UNREFINED, unrefined_mark
+from selfrefine.report.labels import UNBROKEN, UNREFINED, named, unrefined_mark, whose_claims
 from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import in_domain, in_order, whole
 from selfrefine.report.study_tables import StudyTables
@@ -37,6 +37,7 @@ def summary(
     others = OTHERS + (len(registered) + 1 if registered else 0) + (len(warnings) + WARNED if warnings else 0)
     shown, left = fitting(groups, LINES - others)
     return PAGES.get_template("templates/summary.md.j2").render(
+        heading=whose_claims(claim["claim"] for claim in claims),
         verdicts=verdicts(claims),
         scope=scope(claims),
         registered=registered,
@@ -54,7 +55,7 @@ def verdicts(claims: Sequence[AssessedClaim]) -> Table:
     for number, group in grouped(claims, lambda claim: claim["claim"]).items():
         found = {claim["verdict"] for claim in group}
         verdict = found.pop() if len(found) == 1 else "by recipe"
-        rows.append([verdict, f"{number}. {group[0]['title']}"])
+        rows.append([verdict, named(number, group[0]["title"])])
     return Table("claims", "", ["verdict", "claim"], rows, ["l", "l"])
 
 

@@ -6,9 +6,17 @@ from collections.abc import Mapping, Sequence
 from selfrefine.analysis.advice import claim_advice
 from selfrefine.analysis.verdicts import VERDICTS
 from selfrefine.report.formats import NONE, PAGES, Rows, Table
-from selfrefine.report.labels import UNREFINED
+from selfrefine.report.labels import UNREFINED, named, whose_claims
 from selfrefine.report.model_names import Models
-from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison, ClaimPart, Estimate, LogOdds, Overall
+from selfrefine.schema.claim_results import (
+    AssessedClaim,
+    ClaimComparison,
+    ClaimPart,
+    Estimate,
+    LogOdds,
+    MatchedLength,
+    Overall,
+)
 
 
 def points(value: float, sign: str = "") -> str:
@@ -20,7 +28,7 @@ def claim_label(claim: AssessedClaim, margin: float) -> str:
     """A claim's number and title, the preference recipe it was tested with, and the margin that it allows for."""
     notes = [claim["recipe"], "" if claim["says"] == "above" else f"margin {margin:g} points"]
     shown = ", ".join(note for note in notes if note)
-    return f"{claim['claim']}. {claim['title']}" + (f" ({shown})" if shown else "")
+    return named(claim["claim"], claim["title"]) + (f" ({shown})" if shown else "")
 
 
 def verdicts_table(assessed: Sequence[AssessedClaim], margin: float) -> Table:
@@ -46,11 +54,13 @@ def verdicts_table(assessed: Sequence[AssessedClaim], margin: float) -> Table:
 def comparisons_table(claim: AssessedClaim, part: ClaimPart, titles: Mapping[str, str]) -> Table:
     """One row per comparison of a part of a claim."""
     rows: Rows = []
+    own = len({tuple(row.get("compared", ())) for row in part["comparisons"]}) > 1
     for row in part["comparisons"]:
         teacher = f"{row['teacher']} against {row['against_teacher']}"
         trained, refined = (titles.get(row[fact], row[fact]) for fact in ("task", "refine_task"))
         rows.append(
-            [row["student"], teacher if row["against_teacher"] not in ("", row["teacher"]) else row["teacher"]]
+            ([" against ".join(row["compared"])] if own else [])
+            + [row["student"], teacher if row["against_teacher"] not in ("", row["teacher"]) else row["teacher"]]
             + [trained if refined in ("", trained) else f"{trained} → {refined}"]
             + [titles.get(row["evaluation"], row["evaluation"]), f"{row['share']} %"]
             + [f"{row['items']:,}", seeds_told(row)]
@@ -64,14 +74,38 @@ def comparisons_table(claim: AssessedClaim, part: ClaimPart, titles: Mapping[str
         )
     header = ["student", "teacher", "trained on", "benchmark", "share", "items", "seeds", "accuracy", "difference"]
     header += ["for these checkpoints", "log odds", "p", "corrected p", "verdict", "detectable", "would decide"]
-    sides = {(row["arm"], row["against"]) for row in part["comparisons"]}
+    sides = {tuple(row.get("compared", (row["arm"], row["against"]))) for row in part["comparisons"]}
+    header = ["compared", *header] if own else header
     caption = "; ".join(f"{arm} against {against}" for arm, against in sorted(sides))
     if any(row.get("left_out") or row.get("unrefined") for row in part["comparisons"]):
         caption += f". {UNREFINED}: too few pairs to be refined, in so many seeds"
-    return Table(f"claim-{claim['claim']}", caption, header, rows, list("lllllrrlrrrrrlrl"))
+    return Table(f"claim-{claim['claim']}", caption, header, rows, list("l" * own + "lllllrrlrrrrrlrl"))
 
 
-def ends(of: ClaimComparison | Estimate | Overall) -> str:
+def matched_table(claim: AssessedClaim, titles: Mapping[str, str]) -> Table | None:
+    """One row per comparison of a claim: the difference at matched length of answers."""
+    rows: Rows = []
+    for row in (row for part in claim["parts"] for row in part["comparisons"]):
+        found = row.get("matched_length")
+        facts = [" against ".join(row.get("compared", (row["arm"], row["against"]))), row["student"]]
+        facts += [titles.get(row["evaluation"], row["evaluation"]), f"{row['share']} %" if row["share"] else ""]
+        facts += [f"{points(row['difference'], '+')} {ends(row)}"]
+        if found is None:
+            rows.append([*facts, NONE, NONE, NONE, NONE, NONE, "not tested"])
+            continue
+        matched = f"{found['items']:,} ({100 * found['pairs'] / found['of_pairs']:.0f} % of pairs)"
+        rows.append(
+            [*facts, f"{points(found['difference'], '+')} {ends(found)}", matched]
+            + [f"{found['tokens']:.0f} against {found['against_tokens']:.0f}"]
+            + [f"{found['p']:.2g}", f"{found['corrected_p']:.2g}", found["verdict"]]
+        )
+    header = ["compared", "student", "benchmark", "share", "difference", "at matched length", "items", "tokens"]
+    header += ["p", "corrected p", "verdict"]
+    caption = "Tokens: the mean of the matched answers. Not tested: too few items have answers of close length."
+    return Table(f"claim-{claim['claim']}-length", caption, header, rows, list("llllrrrrrrl")) if rows else None
+
+
+def ends(of: ClaimComparison | Estimate | Overall | MatchedLength) -> str:
     """An interval in points."""
     return f"[{points(of['low'], '+')}, {points(of['high'], '+')}]"
 
@@ -126,6 +160,7 @@ def claims_page(
 ) -> str:
     """Markdown: the verdicts first, then how they come about, then every comparison."""
     return PAGES.get_template("templates/claims.md.j2").render(
+        heading=whose_claims(claim["claim"] for claim in assessed),
         claims=assessed,
         registration=registration,
         alpha=f"{round(1 - level, 10):g}",
@@ -135,5 +170,6 @@ def claims_page(
         label=lambda claim: claim_label(claim, margin),
         overall=overall_line,
         margin_percent=f"{200 * level - 100:g}",
+        matched=lambda claim: matched_table(claim, titles) if "beyond_length" in claim else None,
         comparisons=lambda claim, part: comparisons_table(claim, part, titles),
     )

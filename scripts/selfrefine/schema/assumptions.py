@@ -56,7 +56,12 @@ class PowerAssumptions(Strict):
     out_family_gain: float = Field(
         description="A student refined by an out-family teacher over one by an in-family one."
     )
-    effects: dict[int, float] = Field({}, description="By claim, differences in place of those of the accuracies.")
+    within_arm: float = Field(
+        2.0, description="One arm over the same arm made otherwise, such as with another recipe (a study's own claims)."
+    )
+    effects: dict[int | str, float] = Field(
+        {}, description="By a claim's number or name, differences in place of those of the accuracies."
+    )
     discordance: float = Field(gt=0, le=100, description="Items that two arms under one seed answer differently.")
     stable: float = Field(
         ge=0, le=1, description="Of a difference's variance, the share that is the same under each seed."

@@ -71,9 +71,14 @@ def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str
     found: Any = model
     for part in place:
         if _is_model(found):
-            if part not in found.model_fields:
-                return []
-            found = found.model_fields[str(part)].annotation
+            if part in found.model_fields:
+                found = found.model_fields[str(part)].annotation
+            else:
+                # Entries by name beside keys, as in `claims`.
+                further = _models_in(found.__annotations__.get("__pydantic_extra__"))
+                if not further:
+                    return []
+                found = further[-1]
         else:
             inner = _models_in(found)
             if not inner:

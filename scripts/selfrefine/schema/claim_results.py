@@ -60,6 +60,27 @@ class Overall(TypedDict):
 Advice = dict[str, list[int | None]]
 
 
+class MatchedLength(TypedDict):
+    """The difference where both arms answered an item at the same length (analysis/matched_length.py)."""
+
+    items: int
+    """Items with an answer of close length on both sides."""
+    pairs: int
+    of_pairs: int
+    """Pairs of answers of close length, and all: one for each item and seed."""
+    tokens: float
+    against_tokens: float
+    """Mean tokens of the matched answers."""
+    difference: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    corrected_p: NotRequired[float]
+    verdict: NotRequired[str]
+    """Corrected by Holm over the claim's comparisons, like the verdict of the comparison itself."""
+
+
 class ClaimComparison(TypedDict):
     """One comparison of a claim. What depends on the claim's other comparisons is added last."""
 
@@ -106,6 +127,10 @@ class ClaimComparison(TypedDict):
     by_seed: list[SeedTest]
     samples: list[str]
     against_samples: list[str]
+    matched_length: NotRequired[MatchedLength | None]
+    """Where `statistics.matched_length` asks for it; None of too few items."""
+    compared: NotRequired[list[str]]
+    """Of a study's own claim, the two sides in words."""
     corrected_p: NotRequired[float]
     verdict: NotRequired[str]
     rests_on_outlying: NotRequired[bool]
@@ -125,9 +150,10 @@ class ClaimPart(TypedDict):
 
 
 class AssessedClaim(TypedDict):
-    """A claim's verdict under one preference recipe, with its parts."""
+    """A claim's verdict under one preference recipe (that of the treated arm), with its parts."""
 
-    claim: int
+    claim: int | str
+    """The number of a claim of the paper, or the name of a study's own."""
     title: str
     says: str
     recipe: str
@@ -136,6 +162,8 @@ class AssessedClaim(TypedDict):
     needed: Advice
     holds_for: str
     """What the verdict is about: `these checkpoints` with one seed, else `new training runs`."""
+    beyond_length: NotRequired[str]
+    """Where it is asked for: the verdict of the same claim at matched length of answers."""
     notes: list[str]
     """What a reader of the verdict must know, as sentences."""
     parts: list[ClaimPart]

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from selfrefine.schema.base import NAME, Strict
 from selfrefine.schema.benchmark import Benchmark
+from selfrefine.schema.claims import Claims, Statistics
 from selfrefine.schema.generation import (
     Budget,
     ChatTemplate,
@@ -164,35 +165,6 @@ class StockTasks(Strict):
     tasks: dict[str, StockTask] = Field({}, description="Settings by task, where they are not as usual.")
 
 
-class Statistics(Strict):
-    """How uncertainty is stated."""
-
-    level: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals.")
-    margin: float = Field(
-        5, gt=0, lt=100, description="Accuracy points that 'reaches the teacher' and 'about as good' allow for."
-    )
-    count_unrefined: bool = Field(
-        False,
-        description="Whether claims count checkpoints as refined that had too few pairs to learn from, and so are as "
-        "they were.",
-    )
-    looks: list[int] | Literal["any"] | None = Field(
-        None,
-        description="Numbers of seeds at which the claims are judged, ascending, with the level spent over them; `any`: "
-        "at every number. Without it the study is judged once.",
-    )
-    spending: Literal["obrien-fleming", "pocock"] = Field(
-        "obrien-fleming", description="How the level is spent over the looks: late, or evenly."
-    )
-
-    @field_validator("looks")
-    @classmethod
-    def _looks_ascend(cls, looks: list[int] | str | None) -> list[int] | str | None:
-        if isinstance(looks, list) and (not looks or looks[0] < 2 or sorted(set(looks)) != looks):
-            raise ValueError("Input should be numbers of seeds from 2 on, ascending, each once")
-        return looks
-
-
 class Threads(Strict):
     """Processor threads of one job, by what it does."""
 
@@ -285,5 +257,8 @@ class Configuration(Strict):
         "usual ones.",
     )
     statistics: Statistics = Statistics()
+    claims: Claims = Field(
+        Claims(), description="Which claims are tested: the paper's, and by name the study's own (config/README.md)."
+    )
     threads: Threads = Threads()
     cluster: Cluster | None = Field(None, description="Null: jobs ask for no GPUs.")

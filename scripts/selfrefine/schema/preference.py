@@ -9,6 +9,8 @@ from selfrefine.schema.base import Strict
 # The arms of a study that refine.
 RefiningArm = Literal["refine", "cross", "refine-only"]
 REASONS = ("no_chosen", "no_rejected", "same_text")
+# Of recipes with a `length_ratio` also this one.
+TOO_UNLIKE = "length_ratio"
 
 
 class Side(Strict):
@@ -74,6 +76,24 @@ class Selection(Strict):
     unpaired: bool = Field(
         False, description="Responses without a partner count too, up to per_item on each side; for loss kto."
     )
+
+    length_ratio: float | None = Field(
+        None,
+        ge=1,
+        description="Pairs are made of responses of close length, the longer of at most so many times the shorter's "
+        "tokens. None: lengths do not matter.",
+    )
+
+    @model_validator(mode="after")
+    def _has_lengths(self) -> Self:
+        if self.length_ratio is not None:
+            if self.rejected is None or self.unpaired:
+                raise ValueError(
+                    "length_ratio compares the two responses of a pair: name a `rejected` side, not `unpaired`"
+                )
+            if self.needs_teacher:
+                raise ValueError("length_ratio counts tokens, and a teacher's are of another tokenizer: leave one out")
+        return self
 
     @property
     def sides(self) -> list[Side]:

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from selfrefine.schema.base import Strict
 from selfrefine.schema.benchmark import Mapping, Split
+from selfrefine.schema.claims import Claims
 from selfrefine.schema.generation import Answering, ChatTemplate, Dtype, Generation, Quantisation, Thinking
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Objective, Selection
@@ -192,6 +193,8 @@ class ClaimsSettings(Titles):
     spending: Literal["obrien-fleming", "pocock"] = Field(description="How the level is spent over the looks.")
     extractor: str = Field(description="Whose verdict on an answer counts.")
     count_unrefined: bool = Field(False, description="Whether checkpoints count that had too few pairs to be refined.")
+    matched_length: float | None = Field(None, gt=1, description="Up to which ratio two answers are equally long.")
+    claims: Claims = Field(Claims(), description="Which claims; unset: the paper's.")
 
 
 class SummariseSettings(Titles):

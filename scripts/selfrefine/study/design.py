@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from pydantic import PrivateAttr, ValidationError
 
+from selfrefine.analysis import own_claims
+from selfrefine.analysis.paper_claims import Arm, arms_of
 from selfrefine.errors import UserError
 from selfrefine.schema.base import describe, suggestion
 from selfrefine.schema.config import STOCK, Configuration, StockTask, Weights
@@ -39,6 +41,8 @@ class Study(Configuration):
             faults = [describe(fault) + suggestion(cls, fault) for fault in error.errors()]
             raise UserError("configuration: " + "; ".join(faults)) from None
         check(study)
+        if found := list(own_claims.faults(study.claims, study.arms())):
+            raise UserError("configuration: " + "; ".join(found))
         return study
 
     def located(self, root: Path) -> "Study":
@@ -172,6 +176,10 @@ class Study(Configuration):
                 }
             )
         return cells
+
+    def arms(self) -> list[Arm]:
+        """What claims compare: the cells, their seeds put together; their answers are not known yet."""
+        return arms_of([{**cell, "samples": ""} for cell in self.cells()])
 
     def served(self) -> list[str]:
         """The teachers that a server answers for."""

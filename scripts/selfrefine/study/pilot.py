@@ -75,8 +75,8 @@ class Pilot:
         )
 
 
-def _by_claim(assessed: Sequence[AssessedClaim]) -> dict[int, list[ClaimComparison]]:
-    found: dict[int, dict[tuple[str, ...], ClaimComparison]] = {}
+def _by_claim(assessed: Sequence[AssessedClaim]) -> dict[int | str, list[ClaimComparison]]:
+    found: dict[int | str, dict[tuple[str, ...], ClaimComparison]] = {}
     for claim in assessed:
         mine = found.setdefault(claim["claim"], {})
         for part in claim["parts"]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from selfrefine.analysis.paper_claims import CLAIMS
+from selfrefine.analysis.own_claims import claims_of
 from selfrefine.study.design import Study
 from selfrefine.study.resolve import split_of
 
@@ -20,13 +20,16 @@ def policy_of(study: Study) -> dict[str, Any]:
         str(claim.number): {
             "title": claim.title,
             "says": claim.says,
-            "parts": [f"{part.treated} against {part.control}: {part.needs}" for part in claim.parts],
+            "parts": [
+                part.needs if part.own else f"{part.treated} against {part.control}: {part.needs}"
+                for part in claim.parts
+            ],
         }
-        for claim in CLAIMS
+        for claim in claims_of(study.claims)
     }
     return {
         "claims": claims,
-        "statistics": study.statistics.model_dump(mode="json"),
+        "statistics": study.statistics.asked(),
         "correction": "Holm over all comparisons of a claim",
         "extractor": study.extractor,
         "design": design,

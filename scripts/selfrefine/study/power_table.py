@@ -1,17 +1,18 @@
 """The power of each claim before a study runs, and the cheapest design that reaches 80 %."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from selfrefine.analysis.claim_power import Assumed, pairs_by_recipe, power_of_claim
 from selfrefine.analysis.comparing import Policy, clusters, lineages, sides
-from selfrefine.analysis.paper_claims import CLAIMS, Arm, Claim
+from selfrefine.analysis.own_claims import claims_of
+from selfrefine.analysis.paper_claims import Arm, Claim
 from selfrefine.analysis.power import POWER
-from selfrefine.analysis.verdicts import arms_of, key_of
+from selfrefine.analysis.verdicts import key_of
 from selfrefine.report.formats import NONE, Rows, Table
+from selfrefine.report.labels import named
 from selfrefine.schema.assumptions import PowerAssumptions
 from selfrefine.schema.config import STOCK, StockTask
-from selfrefine.schema.results import EvaluatedCell
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.checkpoint_names import refinements_of, trained_facts
 from selfrefine.study.pilot import Pilot
@@ -56,15 +57,15 @@ class PowerTable:
         self._planner = planner
         self._jobs = jobs
         self._pilot = pilot
-        cells = [cast(EvaluatedCell, {**cell, "samples": ""}) for cell in self.study.cells()]
-        self._plans = [plan for claim in CLAIMS for plan in _plans(claim, arms_of(cells))]
+        claims, arms = claims_of(self.study.claims), self.study.arms()
+        self._plans = [plan for claim in claims for plan in _plans(claim, arms)]
         self._costs: dict[int | None, tuple[float, float]] = {}
 
     def table(self, design: Design) -> str:
         """The claims' power in one design, the cheapest designs, and what is assumed, in Markdown."""
         rows: Rows = []
         for plan in self._plans:
-            name = f"{plan.claim.number}. {plan.claim.title}" + (f" ({plan.recipe})" if plan.recipe else "")
+            name = named(plan.claim.number, plan.claim.title) + (f" ({plan.recipe})" if plan.recipe else "")
             if not plan.comparisons or not plan.complete:
                 rows.append([name, str(len(plan.comparisons)), NONE, "not tested", *[NONE] * 4])
                 continue
@@ -192,8 +193,10 @@ def assumed_of(own: PowerAssumptions, claim: Claim, treated: Arm, control: Arm) 
     by_arm = own.in_domain if treated.in_domain else own.out_of_domain
     if claim.number in own.effects:
         points = own.effects[claim.number]
+    elif claim.effect is not None:
+        points = claim.effect
     elif treated.arm == control.arm:
-        points = own.out_family_gain
+        points = own.out_family_gain if treated.family != control.family else own.within_arm
     else:
         points = by_arm.get(treated.arm, 0.0) - by_arm.get(control.arm, 0.0)
     return Assumed(points / 100, own.discordance / 100, own.stable, (own.between_seeds / 100,), (1.0,))
@@ -236,5 +239,5 @@ def hours(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def _listed(values: dict[str, float] | dict[int, float]) -> str:
+def _listed(values: Mapping[Any, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items())

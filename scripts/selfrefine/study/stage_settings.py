@@ -17,7 +17,7 @@ from selfrefine.schema.benchmark import Mapping
 from selfrefine.schema.config import STOCK, StockTask, Student
 from selfrefine.schema.generation import Answering
 from selfrefine.schema.preference import Selection
-from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, PairSettings, PrepareSettings
+from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, PrepareSettings
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import student_of
@@ -112,11 +112,11 @@ def sample(study: Study, start: str, task: str, share: str, seed: str) -> Slice:
 
 
 @stage
-def pair(study: Study, start: str, task: str, recipe: str, share: str, seed: str) -> PairSettings:
+def pair(study: Study, start: str, task: str, recipe: str, share: str, seed: str) -> Slice:
     """Which sampled paths are chosen and rejected; not what is learned from them."""
-    whole = study.recipes[recipe]
-    selection = {name: getattr(whole, name) for name in Selection.model_fields}
-    return PairSettings(preference=Selection(**selection), validation=study.validation)
+    unread = {"length_ratio"} if study.recipes[recipe].length_ratio is None else set()
+    selection = study.recipes[recipe].model_dump(include=set(Selection.model_fields) - unread)
+    return {"preference": selection, "validation": study.validation}
 
 
 @stage
@@ -175,8 +175,14 @@ def tables(study: Study) -> Slice:
 
 @stage
 def claims(study: Study) -> Slice:
-    """The level and margin of the claims' tests, and the looks over which the level is spent."""
-    return study.statistics.model_dump() | {"extractor": study.extractor, **study.shown_names()}
+    """The level and margin of the claims' tests, the looks over which the level is spent, and the claims."""
+    own = study.claims.model_dump(exclude={name: {"effect"} for name in study.claims.own})
+    return {
+        **study.statistics.asked(),
+        "extractor": study.extractor,
+        **study.shown_names(),
+        **({"claims": own} if study.claims.own else {}),
+    }
 
 
 @stage

@@ -3,10 +3,10 @@
 import collections
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfrefine.schema.preference import REASONS, Selection, Side
+from selfrefine.schema.preference import REASONS, TOO_UNLIKE, Selection, Side
 from selfrefine.schema.rows import Demonstration, Pair, Response, SampledPath
 from selfrefine.schema.stages import PairSettings
 
@@ -30,8 +30,14 @@ def make_pairs(
         taught[demonstration["item"]].append(demonstration)
     pairs: list[Pair] = []
     dropped: collections.Counter[str] = collections.Counter()
+    matched = settings.preference.length_ratio is not None
+    lost = 0
     for item in sorted(by_item):
         matches = _match(by_item[item], taught.get(item, []), settings.preference)
+        if matched:
+            lost += _without_lengths(by_item[item], settings.preference) - (
+                0 if isinstance(matches, str) else len(matches)
+            )
         if isinstance(matches, str):
             dropped[matches] += 1
             continue
@@ -56,10 +62,10 @@ def make_pairs(
         "pairs": len(pairs),
         "train": sum(pair["split"] == "train" for pair in pairs),
         "validation": sum(pair["split"] == "validation" for pair in pairs),
-        "dropped": {reason: dropped[reason] for reason in REASONS},
+        "dropped": {reason: dropped[reason] for reason in (*REASONS, *([TOO_UNLIKE] if matched else []))},
         "rejected_correct": sum(bool(pair["rejected"] and pair["rejected"]["correct"]) for pair in pairs),
     }
-    return pairs, counts
+    return pairs, counts | ({"lost_to_length": lost} if matched else {})
 
 
 def validation_items(items: set[str], share: float) -> set[str]:
@@ -84,7 +90,17 @@ def _match(
         return [*itertools.zip_longest(chosen[: recipe.per_item], others[: recipe.per_item])] or "no_chosen"
     if not (chosen and rejected):
         return "no_rejected" if chosen else "no_chosen"
-    return _match_different(chosen, rejected)[: recipe.per_item] or "same_text"
+    if recipe.length_ratio is None:
+        return _match_different(chosen, rejected)[: recipe.per_item] or "same_text"
+    tokens = {row["id"]: row["tokens"] for row in paths}
+    matches = _match_lengths(chosen, rejected, tokens, recipe.length_ratio)[: recipe.per_item]
+    return matches or (TOO_UNLIKE if _match_different(chosen, rejected) else "same_text")
+
+
+def _without_lengths(paths: Sequence[SampledPath], recipe: Selection) -> int:
+    """How many pairs an item would have, were lengths to play no part."""
+    matches = _match(paths, [], recipe.model_copy(update={"length_ratio": None}))
+    return 0 if isinstance(matches, str) else len(matches)
 
 
 def _candidates(side: Side, paths: Sequence[SampledPath], demonstrations: Sequence[Demonstration]) -> list[Response]:
@@ -122,4 +138,32 @@ def _match_different(chosen: list[Response], rejected: list[Response]) -> list[M
         if other is not None:
             left.remove(other)
             matches.append((response, other))
+    return matches
+
+
+def _match_lengths(
+    chosen: list[Response], rejected: list[Response], tokens: Mapping[str, int], most: float
+) -> list[Match]:
+    """Pairs of responses that differ, those of closest length first, no response used twice.
+
+    The longer has at most `most` times the tokens of the shorter. Among pairs alike in this, the responses' order counts.
+    """
+
+    def ratio(one: Response, other: Response) -> float:
+        lengths = tokens[one["id"]], tokens[other["id"]]
+        return max(lengths) / max(min(lengths), 1)
+
+    both = itertools.product(enumerate(chosen), enumerate(rejected))
+    close = sorted(
+        (ratio(one, other), first, second)
+        for (first, one), (second, other) in both
+        if one["text"] != other["text"] and ratio(one, other) <= most
+    )
+    matches: list[Match] = []
+    used: set[tuple[str, int]] = set()
+    for _, first, second in close:
+        sides = {("chosen", first), ("rejected", second)}
+        if not used & sides:
+            used |= sides
+            matches.append((chosen[first], rejected[second]))
     return matches

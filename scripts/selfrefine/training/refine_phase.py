@@ -15,8 +15,9 @@ from selfrefine.store.run import Run
 from selfrefine.training.batches import count_updates
 from selfrefine.training.examples import Examples, UnpairedExample
 from selfrefine.training.loop import Phase, Start
+from selfrefine.training.objectives.chosen_alone import ChosenTrainer
 from selfrefine.training.objectives.pairwise import PairTrainer, pair_config
-from selfrefine.training.objectives.supervised import SupervisedTrainer, supervised_config
+from selfrefine.training.objectives.supervised import supervised_config
 from selfrefine.training.objectives.unpaired import UnpairedTrainer, unpaired_config
 from selfrefine.training.saving import save_trained
 from selfrefine.training.trainable_weights import check_targets, load_for_training, lora_config
@@ -51,13 +52,13 @@ def preference_trainer(
     examples: Examples,
     arguments: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase,
-) -> SupervisedTrainer | PairTrainer | UnpairedTrainer:
+) -> ChosenTrainer | PairTrainer | UnpairedTrainer:
     """The trainer of a preference recipe's objective."""
     options = trainer_options(model, settings, examples, Path(arguments["output_dir"]), tokenizer)
     objective = settings.objective
     beta = objective.beta or settings.training.beta
     if objective.loss == "sft":
-        return SupervisedTrainer(args=on_one_gpu(supervised_config(arguments)), lengths=None, **options)
+        return ChosenTrainer(args=on_one_gpu(supervised_config(arguments)), lengths=None, **options)
     if objective.loss == "kto":
         labels = [example["label"] for example in cast(Sequence[UnpairedExample], examples.train)]
         return UnpairedTrainer(args=on_one_gpu(unpaired_config(arguments, beta, labels)), **options)

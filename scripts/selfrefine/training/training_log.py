@@ -24,6 +24,15 @@ class RefineRow(TypedDict):
     """The reward margin, chosen minus rejected, in nats times beta; None for losses without pairs."""
     accuracy: float | None
     """The share of pairs whose chosen response has the higher reward."""
+    chosen_logp: float | None
+    """The mean log-probability of a chosen response, in nats; None where the update has none."""
+    rejected_logp: float | None
+    chosen_token_logp: float | None
+    """That of a token of the chosen responses: responses of other lengths do not move it."""
+    rejected_token_logp: float | None
+    chosen_reward: float | None
+    """Beta times what a chosen response gained on the reference; without a reference, times its log-probability."""
+    rejected_reward: float | None
 
 
 def instruct_rows(history: list[Entry]) -> list[InstructRow]:
@@ -48,6 +57,12 @@ def _refine_row(entry: Entry) -> RefineRow:
         "loss": entry[f"{prefix}loss"],
         "margin": entry.get(f"{prefix}rewards/margins"),
         "accuracy": entry.get(f"{prefix}rewards/accuracies"),
+        "chosen_logp": entry.get(f"{prefix}logps/chosen"),
+        "rejected_logp": entry.get(f"{prefix}logps/rejected"),
+        "chosen_token_logp": entry.get(f"{prefix}token_logps/chosen"),
+        "rejected_token_logp": entry.get(f"{prefix}token_logps/rejected"),
+        "chosen_reward": entry.get(f"{prefix}rewards/chosen"),
+        "rejected_reward": entry.get(f"{prefix}rewards/rejected"),
     }
 
 

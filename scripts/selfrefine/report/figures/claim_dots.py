@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 from selfrefine.analysis.comparing import CHECKPOINTS, RUNS
 from selfrefine.report.figures import style, wording
-from selfrefine.report.labels import UNBROKEN, UNREFINED, several
+from selfrefine.report.labels import UNBROKEN, UNREFINED, named, several
 from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison
 
 Titles = Mapping[str, str]
@@ -75,9 +75,9 @@ def spaced(rows: style.Rows) -> style.Rows:
 
 def name_of(row: ClaimComparison, titles: Titles, told: set[str]) -> str:
     """What is compared: the arms, of whom, taught by whom, on which benchmark."""
-    compared = f"{row['arm']} − {row['against']}"
+    compared = " − ".join(row.get("compared", (row["arm"], row["against"])))
     taught = f"by {row['teacher']}" if row["teacher"] else ""
-    if row["arm"] == row["against"]:
+    if row["arm"] == row["against"] and row["against_teacher"] != row["teacher"]:
         taught = f"by {row['teacher']} − by {row['against_teacher']}"
     trained, refined = (titles.get(row[fact], row[fact]) for fact in ("task", "refine_task"))
     on = titles.get(row["evaluation"], row["evaluation"])
@@ -104,7 +104,7 @@ def title_of(claim: AssessedClaim, several_recipes: bool) -> str:
     """A claim with its verdict, and the level of its intervals: a margin is judged by narrower ones."""
     recipe = f" ({claim['recipe']})" if claim["recipe"] and several_recipes else ""
     levels = dict.fromkeys(f"{100 * row['interval_level']:.3g}" for row in rows_of(claim))
-    return f"{claim['claim']}. {claim['title']}{recipe}: {claim['verdict']}, {' and '.join(levels)} % intervals"
+    return f"{named(claim['claim'], claim['title'])}{recipe}: {claim['verdict']}, {' and '.join(levels)} % intervals"
 
 
 def draw_comparison(panel: plt.Axes, row: ClaimComparison, place: float) -> None:

@@ -1,4 +1,4 @@
-"""Loss of each training run by update, and of each refinement the rewards' margin and accuracy."""
+"""Loss of each training run by update; of each refinement also rewards, and how likely responses are."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,8 @@ PANELS = {
     "refine: loss": "loss",
     "reward margin (nats)": "margin",
     "reward accuracy": "accuracy",
+    "chosen: nats per token": "chosen_token_logp",
+    "rejected: nats per token": "rejected_token_logp",
 }
 
 
@@ -60,10 +62,13 @@ def draw_training(runs: Sequence[Run], titles: Mapping[str, str]) -> plt.Figure:
 
 
 def draw_curve(panel: plt.Axes, rows: Sequence[Mapping[str, Any]], column: str, look: Mapping[str, Any]) -> None:
-    """One column of a log by update; None leaves a gap. A single update is a point, as there is no line to draw."""
+    """One column of a log by update. None leaves a gap, and a log from before there was the column draws nothing.
+
+    A single update is a point, as there is no line to draw.
+    """
     if len(rows) == 1 and not look.get("marker"):
         look = {**look, "marker": "x"}
-    values = [float("nan") if row[column] is None else row[column] for row in rows]
+    values = [float("nan") if row.get(column) is None else row[column] for row in rows]
     panel.plot([row["step"] for row in rows], values, **look)
 
 

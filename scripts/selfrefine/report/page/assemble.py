@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from selfrefine.report.figures.font_note import LACKING, lacking_font
+from selfrefine.report.labels import whose_claims
 from selfrefine.report.page import captions, changes, claim_rows, funnels, making, result_tables
 from selfrefine.report.page.model_titles import ARMS, STYLES
 from selfrefine.report.page.page_inputs import PageInputs
@@ -27,6 +28,12 @@ LARGER = 1.6
 VERDICTS = ("supported", "contradicted", "undecided", "not tested")
 
 
+def heading_of(inputs: PageInputs) -> str:
+    """Above the claims: whose they are."""
+    whose = whose_claims(claim["claim"] for claim in inputs.claims).replace("'", "’")
+    return whose if "study" in whose else f"{whose}, in this study"
+
+
 def assemble(inputs: PageInputs, most: int = MOST) -> str:
     """The page's HTML."""
     reader = Reader(inputs, most)
@@ -40,6 +47,7 @@ def assemble(inputs: PageInputs, most: int = MOST) -> str:
     return ENVIRONMENT.get_template(PAGE).render(
         inputs=inputs,
         compared=compared(inputs),
+        heading=heading_of(inputs),
         claims=claims,
         verdicts=[(verdict, sum(row.verdict == verdict for row in claims)) for verdict in VERDICTS],
         scale=scale,

@@ -66,8 +66,9 @@ FIGURES = {
     ),
     "training": Caption(
         "Training curves",
-        "Loss by update, and for refinements the rewards' margin (chosen minus rejected) and accuracy. Dots: "
-        "held-out pairs.",
+        "Loss by update, and for refinements the rewards' margin (chosen minus rejected) and accuracy, and the mean "
+        "log-probability of a token of the chosen and the rejected responses. If both fall, a rising margin hides that "
+        "the chosen responses become less likely. Dots: held-out pairs.",
     ),
     "claims": Caption(
         "The comparisons behind the claims",

@@ -1,4 +1,4 @@
-"""The verdicts on the paper's claims on the page: marks, and effects in a forest plot."""
+"""The verdicts on the claims on the page: marks, and effects in a forest plot."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Effect(NamedTuple):
 class ClaimRow(NamedTuple):
     """A claim with its verdict and effects."""
 
-    number: int
+    number: int | str
     title: str
     recipe: str
     verdict: str
@@ -133,7 +133,10 @@ def _effect(inputs: PageInputs, one: ClaimComparison, scale: Scale) -> Effect:
     out, unrefined = len(one.get("left_out", ())), len(one.get("unrefined", ()))
     points, low, high = 100 * one["difference"], 100 * one["low"], 100 * one["high"]
     compared = f"{ARMS[one['arm']]} − {ARMS[one['against']].lower()}"
-    if one["arm"] == one["against"]:
+    if "compared" in one:
+        compared = " − ".join(one["compared"])
+        compared = compared[:1].upper() + compared[1:]
+    elif one["arm"] == one["against"]:
         compared = f"Taught by {models.teacher(one['teacher'])} − by {models.teacher(one['against_teacher'])}"
     share = f", {one['share']} % of the demonstrations" if "share" in inputs.several and one["share"] != "" else ""
     taught = f" taught by {models.teacher(one['teacher'])}" if one["teacher"] else ""

@@ -93,6 +93,7 @@ def _reasons(dropped: dict[str, int]) -> str:
 
 WORDS = {"uncommitted": "without an answer", "wrong": "incorrect", "no_chosen": "with nothing to choose"}
 WORDS |= {"no_rejected": "with nothing to reject", "same_text": "with equal responses", "cut": "cut off"}
+WORDS |= {"length_ratio": "with lengths too far apart"}
 
 
 def percent(part: int, whole: int) -> float:

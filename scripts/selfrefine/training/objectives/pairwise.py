@@ -9,7 +9,8 @@ from trl import DPOConfig, DPOTrainer
 
 from selfrefine.schema.preference import Objective
 from selfrefine.training.batches import EpochOrder
-from selfrefine.training.trainer_mixins import EncodedMicroBatch, PackedUpdates, Update
+from selfrefine.training.side_means import SIDES, Responses, SideMeans
+from selfrefine.training.trainer_mixins import EncodedMicroBatch, Update
 
 
 def margin_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
@@ -29,7 +30,7 @@ def odds_ratio_loss(chosen: torch.Tensor, rejected: torch.Tensor, weight: float)
     return -weight * logsigmoid(chosen_odds - rejected_odds).mean()
 
 
-class PairTrainer(PackedUpdates, DPOTrainer):
+class PairTrainer(SideMeans, DPOTrainer):
     """TRL's DPOTrainer on pairs that are tokenised already, exactly as they were sampled.
 
     Terms that TRL lacks are added here, and the one over single tokens, because TRL would average it over each pass.
@@ -81,8 +82,13 @@ class PairTrainer(PackedUpdates, DPOTrainer):
         # Where the loss is one of ours, TRL's is computed too, for the rewards that it logs.
         loss = self.compute_loss(noting_log_probs, batch)
         (log_probs,) = seen
+        lengths = batch["completion_mask"][:, 1:].sum(1)
+        for side, sums, tokens in zip(SIDES, log_probs.float().sum(1).chunk(2), lengths.chunk(2), strict=True):
+            rewards = self.beta * (sums - batch[f"ref_{side}_logps"])
+            number = len(sums)
+            self.note(side, Responses(sums.sum(), tokens.sum(), number, rewards.sum(), number), micro_batch["copies"])
         if self._objective.loss == "odds_ratio" or self._objective.margin:
-            chosen, rejected = (log_probs.float().sum(1) / batch["completion_mask"][:, 1:].sum(1)).chunk(2)
+            chosen, rejected = (log_probs.float().sum(1) / lengths).chunk(2)
             if self._objective.loss == "odds_ratio":
                 loss = odds_ratio_loss(chosen, rejected, self.beta)
             else:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from trl import KTOConfig, KTOTrainer
 
-from selfrefine.training.trainer_mixins import EncodedMicroBatch, PackedUpdates, Update
+from selfrefine.training.side_means import SIDES, Responses, SideMeans
+from selfrefine.training.trainer_mixins import EncodedMicroBatch, Update
 
 
-class UnpairedTrainer(PackedUpdates, KTOTrainer):
+class UnpairedTrainer(SideMeans, KTOTrainer):
     """TRL's KTOTrainer on responses that are tokenised already, exactly as they were sampled.
 
     TRL estimates how far the student has moved from each pass. Here all passes of an update share one estimate, so that
@@ -43,7 +44,21 @@ class UnpairedTrainer(PackedUpdates, KTOTrainer):
         # TRL subtracts the reference's log-probabilities, which the estimate is without.
         batch = micro_batch["batch"]
         batch = batch | {"ref_KL_logps": torch.zeros_like(batch["ref_KL_logps"])}
-        return self.compute_loss(model, batch) * micro_batch["fraction"]
+        seen: list[torch.Tensor] = []
+
+        def noting_log_probs(**inputs: Any) -> Any:
+            outputs = model(**inputs)
+            seen.append(outputs.log_probs.float().sum(1))
+            return outputs
+
+        loss = self.compute_loss(noting_log_probs, batch)
+        (sums,) = seen
+        lengths, is_chosen = batch["completion_mask"][:, 1:].sum(1), batch["label"].bool()
+        for side, mine in zip(SIDES, (is_chosen, ~is_chosen), strict=True):
+            rewards = self.beta * (sums - batch["ref_logps"])
+            own = Responses(sums[mine].sum(), lengths[mine].sum(), mine.sum(), rewards[mine].sum(), mine.sum())
+            self.note(side, own, micro_batch["copies"])
+        return loss * micro_batch["fraction"]
 
     def _estimate(self, model: Any, update: Update) -> torch.Tensor:
         """The mean log-ratio of the prompts' other responses over an update, on all processes together."""
