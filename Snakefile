@@ -26,6 +26,7 @@ container: "envs/selfrefine.sif"
 
 include: "rules/common.smk"
 include: "rules/sources.smk"
+include: "rules/choose.smk"
 include: "rules/teacher.smk"
 include: "rules/instruct.smk"
 include: "rules/refine.smk"

@@ -4,6 +4,7 @@ accuracy      every checkpoint on every benchmark as a point with its interval; 
 in-family     per benchmark the arms of each student, taught by in-family teachers (the paper's Figure 2)
 out-family    the same with out-family teachers beside them (Figure 3)
 low-resource  accuracy of one student over the share of the demonstrations (Figure 4)
+selection     the same by the way in which the items of a share are chosen
 lengths       tokens per answer, as out-family
 solving       pass@k and maj@k of one student's chains of thought
 pass-at-k     pass@k and maj@k of one student's arms on the test splits
@@ -32,6 +33,7 @@ from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.figures.sampling_yields import draw_pass_at_k, draw_solving, draw_yields
+from selfrefine.report.figures.selection_curves import draw_selection
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
 from selfrefine.report.figures.wording import complete_fonts, drawable
@@ -83,6 +85,8 @@ def draw(settings: PlotSettings, tables: StudyTables) -> plt.Figure:
             return draw_families(shown(tables.lengths(), "lengths"), titles, "tokens")
         case "low-resource":
             return draw_low_resource(shown(tables.arms(), "arms"), titles)
+        case "selection":
+            return draw_selection(shown(tables.arms(), "arms"), titles)
         case "solving":
             return draw_solving(shown(tables.solving(), "solving"), titles)
         case "pass-at-k":

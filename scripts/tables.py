@@ -25,11 +25,12 @@ from selfrefine.analysis import accuracy_tables, gains, unrefined, yield_tables
 from selfrefine.analysis.costs import costs_table
 from selfrefine.analysis.lengths import lengths_table
 from selfrefine.programs import cli
+from selfrefine.schema.results import SELECT
 from selfrefine.schema.stages import TablesSettings
 from selfrefine.store.files import whole_file
 from selfrefine.store.locations import TABLES, table_file
 
-STAGES = ("answers", "demonstrations", "training", "paths", "pairs")
+STAGES = ("chosen", "answers", "demonstrations", "training", "paths", "pairs")
 
 
 def arguments() -> argparse.Namespace:
@@ -50,8 +51,11 @@ def main() -> None:
             tables = make_tables(args.settings, index)
             files = [table_file(run.folder, name) for name in TABLES]
             for name, path in zip(TABLES, files, strict=True):
+                table = tables[name]
+                if SELECT in table and (table[SELECT].fillna("") == "").all():
+                    table = table.drop(columns=SELECT)
                 with whole_file(path) as file:
-                    tables[name].to_csv(file, index=False, float_format="%.6g")
+                    table.to_csv(file, index=False, float_format="%.6g")
             run.record(files)
 
 
@@ -60,7 +64,7 @@ def make_tables(settings: TablesSettings, index: dict[str, Any]) -> dict[str, pd
     level, origins = settings.level, index["origins"]
     answers = accuracy_tables.read_answers(index["cells"], settings.extractor)
     made = {**index, "training": index["training"].values()}
-    artifacts = [path for stage in STAGES for path in made[stage]]
+    artifacts = [path for stage in STAGES for path in made.get(stage, ())]
     tables = {
         "accuracy": accuracy_tables.accuracy_table(answers, level),
         "arms": accuracy_tables.arms_table(answers, level),

@@ -723,7 +723,7 @@ def test_comparisons_of_arms_have_both_intervals_in_their_table(study):
     for cell in study.cells:
         correct = [json.loads(line)["strict"] == 1 for line in Path(cell["samples"]).read_text().splitlines()]
         items = [f"item{n:03}" for n in range(ITEMS)]
-        frames.append(pd.DataFrame({"item": items, "correct": correct}).assign(several=False, **cell))
+        frames.append(pd.DataFrame({"item": items, "correct": correct}).assign(several=False, select="", **cell))
     monkey = pytest.MonkeyPatch()
     monkey.setattr(gains, "differing", lambda *_: "")
     table = gains.comparisons_table(pd.concat(frames, ignore_index=True), 0.95, {})

@@ -147,7 +147,7 @@ def test_captions_are_those_of_snakemakes_report():
         template = jinja2.Template((REPOSITORY / f"report/{name}.rst").read_text())
         for kind, caption in kinds.items():
             for wildcard in (kind, f"{kind}-ant"):
-                per_student = kind in ("low-resource", "solving", "pass-at-k", "yields", "transfer")
+                per_student = kind in ("low-resource", "selection", "solving", "pass-at-k", "yields", "transfer")
                 # Lengths and yields are called alike as a figure and as a table: some have a student's name.
                 if (wildcard == kind) == per_student and not (variable == "layout" and wildcard == kind):
                     continue

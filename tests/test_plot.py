@@ -21,11 +21,13 @@ from selfrefine.report.figures.claim_dots import draw_claims, levels_of
 from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
 from selfrefine.report.figures.sampling_yields import draw_solving, draw_yields
+from selfrefine.report.figures.selection_curves import draw_selection
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
 from selfrefine.report.labels import UNREFINED, checkpoint_label
 from selfrefine.report.selection import in_domain, in_figure, whole
 from selfrefine.report.study_tables import StudyTables
+from selfrefine.schema.ways import WAYS
 from selfrefine.store.files import write_jsonl
 
 BENCHMARKS = {"csqa": "CommonsenseQA", "piqa": "PIQA", "gsm8k": "GSM8K", "multi": "MultiArith"}
@@ -166,6 +168,13 @@ def shares(arms: list[dict], student: str) -> plt.Figure:
     return draw_low_resource(in_figure("low-resource", student, arms, "arms"), BENCHMARKS)
 
 
+def chosen(arms: list[dict], student: str) -> plt.Figure:
+    whole = [row | {"select": ""} for row in arms if row["share"] in ("", "100")]
+    parts = [row for row in arms if row["share"] not in ("", "100")]
+    rows = whole + [row | {"select": way} for way in WAYS for row in parts]
+    return draw_selection(in_figure("selection", student, rows, "arms"), BENCHMARKS)
+
+
 def accuracy(arms: list[dict]) -> plt.Figure:
     return draw_accuracy(in_figure("accuracy", "", arms, "arms"), BENCHMARKS)
 
@@ -200,6 +209,11 @@ DRAWINGS = {
         plant({"s": "x"}, {"t": "y"}, ("piqa",), recipes=("cot", "answer")), "s"
     ),
     "low-resource, five teachers": lambda folder: shares(plant(LONG, FIVE), [*LONG][0]),
+    "selection": lambda folder: chosen(plant(shares=(10, 25, 100)), "llama-2-7b"),
+    "selection, one share": lambda folder: chosen(plant({"s": "x"}, {"t": "y"}, ("piqa",), shares=(25,)), "s"),
+    "selection, five teachers": lambda folder: chosen(
+        plant(LONG, FIVE, ("piqa",), recipes=("cot", "answer"), shares=(25, 100)), [*LONG][0]
+    ),
     "solving": lambda folder: solved("llama-2-7b", solving()),
     "solving, five teachers": lambda folder: solved("s", solving(("s",), ("", *FIVE), ("csqa",))),
     "yields": lambda folder: sampling("llama-2-7b", *yields()),

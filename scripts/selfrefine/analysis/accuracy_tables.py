@@ -12,7 +12,7 @@ from selfrefine.analysis import statistics
 from selfrefine.analysis.correctness import judged_rows, verdict
 from selfrefine.analysis.pass_rate import pass_rate
 from selfrefine.errors import UserError
-from selfrefine.schema.results import EvaluatedCell, Facts
+from selfrefine.schema.results import SELECT, EvaluatedCell, Facts
 from selfrefine.schema.rows import extracted_of, item_of
 from selfrefine.store.environment import environment_differences
 from selfrefine.store.files import read_json
@@ -44,7 +44,7 @@ def read_answers(cells: Sequence[EvaluatedCell], extractor: str) -> pd.DataFrame
         several = bool(frame["item"].duplicated().any())
         if several:
             frame = frame.groupby("item", sort=False).mean().reset_index()
-        frames.append(frame.assign(several=several, **cell))
+        frames.append(frame.assign(several=several, **{SELECT: "", **cell}))
     found = pd.concat(frames, ignore_index=True)
     # Verdicts beside shares, as of teachers beside students that answer several times.
     mixed = [name for name in VERDICTS if found[name].dtype == object]

@@ -89,7 +89,7 @@ def lineages(arm: Arm) -> set[Any]:
     """The training runs that an arm's checkpoints come from; none where there are no seeds to vary."""
     if "" in arm.samples:
         return set()
-    return {(arm.student, arm.teacher, arm.task or arm.refine_task, arm.share)}
+    return {(arm.student, arm.teacher, arm.task or arm.refine_task, arm.share, arm.select)}
 
 
 def moderate(pairings: Sequence[Pairing]) -> list[Pairing]:
@@ -224,6 +224,10 @@ def compare(part: str, one: Pairing, says: str, policy: Policy) -> ClaimComparis
     if policy.matched_length and one.tokens and says == "above":
         both = one.correct, one.correct_before
         found["matched_length"] = at_matched_length(both, one.tokens, policy.matched_length, level)
+    if treated.select:
+        found["select"] = treated.select
+    if control.select:
+        found["against_select"] = control.select
     return found
 
 

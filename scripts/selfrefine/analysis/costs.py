@@ -7,11 +7,12 @@ import pandas as pd
 from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
 from selfrefine.schema.results import EvaluatedCell
 
-STAGES = ("teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+STAGES = ("embed", "choose", "teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
 COLUMNS = [
     "student",
     "arm",
     "share",
+    "select",
     "stage",
     "checkpoints",
     "jobs",
@@ -38,10 +39,10 @@ def costs_table(cells: Sequence[EvaluatedCell], names: Sequence[str]) -> pd.Data
             job = (record["stage"], checkpoint, record["wall_seconds"], tokens_of(record), record["peak_memory_mib"])
             rows.append((*of, *job))
     frame = pd.DataFrame(
-        rows, columns=["student", "arm", "share", "stage", "checkpoint", "seconds", "tokens", "memory"]
+        rows, columns=["student", "arm", "share", "select", "stage", "checkpoint", "seconds", "tokens", "memory"]
     )
     table = []
-    for of, of_arm in frame.groupby(["student", "arm", "share"], sort=False):
+    for of, of_arm in frame.groupby(["student", "arm", "share", "select"], sort=False):
         known = [stage for stage in STAGES if stage in set(of_arm.stage)]
         for stage in known + sorted(set(of_arm.stage) - set(known)):
             group = of_arm[of_arm.stage == stage]

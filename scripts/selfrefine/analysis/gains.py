@@ -83,7 +83,10 @@ def means(arms: Mapping[tuple[Any, ...], list[Gap]], level: float) -> dict[tuple
                 raise UserError(f"{key[places['arm']]} on {key[-1]}: seeds have other items; evaluate again")
             treated, control = (np.stack(side) for side in zip(*arms[key], strict=True))
             parts.append(statistics.paired(treated, control))
-        runs = [tuple(key[places[name]] for name in ("teacher", "share")) + (lineage(key, places),) for key in keys]
+        runs = [
+            tuple(key[places[name]] for name in ("teacher", "share", "select")) + (lineage(key, places),)
+            for key in keys
+        ]
         for key, of in zip(keys, moderated(parts, runs), strict=True):
             low, high = statistics.interval(statistics.these_checkpoints(of), level)
             runs_low, runs_high = statistics.interval(of, level) if of.seeds > 1 else (math.nan, math.nan)

@@ -8,8 +8,8 @@ from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_json
 from selfrefine.store.provenance import record_of
 
-# A checkpoint: its student, arm, share and name.
-Trained = tuple[str, str, int | str, str]
+# A checkpoint: its student, arm, share, how the items of that were chosen, and its name.
+Trained = tuple[str, str, int | str, str, str]
 
 
 class Records:
@@ -39,11 +39,11 @@ class Records:
 
 
 def jobs_of(cells: Sequence[EvaluatedCell], records: Records) -> dict[Trained, set[str]]:
-    """The records behind each checkpoint of the study's cells, by (student, arm, share, checkpoint)."""
+    """The records behind each checkpoint of the study's cells, by `Trained`."""
     jobs: dict[Trained, set[str]] = {}
     for cell in cells:
         if cell["arm"] != "teacher":
-            of = (cell["student"], cell["arm"], cell["share"], cell["checkpoint"])
+            of = (cell["student"], cell["arm"], cell["share"], cell.get("select", ""), cell["checkpoint"])
             jobs.setdefault(of, set()).update(records.behind(str(record_of(cell["samples"]))))
     return jobs
 

@@ -5,7 +5,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from selfrefine.schema.results import EvaluatedCell
+from selfrefine.schema.results import SELECT, EvaluatedCell
 
 
 class Arm(NamedTuple):
@@ -19,6 +19,7 @@ class Arm(NamedTuple):
     refine_task: str
     recipe: str
     share: int | str
+    select: str
     evaluation: str
     samples: dict[int | str, Path]  # by seed; by "" where training has none
 
@@ -35,7 +36,7 @@ def arms_of(cells: Iterable[EvaluatedCell]) -> list[Arm]:
     """The cells of the index, their seeds put together."""
     arms: dict[tuple[object, ...], Arm] = {}
     for cell in cells:
-        one = Arm._make((*itemgetter(*FACTS)(cell), {}))
+        one = Arm._make((*itemgetter(*FACTS)({SELECT: "", **cell}), {}))
         arms.setdefault(one[:-1], one).samples[cell["seed"]] = Path(cell["samples"])
     return list(arms.values())
 
@@ -83,7 +84,7 @@ class Claim(NamedTuple):
 
 IN_DOMAIN = "a benchmark both trained and evaluated on"
 OUT_DOMAIN = "a benchmark evaluated on and not trained on"
-AS_INSTRUCTED = ("student", "teacher", "task", "share")
+AS_INSTRUCTED = ("student", "teacher", "task", "share", "select")
 
 
 def _in_domain(treated: Arm, control: Arm) -> bool:
@@ -136,7 +137,7 @@ CLAIMS = (
                 "",
                 "refine",
                 "refine",
-                ("student", "task", "refine_task", "recipe", "share"),
+                ("student", "task", "refine_task", "recipe", "share", "select"),
                 lambda treated, control: treated.in_domain and (treated.family, control.family) == ("out", "in"),
                 f"an in-family and an out-family teacher of one student, and {IN_DOMAIN}",
             ),
@@ -160,7 +161,7 @@ CLAIMS = (
                 "",
                 "cross",
                 "refine",
-                ("student", "teacher", "refine_task", "recipe", "share"),
+                ("student", "teacher", "refine_task", "recipe", "share", "select"),
                 _in_domain,
                 f"two tasks, and {IN_DOMAIN}",
             ),
@@ -176,7 +177,7 @@ CLAIMS = (
                 "refined without instruction against instructed",
                 "refine-only",
                 "instruct",
-                ("student", "share"),
+                ("student", "share", "select"),
                 lambda treated, control: treated.in_domain and treated.refine_task == control.task,
                 IN_DOMAIN,
             ),

@@ -33,11 +33,11 @@ def mark(tables: Mapping[str, pd.DataFrame], cells: Sequence[EvaluatedCell], unr
     arms: dict[tuple[str, ...], set[str]] = {}
     for cell in cells:
         if cell["samples"] in unrefined:
-            of = str(cell["student"]), cell["arm"], str(cell["share"])
+            of = str(cell["student"]), cell["arm"], str(cell["share"]), cell.get("select", "")
             arms.setdefault(of, set()).add(cell["checkpoint"])
     costs = tables["costs"]
-    known = zip(costs["student"], costs["arm"], costs["share"], strict=True)
-    costs.insert(int(costs.columns.get_loc("jobs")), COLUMN, [len(arms.get((s, a, str(h)), ())) for s, a, h in known])
+    known = zip(*(costs[fact].map(str) for fact in ("student", "arm", "share", "select")), strict=True)
+    costs.insert(int(costs.columns.get_loc("jobs")), COLUMN, [len(arms.get(of, ())) for of in known])
 
 
 class Kept(NamedTuple):

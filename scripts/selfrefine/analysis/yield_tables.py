@@ -80,7 +80,7 @@ def pass_table(cells: Sequence[EvaluatedCell], extractor: str, level: float) -> 
     """pass_at_k.csv: pass@k and maj@k of the answers sampled to a test split, per arm over its seeds."""
     arms: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
-        known = tuple(str(cell[name]) for name in (*FACTS, "evaluation"))  # type: ignore[literal-required] # its keys
+        known = tuple(str(cell.get(name, "")) for name in (*FACTS, "evaluation"))
         arms.setdefault(known, []).append(cell["samples"])
     tables = []
     for facts, files in arms.items():

@@ -18,6 +18,8 @@ from selfrefine.schema.results import EvaluatedCell
 from selfrefine.schema.rows import item_of, judged_correct
 from selfrefine.store.files import read_json, read_jsonl
 
+# What a row of the costs is of.
+OF_COSTS = ("student", "arm", "share", "select")
 Jobs = dict[tuple[str, ...], dict[str, set[str]]]
 
 
@@ -195,7 +197,7 @@ class Recount:
         unrefined = self.unrefined(table)
         if unrefined is not None:
             mine = [cell for cell in self.cells(table) if cell["samples"] in unrefined]
-            arms = ((tuple(map(str, (c["student"], c["arm"], c["share"]))), c["checkpoint"]) for c in mine)
+            arms = ((tuple(str(c.get(fact, "")) for fact in OF_COSTS), c["checkpoint"]) for c in mine)
             values |= {COLUMN: len({checkpoint for arm, checkpoint in arms if arm == _of(row)})}
         return Counted(values, [f"{len(jobs)} jobs"])
 
@@ -223,8 +225,8 @@ class Recount:
 
 
 def _of(row: Row) -> tuple[str, ...]:
-    """The student, arm and share that a row of the costs is of."""
-    return tuple(row.cells.get(column, "") for column in ("student", "arm", "share"))
+    """What a row of the costs is of."""
+    return tuple(row.cells.get(fact, "") for fact in OF_COSTS)
 
 
 def _share_correct(name: str, answers: Outcomes) -> str:

@@ -47,6 +47,11 @@ def _labels(item: Item) -> str:
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(item["choices"])]
 
 
+def question_text(item: Item) -> str:
+    """An item's question with its options, as prompts put it, and nothing else of a prompt."""
+    return "\n".join(_question(item))
+
+
 def _question(item: Item) -> list[str]:
     """The lines that put a question."""
     lines = [f"Question: {item['question']}"]

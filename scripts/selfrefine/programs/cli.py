@@ -15,6 +15,7 @@ from selfrefine.errors import UserError
 from selfrefine.programs import memory
 from selfrefine.schema.base import describe
 from selfrefine.schema.generation import Compute
+from selfrefine.schema.results import SELECT
 from selfrefine.schema.source import Source
 from selfrefine.store.files import read_json, says_full, unwritten
 from selfrefine.store.locations import FILES, RECORD
@@ -134,7 +135,10 @@ def add_index(arguments: argparse.ArgumentParser, part: str, required: bool = Tr
 def read_index(path: Path) -> Any:
     """A listing; checked before it is read, since it names what else a stage reads."""
     checked(path)
-    return read_json(path)
+    index = read_json(path)
+    for cell in index.get("cells", ()):
+        cell.setdefault(SELECT, "")
+    return index
 
 
 def add_shots(arguments: argparse.ArgumentParser) -> None:

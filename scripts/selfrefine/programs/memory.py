@@ -9,6 +9,7 @@ SIGNS = ("out of memory", "can't allocate memory", "bad_alloc", "can't start new
 KEYS = {
     "instruct": "`instruct.micro_batch_size`, or `instruct.max_length`",
     "refine": "`refine.micro_batch_size`, or `refine.max_length`",
+    "embed": "`batch_size` of the student",
     "sample": "`batch_size` of the student",
     "evaluate": "`batch_size` of the student",
     "teach": "`batch_size` of the teacher",

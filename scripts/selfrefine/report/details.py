@@ -66,7 +66,7 @@ def accuracy(rows: Sequence[results.ArmRow], titles: Titles) -> Table:
     tasks = list(dict.fromkeys(row["evaluation"] for row in rows))
     told = {"teacher", *several(rows, "recipe", "share")}
     body: Rows = []
-    facts = ("arm", "student", "teacher", "task", "refine_task", "recipe", "share")
+    facts = ("arm", "student", "teacher", "task", "refine_task", "recipe", "share", "select")
     for group in grouped(rows, lambda row: tuple(str(row.get(fact)) for fact in facts)).values():
         first, found = group[0], {row["evaluation"]: row for row in group}
         numbers: list[Cell] = [
@@ -141,7 +141,10 @@ def demonstrations_table(rows: Sequence[results.DemonstrationRow], titles: Title
         place = place_of(row["demonstrations"])
         teacher, task = place.names if place else ("", "")
         counts = (row["answers"], row["kept"], *row["dropped"].values())
-        body.append([models.teacher(teacher), titles.get(task, task), *map(str, counts)])
+        known = max((name for name in titles if f"{task}-".startswith(f"{name}-")), key=len, default="")
+        chosen = task.removeprefix(known).removeprefix("-") if known else ""
+        told = f"{titles[known]}, items chosen: {chosen}" if chosen else titles.get(task, task)
+        body.append([models.teacher(teacher), told, *map(str, counts)])
     reasons = list(rows[0]["dropped"])
     header = ["teacher", "benchmark", "answers", "kept", *(REASONS.get(reason, reason) for reason in reasons)]
     caption = "Teachers' answers that became demonstrations, and those that did not by reason."

@@ -1,7 +1,7 @@
 """What figures and tables call a checkpoint: who was instructed by whom on what, and refined."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 # What a difference from 0 is tested by.
 TESTS = {"mcnemar": "McNemar's exact", "score": "paired score"}
@@ -26,6 +26,8 @@ class Trained(TypedDict, total=False):
     refine_task: str
     recipe: str
     share: str
+    select: str
+    """How the items of the share were chosen."""
     seed: str
 
 
@@ -77,6 +79,14 @@ def with_note(text: str, rows: Iterable[Mapping[str, object]], note: str = NOTE)
     return f"{text} {note}".lstrip() if any(unrefined_mark(row) for row in rows) else text
 
 
+def ways_told(row: Mapping[str, Any]) -> str:
+    """How the items of both sides of a comparison were chosen, such as "dpp − random"; "" where they were not."""
+    ways = [str(row.get(fact, "")) for fact in ("select", "against_select")]
+    if not any(ways):
+        return ""
+    return f"items by {ways[0]}" if ways[0] == ways[1] else f"items by {ways[0] or 'none'} − {ways[1] or 'none'}"
+
+
 def checkpoint_label(facts: Mapping[str, object], titles: Mapping[str, str], shown: Collection[str]) -> str:
     """A checkpoint in words, such as "instructed by T on ASDiv, then refined".
 
@@ -96,6 +106,7 @@ def checkpoint_label(facts: Mapping[str, object], titles: Mapping[str, str], sho
         parts.append(f"refined on {titles[refined]} without instruction{recipe}")
     if not parts:
         return "baseline"
-    parts += [f"{fact['share']} %"] if fact.get("share") and "share" in shown else []
+    chosen = f" by {fact['select']}" if fact.get("select") else ""
+    parts += [f"{fact['share']} %{chosen}"] if fact.get("share") and ("share" in shown or chosen) else []
     parts += [f"seed {fact['seed']}"] if fact.get("seed") and "seed" in shown else []
     return ", ".join(parts)

@@ -64,7 +64,7 @@ def in_figure(figure: str, student: str, rows: Sequence[Row], table: str) -> lis
     match figure:
         case "in-family" | "out-family" | "lengths":
             return _of_families(mine, FAMILIES[figure])
-        case "low-resource":
+        case "low-resource" | "selection":
             return _of_shares(mine)
         case "solving":
             return [
@@ -148,9 +148,14 @@ def column_of_teachers(split: str, style: str) -> str:
 
 
 def whole(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the largest share, and those that no share applies to."""
+    """The rows of the largest share, and those that no share applies to.
+
+    Where the items of that share were chosen, those of the way that comes first.
+    """
     largest = max((_share(row) for row in rows if row["share"]), default=0.0)
-    return [row for row in rows if not row["share"] or _share(row) == largest]
+    found = [row for row in rows if not row["share"] or _share(row) == largest]
+    first = next((row.get("select") for row in found if row.get("select")), "")
+    return [row for row in found if row.get("select", "") in ("", first)]
 
 
 def _share(row: Mapping[str, object]) -> float:

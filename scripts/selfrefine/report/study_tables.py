@@ -57,7 +57,8 @@ class StudyTables:
     def _read(self, name: str, row: type, prefix: str = "") -> list[dict[str, Any]]:
         kinds = get_type_hints(row)
         with open(self.folder / f"{name}.csv", encoding="utf-8", newline="") as file:
-            return [self.models.titled(typed(cells, kinds, prefix)) for cells in csv.DictReader(file)]
+            rows = [{results.SELECT: "", **cells} for cells in csv.DictReader(file)]
+        return [self.models.titled(typed(cells, kinds, prefix)) for cells in rows]
 
 
 def typed(cells: dict[str, str], kinds: dict[str, Any], prefix: str = "") -> dict[str, Any]:

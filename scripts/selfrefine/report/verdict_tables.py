@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from selfrefine.analysis.advice import claim_advice
 from selfrefine.analysis.verdicts import VERDICTS
 from selfrefine.report.formats import NONE, PAGES, Rows, Table
-from selfrefine.report.labels import UNREFINED, named, whose_claims
+from selfrefine.report.labels import UNREFINED, named, ways_told, whose_claims
 from selfrefine.report.model_names import Models
 from selfrefine.schema.claim_results import (
     AssessedClaim,
@@ -62,7 +62,10 @@ def comparisons_table(claim: AssessedClaim, part: ClaimPart, titles: Mapping[str
             ([" against ".join(row["compared"])] if own else [])
             + [row["student"], teacher if row["against_teacher"] not in ("", row["teacher"]) else row["teacher"]]
             + [trained if refined in ("", trained) else f"{trained} → {refined}"]
-            + [titles.get(row["evaluation"], row["evaluation"]), f"{row['share']} %"]
+            + [
+                titles.get(row["evaluation"], row["evaluation"]),
+                ", ".join(filter(None, (f"{row['share']} %", ways_told(row)))),
+            ]
             + [f"{row['items']:,}", seeds_told(row)]
             + [f"{points(row['accuracy'])} against {points(row['against_accuracy'])}"]
             + [f"{points(row['difference'], '+')} {ends(row)}", ends(row["estimates"][0]), odds(row["log_odds"])]

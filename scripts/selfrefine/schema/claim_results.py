@@ -93,6 +93,9 @@ class ClaimComparison(TypedDict):
     task: str
     refine_task: str
     share: int | str
+    select: NotRequired[str]
+    """How the items of the share were chosen; absent where they were not. Likewise of the control."""
+    against_select: NotRequired[str]
     evaluation: str
     items: int
     seeds: int

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from selfrefine.schema.base import NAME, Strict
 from selfrefine.schema.benchmark import Benchmark
 from selfrefine.schema.claims import Claims, Statistics
+from selfrefine.schema.demonstrating import Demonstrations
 from selfrefine.schema.generation import (
     Budget,
     ChatTemplate,
@@ -24,7 +25,6 @@ from selfrefine.schema.rows import Extractor, Kind
 from selfrefine.schema.sampling import Sampling
 from selfrefine.schema.server import Server, check_extra
 from selfrefine.schema.source import Source
-from selfrefine.schema.stages import DemonstrateSettings
 
 # What every library takes as a seed.
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -230,7 +230,7 @@ class Configuration(Strict):
     prompts: dict[Kind, Prompt]
     recipes: dict[str, Recipe]
     schedules: dict[str, Schedule] = {}
-    demonstrations: DemonstrateSettings = DemonstrateSettings()
+    demonstrations: Demonstrations = Demonstrations()
     sampling: Sampling = Sampling()
     validation: float = Field(
         0.1, gt=0, lt=1, description="Share of the training items held out to select refined checkpoints."

@@ -2,6 +2,9 @@
 
 from typing import TypedDict
 
+# The fact of how the items of a share were chosen; tables and listings of studies that choose none leave it out.
+SELECT = "select"
+
 
 class Facts(TypedDict):
     """What an arm is; "" stands where a fact does not apply. `share` is in percent, as text."""
@@ -14,6 +17,8 @@ class Facts(TypedDict):
     refine_task: str
     recipe: str
     share: str
+    select: str
+    """How the items of the share were chosen before the teacher was asked; "" where they were not."""
 
 
 class AccuracyRow(Facts):
@@ -115,6 +120,7 @@ class Start(TypedDict):
     after: str
     refine_task: str
     share: str
+    select: str
 
 
 class PathRow(Start):
@@ -213,6 +219,7 @@ class CostRow(TypedDict):
     student: str
     arm: str
     share: str
+    select: str
     stage: str
     checkpoints: int
     unrefined: int
@@ -236,6 +243,7 @@ class CheckpointFacts(TypedDict):
     refine_task: str
     recipe: str
     share: int | str
+    select: str
     seed: int | str
     checkpoint: str
 

@@ -39,6 +39,16 @@ class Item(TypedDict):
     """How the answer is reached, where the benchmark's `fields.solution` says."""
 
 
+class ReadQuestion(TypedDict):
+    """What a student makes of an item's question, beside its embedding (perplexities.jsonl)."""
+
+    item: str
+    tokens: int
+    nll: float
+    """Of its tokens' negative log-likelihoods, the mean."""
+    perplexity: float
+
+
 class Document(Item):
     """An item with its prompt, as an exported lm-eval task has it (docs.jsonl)."""
 

@@ -15,12 +15,14 @@ from selfrefine.schema.rows import Extractor
 from selfrefine.schema.sampling import Sampling
 from selfrefine.schema.server import check_extra
 from selfrefine.schema.source import Reading
+from selfrefine.schema.ways import Preferred, WayName
 
 Figure = Literal[
     "accuracy",
     "in-family",
     "out-family",
     "low-resource",
+    "selection",
     "lengths",
     "solving",
     "pass-at-k",
@@ -108,6 +110,24 @@ class EvaluateSettings(Answering):
 
     task: str
     stock: StockAsked | None = Field(None, description="For one of lm-eval's own tasks; null: an exported one.")
+
+
+class EmbedSettings(Strict):
+    """What the embed stage reads."""
+
+    dtype: Dtype = "bfloat16"
+    quantisation: Quantisation = "none"
+    batch_size: int = Field(32, gt=0, description="Questions read at once.")
+
+
+class ChooseSettings(Strict):
+    """What the choose stage reads."""
+
+    way: WayName
+    share: int = Field(gt=0, lt=100, description="Percent of the training items.")
+    seed: int = Field(0, description="Of the order in which items come that nothing else tells apart.")
+    prefer: Preferred = "low"
+    weight: float = Field(0.25, gt=0, description="The power of the perplexity in an item's quality.")
 
 
 class TeachSettings(Strict):

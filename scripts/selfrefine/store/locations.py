@@ -28,6 +28,8 @@ RECORD = "record.json"
 # By stage, the file that others read of its artifacts.
 FILES = {
     "prepare": "items.jsonl",
+    "embed": "perplexities.jsonl",
+    "choose": "items.jsonl",
     "teach": "answers.jsonl",
     "demonstrate": "demonstrations.jsonl",
     "sample": "paths.jsonl",
@@ -71,6 +73,10 @@ DETAILS = "details.md"
 # Of a checkpoint, losses by update; and where it is an adapter, not whole weights, the adapter's settings.
 TRAINING = "training.jsonl"
 ADAPTER = "adapter_config.json"
+# Beside a student's perplexities of training items, their embeddings: a row for each, in the same order.
+EMBEDDINGS = "embeddings.npy"
+# Beside chosen items, their ids in the order in which they were chosen.
+CHOSEN_ORDER = "order.json"
 # Of an exported task, its items with their prompts.
 DOCUMENTS = "docs.jsonl"
 # Of a task of lm-eval, the data of each split and, where it is of a folder of tasks, that folder.

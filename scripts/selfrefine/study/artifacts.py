@@ -8,9 +8,17 @@ from selfrefine.data.fetching import local_files
 from selfrefine.errors import UserError
 from selfrefine.schema.config import STOCK
 from selfrefine.schema.source import Source
+from selfrefine.schema.ways import Choice, choice_of
 from selfrefine.study import stage_settings
 from selfrefine.study.artifact import Artifact
-from selfrefine.study.checkpoint_names import base, names_of, origin_of, refinements_of, student_of, teacher_of
+from selfrefine.study.checkpoint_names import (
+    base,
+    names_of,
+    origin_of,
+    refinements_of,
+    student_of,
+    teacher_of,
+)
 from selfrefine.study.design import Study
 from selfrefine.study.resolve import model_of_teacher, split_of, stock_task
 
@@ -116,10 +124,39 @@ class Artifacts:
         shots = self.study.benchmarks[task].shots
         return self.items(task, "train") if shots is not None and shots.of_training_split else None
 
+    # Choosing what a teacher is asked.
+
+    def embeddings(self, student: str, task: str) -> Artifact:
+        """A student's perplexity and embedding of each training item."""
+        of = {"student": student, "task": task}
+
+        def make() -> Artifact:
+            inputs = {"checkpoint": self.checkpoint(base(student)), "items": self.items(task, "train")}
+            return self.artifact("embed", (student, task), of, inputs)
+
+        return self.once(("embed", student, task), make)
+
+    def chosen(self, task: str, choice: Choice) -> Artifact:
+        """The training items of a share that are chosen before a teacher is asked."""
+
+        def make() -> Artifact:
+            embeddings = self.embeddings(choice.student, task) if choice.student else None
+            inputs = {"items": self.items(task, "train"), "embeddings": embeddings}
+            return self.artifact(
+                "choose", (f"{task}-{choice.name}",), {"task": task, "choice": "/".join(choice)}, inputs
+            )
+
+        return self.once(("choose", task, *choice), make)
+
+    def items_of_share(self, student: str, task: str, share: str, seed: str) -> Artifact:
+        """The items that a stage takes its share of: those that were chosen, or the training split."""
+        choice = choice_of(student, share, seed)
+        return self.chosen(task, choice) if choice else self.items(task, "train")
+
     # Phase 1.
 
-    def answers(self, teacher: str, task: str, split: str, style: str) -> Artifact:
-        """What a teacher answers to a split."""
+    def answers(self, teacher: str, task: str, split: str, style: str, choice: Choice | None = None) -> Artifact:
+        """What a teacher answers to a split, or to the items of it that were chosen."""
 
         def make() -> Artifact:
             entry = self.study.teachers[teacher]
@@ -129,21 +166,23 @@ class Artifacts:
                 sources = [(entry.recording, self._content(Path(entry.recording), where))]
             loaded = model_of_teacher(self.study, teacher)
             model = self.model(loaded) if loaded else None
-            of = {"teacher": teacher, "task": task, "split": split, "style": style}
-            inputs = {"items": self.items(task, split), "shots": self.shots(task), "model": model}
-            return self.artifact("teach", (teacher, f"{task}-{split}-{style}"), of, inputs, sources=sources)
+            of = {"teacher": teacher, "task": task, "split": split, "style": style, **_named(choice)}
+            items = self.chosen(task, choice) if choice else self.items(task, split)
+            inputs = {"items": items, "shots": self.shots(task), "model": model}
+            name = f"{task}-{split}-{style}" + (f"-{choice.name}" if choice else "")
+            return self.artifact("teach", (teacher, name), of, inputs, sources=sources)
 
-        return self.once(("teach", teacher, task, split, style), make)
+        return self.once(("teach", teacher, task, split, style, *(choice or ())), make)
 
-    def demonstrations(self, teacher: str, task: str) -> Artifact:
-        """What a teacher's answers to the training items leave to learn from."""
+    def demonstrations(self, teacher: str, task: str, choice: Choice | None = None) -> Artifact:
+        """What a teacher's answers to the training items, or to those chosen, leave to learn from."""
         return self.once(
-            ("demonstrate", teacher, task),
+            ("demonstrate", teacher, task, *(choice or ())),
             lambda: self.artifact(
                 "demonstrate",
-                (teacher, task),
-                {"teacher": teacher, "task": task},
-                {"answers": self.answers(teacher, task, "train", "cot")},
+                (teacher, f"{task}-{choice.name}" if choice else task),
+                {"teacher": teacher, "task": task, **_named(choice)},
+                {"answers": self.answers(teacher, task, "train", "cot", choice)},
             ),
         )
 
@@ -173,7 +212,7 @@ class Artifacts:
             "start": self.checkpoint(base(student)),
             "items": self.items(task, "train"),
             "shots": self.shots(task),
-            "demonstrations": self.demonstrations(teacher, task),
+            "demonstrations": self.demonstrations(teacher, task, choice_of(student, share, seed)),
         }
         return self.artifact("instruct", names_of(name), varied, inputs)
 
@@ -183,7 +222,7 @@ class Artifacts:
 
         def make() -> Artifact:
             names = (*names_of(start), f"{task}-{share}-seed{seed}")
-            items = self.items(task, "train")
+            items = self.items_of_share(student_of(start), task, share, seed)
             inputs = {"checkpoint": self.checkpoint(start), "items": items, "shots": self.shots(task)}
             return self.artifact("sample", names, of, inputs)
 
@@ -198,7 +237,7 @@ class Artifacts:
             if self.study.recipes[recipe].needs_teacher:
                 if teacher is None:
                     raise UserError(f"recipe {recipe!r} draws on a teacher, but {start} was instructed by none")
-                demonstrations = self.demonstrations(teacher, task)
+                demonstrations = self.demonstrations(teacher, task, choice_of(student_of(start), share, seed))
             names = (*names_of(start), f"{task}-{recipe}-{share}-seed{seed}")
             inputs = {"paths": self.paths(start, task, share, seed), "demonstrations": demonstrations}
             return self.artifact("pair", names, of, inputs)
@@ -243,3 +282,8 @@ class Artifacts:
             return self.artifact("evaluate", names, of, inputs)
 
         return self.once(("evaluate", checkpoint, task), make)
+
+
+def _named(choice: Choice | None) -> dict[str, str]:
+    """A choice among an artifact's own names; nothing where there is none."""
+    return {"choice": "/".join(choice)} if choice else {}

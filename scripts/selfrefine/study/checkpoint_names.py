@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from selfrefine.schema.ways import percent_of, way_of
+
 # How many parts the names of a base and of an instructed checkpoint have, and how many each refinement adds.
 BASE, INSTRUCTED, REFINED = 2, 6, 5
 
@@ -53,7 +55,7 @@ def facts_of(step: Refinement) -> dict[str, str]:
         "after": " ".join(before.recipe for before in refinements_of(step.start)),
         "refine_task": step.task,
         "recipe": step.recipe,
-        "share": step.share,
+        **_of_share(step.share),
         "seed": step.seed,
     }
 
@@ -63,8 +65,14 @@ def trained_facts(checkpoint: str) -> dict[str, str]:
     if steps := refinements_of(checkpoint):
         return facts_of(steps[-1])
     student, _, teacher, task, share, seed = checkpoint.split("/")
-    facts = {"student": student, "teacher": teacher, "task": task, "share": share, "seed": seed}
+    facts = {"student": student, "teacher": teacher, "task": task, **_of_share(share), "seed": seed}
     return {**facts, "after": "", "refine_task": "", "recipe": ""}
+
+
+def _of_share(share: str) -> dict[str, str]:
+    """The facts of a named share; without `select` where nothing is chosen."""
+    way = way_of(share)
+    return {"share": str(percent_of(share)), **({"select": way} if way else {})}
 
 
 def origin_of(checkpoint: str) -> str:

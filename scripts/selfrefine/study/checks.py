@@ -29,6 +29,9 @@ def values_once(study: Configuration) -> Iterator[str]:
         values = getattr(study.study, key) or []
         if len(set(values)) != len(values):
             yield f"study.{key}: a value stands there twice"
+    ways = study.demonstrations.select or []
+    if len(set(ways)) != len(ways):
+        yield "demonstrations.select: a way of choosing stands there twice"
 
 
 def references(study: Configuration) -> Iterator[str]:

@@ -15,14 +15,22 @@ from selfrefine.analysis.paper_claims import Arm, arms_of
 from selfrefine.errors import UserError
 from selfrefine.schema.base import describe, suggestion
 from selfrefine.schema.config import STOCK, Configuration, StockTask, Weights
+from selfrefine.schema.demonstrating import Demonstrations
 from selfrefine.schema.generation import STUDENT_ENGINES
 from selfrefine.schema.prompt import Shots
 from selfrefine.schema.results import Cell, CheckpointFacts
 from selfrefine.schema.source import Source
+from selfrefine.schema.stages import DemonstrateSettings
+from selfrefine.schema.ways import percent_of, way_of
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
-from selfrefine.study.checkpoint_names import base, instructed, refined
+from selfrefine.study.checkpoint_names import (
+    base,
+    instructed,
+    refined,
+)
 from selfrefine.study.checks import check
+from selfrefine.study.choices import named_shares
 from selfrefine.study.resolve import recipes_in, steps_of, stock_task
 
 
@@ -89,20 +97,20 @@ class Study(Configuration):
         for student in design.students:
             if "baseline" in design.arms:
                 rows.append(self._facts("baseline", student, base(student)))
-            for share, seed in itertools.product(design.shares, design.seeds):
+            for share, seed in itertools.product(named_shares(self), design.seeds):
                 rows += self._refined_only(student, share, seed)
                 for teacher, task in itertools.product(self.teachers_of(student), design.tasks):
                     rows += self._instructed(student, teacher, task, share, seed)
         return rows
 
-    def _refined_only(self, student: str, share: int, seed: int) -> Iterator[CheckpointFacts]:
+    def _refined_only(self, student: str, share: str, seed: int) -> Iterator[CheckpointFacts]:
         """A student's checkpoints of the arm that is refined without having been instructed."""
         design, recipes = self.study, recipes_in(self, "refine-only")
         for task, recipe in itertools.product(design.tasks, recipes if "refine-only" in design.arms else ()):
             *_, name = self.chain(base(student), task, recipe, share, seed)
             yield self._facts("refine-only", student, name, "", "", task, recipe, share, seed)
 
-    def _instructed(self, student: str, teacher: str, task: str, share: int, seed: int) -> Iterator[CheckpointFacts]:
+    def _instructed(self, student: str, teacher: str, task: str, share: str, seed: int) -> Iterator[CheckpointFacts]:
         """A student's checkpoints that a teacher instructed on a benchmark: itself, and refined."""
         design = self.study
         start = instructed(student, teacher, task, share, seed)
@@ -110,7 +118,11 @@ class Study(Configuration):
             yield self._facts("instruct", student, start, teacher, task, "", "", share, seed)
         for refine_task, recipe in itertools.product(design.tasks, design.recipes):
             arm = "refine" if refine_task == task else "cross"
-            if arm in design.arms and recipe in recipes_in(self, arm) and (arm == "refine" or design.transfers(share)):
+            if (
+                arm in design.arms
+                and recipe in recipes_in(self, arm)
+                and (arm == "refine" or design.transfers(percent_of(share)))
+            ):
                 *_, name = self.chain(start, refine_task, recipe, share, seed)
                 yield self._facts(arm, student, name, teacher, task, refine_task, recipe, share, seed)
 
@@ -123,7 +135,7 @@ class Study(Configuration):
         task: str = "",
         refine_task: str = "",
         recipe: str = "",
-        share: int | str = "",
+        share: str = "",
         seed: int | str = "",
     ) -> CheckpointFacts:
         alike = bool(teacher) and self.teachers[teacher].family == self.students[student].family
@@ -134,7 +146,8 @@ class Study(Configuration):
             "task": task,
             "refine_task": refine_task,
             "recipe": recipe,
-            "share": share,
+            "share": percent_of(share) if share else "",
+            "select": way_of(share),
             "seed": seed,
             "student": student,
             "checkpoint": checkpoint,
@@ -145,7 +158,7 @@ class Study(Configuration):
         own = self.students[student].teachers
         return [teacher for teacher in self.study.teachers if own is None or teacher in own]
 
-    def chain(self, start: str, task: str, name: str, share: int, seed: int) -> list[str]:
+    def chain(self, start: str, task: str, name: str, share: int | str, seed: int) -> list[str]:
         """The checkpoints that a recipe or schedule makes one from the other, the last one last."""
         made: list[str] = []
         for recipe in steps_of(self, name):
@@ -169,6 +182,7 @@ class Study(Configuration):
                     "refine_task": "",
                     "recipe": "",
                     "share": "",
+                    "select": "",
                     "seed": "",
                     "checkpoint": "",
                     "teacher": teacher,
@@ -208,6 +222,8 @@ class Study(Configuration):
         ordered = Study.model_validate_json(canonical_json(self.model_dump(mode="json")))
         sizes = Weights.model_fields.keys() - Source.model_fields.keys()
         unseen: dict[str, Any] = {"cluster": True, "models": dict.fromkeys(self.models, sizes)}
+        if self.demonstrations.select is None:
+            unseen["demonstrations"] = {*Demonstrations.model_fields} - {*DemonstrateSettings.model_fields}
         return yaml.safe_dump(ordered.model_dump(mode="json", exclude=unseen), sort_keys=False)
 
     def figures(self) -> list[str]:

@@ -10,6 +10,7 @@ FIGURES = {
     "in-family": ("arms",),
     "out-family": ("arms",),
     "low-resource": ("arms",),
+    "selection": ("arms",),
     "lengths": ("lengths",),
     "solving": ("solving",),
     "pass-at-k": ("pass_at_k",),
@@ -29,7 +30,7 @@ LAYOUTS = {
     "yields": ("pairs",),
     "cost": ("costs",),
 }
-OF_A_STUDENT = ("low-resource-", "solving-", "pass-at-k-", "yields-", "transfer-")
+OF_A_STUDENT = ("low-resource-", "selection-", "solving-", "pass-at-k-", "yields-", "transfer-")
 
 
 def kind_of(name: str) -> tuple[str, str]:
@@ -52,7 +53,10 @@ def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], sam
     curves = [row for row in shown if row["task"] or row["refine_task"]]
     names = ["accuracy"]
     names += [f"{family}-family" for family in ("in", "out") if family in families]
-    if len({row["share"] for row in curves}) > 1:
+    # Where the items of a share are chosen, the curves are those of the ways of choosing.
+    if any(row.get("select") for row in curves):
+        names += [f"selection-{student}" for student in students_of(curves)]
+    elif len({row["share"] for row in curves}) > 1:
         names += [f"low-resource-{student}" for student in students_of(curves)]
     names += ["lengths"] if families - {""} else []
     names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]

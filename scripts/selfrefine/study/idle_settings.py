@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from selfrefine.answers.extraction import MATH_VERIFY
 from selfrefine.schema.config import Configuration
+from selfrefine.schema.ways import WAYS
 from selfrefine.study.content_checks import refined_with
 from selfrefine.study.resolve import training_of
 
@@ -26,8 +27,19 @@ def idle_settings(study: Configuration) -> Iterator[str]:
         yield f"extractor: {MATH_VERIFY} changes nothing: all benchmarks have options, which strict judges"
     if study.extractor == "legacy" and "answer_phrases" in study.model_fields_set:
         yield "answer_phrases: changes nothing: extractor legacy has its own"
+    yield from _of_choosing(study)
     yield from _of_sampling(study)
     yield from _of_training(study)
+
+
+def _of_choosing(study: Configuration) -> Iterator[str]:
+    ways, given = study.demonstrations.select or [], study.demonstrations.model_fields_set
+    if ways and all(share == 100 for share in study.study.shares):
+        yield "demonstrations.select: changes nothing: at 100 % there is nothing to choose; name smaller study.shares"
+    if "prefer" in given and not any(WAYS[way].perplexity for way in ways):
+        yield "demonstrations.prefer: changes nothing: no way of demonstrations.select looks at perplexities"
+    if "weight" in given and not any(WAYS[way].perplexity and WAYS[way].spread for way in ways):
+        yield "demonstrations.weight: changes nothing: no way of demonstrations.select weighs perplexity and diversity"
 
 
 def _of_sampling(study: Configuration) -> Iterator[str]:

@@ -25,7 +25,8 @@ def layout_inputs(inputs: TableInputs, name: str) -> tuple[dict[str, Any], list[
         settings["rows"], behind = _prompts(inputs)
         return settings, behind
     if kind == "teachers":
-        behind = inputs.teachers_answers
+        # Of the items that were chosen, a teacher's accuracy is none of the split's.
+        behind = [one for one in inputs.teachers_answers if "choice" not in one.of]
         shown = [names["teachers"].get(one.of["teacher"], one.of["teacher"]) for one in behind]
         settings["rows"] = [
             {**one.of, "teacher": teacher, "answers": str(one.file)} for teacher, one in zip(shown, behind, strict=True)

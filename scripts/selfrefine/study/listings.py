@@ -2,9 +2,11 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selfrefine.schema.results import SELECT
 from selfrefine.store.files import whole_file
 from selfrefine.store.hashing import digest
 from selfrefine.store.locations import LISTINGS, listing_file
@@ -15,7 +17,7 @@ from selfrefine.study.table_inputs import TableInputs
 
 # By listing, what it has of the index.
 PARTS = {
-    "tables": ("cells", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
+    "tables": ("cells", "chosen", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
     "training": ("training",),
     "page": ("cells", "tasks", "items", "shots", "answers", "paths", "pairs", "origins", "records"),
 }
@@ -51,7 +53,11 @@ class Listings:
         if part == "asked":
             return json.dumps(self._asked(), indent=1) + "\n"
         index: dict[str, Any] = {**self.inputs.index}
-        return json.dumps({kind: index[kind] for kind in PARTS[part]}, indent=1) + "\n"
+        if not index["chosen"]:
+            # Studies that choose nothing are listed without what choosing adds.
+            del index["chosen"]
+            index["cells"] = [without_select(cell) for cell in index["cells"]]
+        return json.dumps({kind: index[kind] for kind in PARTS[part] if kind in index}, indent=1) + "\n"
 
     def policy(self) -> dict[str, Any]:
         """What is registered before the first evaluation."""
@@ -66,7 +72,7 @@ class Listings:
         return [
             {
                 "teacher": one.of["teacher"],
-                "items": str(self.inputs.artifacts.items(one.of["task"], one.of["split"]).file),
+                "items": str(one.inputs["items"][0].file),
                 "shots": next((str(shots.file) for shots in one.inputs.get("shots", ())), None),
                 "settings": one.settings,
                 "server": self.study.teachers[one.of["teacher"]].server.model_dump(),
@@ -80,6 +86,11 @@ class Listings:
         return list(
             dict.fromkeys(each for one in asked for flag in ("items", "shots") for each in one.inputs.get(flag, ()))
         )
+
+
+def without_select(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell without the fact of how items were chosen."""
+    return {fact: value for fact, value in cell.items() if fact != SELECT}
 
 
 def write_listing(record: str | Path, text: str) -> None:

@@ -9,6 +9,7 @@ from selfrefine.errors import UserError
 from selfrefine.schema.assumptions import Assumptions
 from selfrefine.study import resources
 from selfrefine.study.checkpoint_names import student_of
+from selfrefine.study.choices import embeds
 from selfrefine.study.content_checks import refined_with
 from selfrefine.study.design import Study
 from selfrefine.study.resolve import model_of_teacher, shots_shown, training_of
@@ -16,6 +17,8 @@ from selfrefine.study.resources import BYTES, Memory, Size
 from selfrefine.study.workload import STORED_BYTES, Cost, ItemsOf, UnknownSize, Workload, sides_of
 
 TRAINING = ("instruct", "refine")
+# Of a number of an embedding, as items are chosen by it (data/spread.py).
+EXACT_BYTES = 8
 # Sequences that vLLM should be able to decode at once; it takes more where memory is left.
 ROWS = 16
 
@@ -82,7 +85,7 @@ class Planner:
         """
         cluster, loader = self.study.cluster, self._loader(stage, **names)
         if cluster is None or loader is None:
-            return Needs(0, resources.host_mb(0, attempt), None)
+            return Needs(0, resources.host_mb(self._read(stage, **names), attempt), None)
         if cluster.gpu_memory is None:
             known = self.study.models[loader.model].parameters
             held = self._held(stage, loader, names.get("recipe")).total if known else 0
@@ -95,6 +98,19 @@ class Planner:
         each = resources.GATHERED_BYTES if self._shards(stage, loader) else BYTES[loader.dtype]
         host = resources.host_mb(self.work.size(loader.model).parameters * each, attempt)
         return Needs(self.gpus(stage, **names), host, limit)
+
+    def _read(self, stage: str, **names: str) -> float:
+        """GB that a job without a model reads: a choice of items, the embeddings of all."""
+        student = names["choice"].split("/")[0] if stage == "choose" else ""
+        model = self.study.students[student].model if student else ""
+        if not model or self.study.models[model].parameters is None:
+            return 0.0
+        try:
+            items = self.work.items(names["task"], "train")
+        except UnknownSize:
+            return 0.0
+        # As they are stored, and as they are computed with.
+        return items * self.work.size(model).width * (BYTES["float32"] + EXACT_BYTES) / resources.GB
 
     def memory(self, stage: str, **names: str) -> Memory | None:
         """What one job holds on its GPUs; None for stages that load no model."""
@@ -132,6 +148,8 @@ class Planner:
         kinds += [("teach", name, None) for name in design.teachers if model_of_teacher(self.study, name)]
         for student in design.students:
             kinds.append(("evaluate", student, None))
+            if embeds(self.study):
+                kinds.append(("embed", student, None))
             if {"instruct", "refine", "cross"}.intersection(design.arms):
                 kinds.append(("instruct", student, None))
             if {"refine", "cross", "refine-only"}.intersection(design.arms):
@@ -151,6 +169,8 @@ class Planner:
         size, number = self.work.size(loader.model), BYTES[self._computed_in(loader.dtype)]
         if stage in TRAINING:
             return self._training(stage, loader, recipe, size, number)
+        if stage == "embed":
+            return resources.scoring(size, number, loader.batch_size * self.assumed.tokens.longest_prompt)
         # vLLM decodes as many sequences at once as the memory that is left allows.
         rows = ROWS if loader.engine == "vllm" else loader.batch_size
         tasks = {*self.study.study.tasks, *self.study.study.benchmarks}
@@ -183,7 +203,7 @@ class Planner:
         """Whose weights a job loads; None for a job that loads none."""
         if stage == "teach":
             return self._loader_of(stage, names["teacher"])
-        if stage in (*TRAINING, "sample", "evaluate"):
+        if stage in (*TRAINING, "embed", "sample", "evaluate"):
             return self._loader_of(stage, student_of(names.get("checkpoint") or names.get("start") or names["student"]))
         return None
 
@@ -192,7 +212,9 @@ class Planner:
         if stage != "teach":
             own = study.students[name]
             most = study.sampling.generation.max_tokens if stage == "sample" else study.evaluation.max_tokens
-            return Loader(name, own.model, own.dtype, study.engine, own.batch_size, most)
+            # Hidden states and likelihoods are read off the logits' side of a model, which vLLM does not give.
+            engine, most = ("transformers", 0) if stage == "embed" else (study.engine, most)
+            return Loader(name, own.model, own.dtype, engine, own.batch_size, most)
         teacher, model = study.teachers[name], model_of_teacher(study, name)
         if model is None:
             return None

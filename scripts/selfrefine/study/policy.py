@@ -3,6 +3,7 @@
 from typing import Any
 
 from selfrefine.analysis.own_claims import claims_of
+from selfrefine.study.choices import choices_of
 from selfrefine.study.design import Study
 from selfrefine.study.resolve import split_of
 
@@ -15,6 +16,8 @@ def policy_of(study: Study) -> dict[str, Any]:
     own = study.study
     # In no order: that of a configuration's entries decides nothing.
     design = {name: sorted(getattr(own, name)) for name in DESIGN}
+    if choices_of(study):
+        design["select"] = sorted(study.demonstrations.select or [])
     design["transfer_shares"] = sorted(share for share in own.shares if own.transfers(share))
     claims = {
         str(claim.number): {

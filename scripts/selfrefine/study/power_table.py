@@ -224,7 +224,8 @@ def _runs(pairs: list[tuple[Arm, Arm]]) -> int:
 
 def _is_seeded(job: Artifact) -> bool:
     """Whether a job is run for each training seed."""
-    if "seed" in job.of:
+    # A choice of items has the study's seed where that decides it.
+    if "seed" in job.of or job.of.get("choice", "/").rpartition("/")[2]:
         return True
     checkpoint = job.of.get("checkpoint", "")
     return (

@@ -85,6 +85,12 @@ def generating(size: Size, number_bytes: float, rows: int, prompt: int, written:
     return Memory(size.parameters * number_bytes + cache / GB, reading / GB)
 
 
+def scoring(size: Size, number_bytes: float, tokens: int) -> Memory:
+    """To read `tokens` at once and keep each layer's output and the logits."""
+    kept = size.layers * size.width + READING_BYTES / 2 * size.width + size.vocabulary
+    return Memory(size.parameters * number_bytes, tokens * kept * number_bytes / GB)
+
+
 def training(
     size: Size, number_bytes: float, weight_bytes: float, trained: float, tokens: int, checkpointing: bool
 ) -> Memory:

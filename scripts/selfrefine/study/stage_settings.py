@@ -18,6 +18,7 @@ from selfrefine.schema.config import STOCK, StockTask, Student
 from selfrefine.schema.generation import Answering
 from selfrefine.schema.preference import Selection
 from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, PrepareSettings
+from selfrefine.schema.ways import WAYS, percent_of, way_of
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import student_of
@@ -50,7 +51,7 @@ def prepare(study: Study, task: str, split: Literal["train", "test"]) -> Prepare
 
 
 @stage
-def teach(study: Study, teacher: str, task: str, split: str, style: str) -> Slice:
+def teach(study: Study, teacher: str, task: str, split: str, style: str, choice: str = "") -> Slice:
     """How a teacher is asked, and what answers for it."""
     entry = study.teachers[teacher]
     own: dict[str, dict[str, Any]] = {
@@ -76,9 +77,27 @@ def teach(study: Study, teacher: str, task: str, split: str, style: str) -> Slic
 
 
 @stage
-def demonstrate(study: Study, teacher: str, task: str) -> DemonstrateSettings:
+def embed(study: Study, student: str, task: str) -> Slice:
+    """How a student's weights read the questions."""
+    entry = study.students[student]
+    return entry.model_dump(include={"dtype", "quantisation", "batch_size"})
+
+
+@stage
+def choose(study: Study, task: str, choice: str) -> Slice:
+    """In which way how many items are chosen, and what of the section that way reads."""
+    _, share, seed = choice.split("/")
+    way = WAYS[way_of(share)]
+    read = {"prefer"} if way.perplexity else set()
+    read |= {"weight"} if way.perplexity and way.spread else set()
+    own = study.demonstrations.model_dump(include=read)
+    return {"way": way_of(share), "share": percent_of(share), "seed": int(seed or 0), **own}
+
+
+@stage
+def demonstrate(study: Study, teacher: str, task: str, choice: str = "") -> Slice:
     """Which of a teacher's answers become demonstrations."""
-    return study.demonstrations
+    return study.demonstrations.model_dump(include={*DemonstrateSettings.model_fields})
 
 
 @stage
@@ -87,7 +106,7 @@ def instruct(study: Study, student: str, teacher: str, task: str, share: str, se
     return {
         "prompt": prompt(study, task, InstructSettings.model_fields["style"].default),
         **study.students[student].model_dump(include={"system", "chat_template", "dtype", "quantisation"}),
-        "share": int(share),
+        "share": share_left(share),
         "seed": int(seed),
         "training": training_of(study, student, "instruct").model_dump(),
     }
@@ -106,7 +125,7 @@ def sample(study: Study, start: str, task: str, share: str, seed: str) -> Slice:
         "sampling": study.sampling.model_dump(exclude=unread),
         "stop": study.benchmarks[task].stop,
         "answer_phrases": phrases_of(study, task),
-        "share": int(share),
+        "share": share_left(share),
         "seed": int(seed),
     }
 
@@ -203,6 +222,11 @@ def page(study: Study) -> Slice:
 def summarise(study: Study) -> Slice:
     """What benchmarks and models are called, and what the study is made of."""
     return {**study.shown_names(), "sources": study.sources()}
+
+
+def share_left(share: str) -> int:
+    """The percentage that a stage takes of what it reads: all, where the items of the share were chosen before."""
+    return 100 if way_of(share) else percent_of(share)
 
 
 def prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:

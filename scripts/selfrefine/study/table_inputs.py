@@ -5,21 +5,32 @@ import itertools
 from typing import Literal, TypedDict
 
 from selfrefine.schema.results import Cell, EvaluatedCell
+from selfrefine.schema.ways import Choice, choice_of
 from selfrefine.store.locations import DOCUMENTS, TRAINING
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.artifacts import Artifacts
-from selfrefine.study.checkpoint_names import Refinement, facts_of, refined, refinements_of
+from selfrefine.study.checkpoint_names import (
+    Refinement,
+    facts_of,
+    origin_of,
+    refined,
+    refinements_of,
+    student_of,
+    teacher_of,
+)
 from selfrefine.study.resolve import steps_of
 
-Kind = Literal["answers", "demonstrations", "training", "paths", "pairs", "items"]
+Kind = Literal["chosen", "answers", "demonstrations", "training", "paths", "pairs", "items"]
 # Those that the tables read, and whose records they count.
-COUNTED: tuple[Kind, ...] = ("answers", "demonstrations", "training", "paths", "pairs")
+COUNTED: tuple[Kind, ...] = ("chosen", "answers", "demonstrations", "training", "paths", "pairs")
 
 
 class Index(TypedDict):
     """Where everything lies that the tables and figures are made of."""
 
     cells: list[EvaluatedCell]
+    chosen: list[str]
+    """What students made of training items, and the items that were chosen by it."""
     answers: list[str]
     demonstrations: list[str]
     paths: list[str]
@@ -66,22 +77,37 @@ class TableInputs:
         """The artifacts of each kind that the study's checkpoints come from."""
         artifacts, checkpoints = self.artifacts, self.study.checkpoints()
         refinements = [row for row in checkpoints if row["refine_task"]]
-        taught = {(row["teacher"], row["task"]) for row in checkpoints if row["teacher"]}
+        # Who is asked what: a teacher, a benchmark, and the choice of its items, () for all of them.
+        taught = {
+            (row["teacher"], row["task"], _choice_behind(row["checkpoint"])) for row in checkpoints if row["teacher"]
+        }
         taught |= {
-            (row["teacher"], row["refine_task"])
+            (row["teacher"], row["refine_task"], _choice_behind(row["checkpoint"]))
             for row in refinements
             if row["teacher"]
             and any(self.study.recipes[step].needs_teacher for step in steps_of(self.study, row["recipe"]))
         }
+        asked = [(teacher, task, Choice(*choice) if choice else None) for teacher, task, choice in sorted(taught)]
         sampled = dict.fromkeys((s.start, s.task, s.share, s.seed) for s in self.steps)
         return {
-            "answers": [artifacts.answers(teacher, task, "train", "cot") for teacher, task in sorted(taught)],
-            "demonstrations": [artifacts.demonstrations(teacher, task) for teacher, task in sorted(taught)],
+            "chosen": self._chosen(),
+            "answers": [artifacts.answers(teacher, task, "train", "cot", choice) for teacher, task, choice in asked],
+            "demonstrations": [artifacts.demonstrations(*of) for of in asked],
             "training": [artifacts.checkpoint(name) for name in self.trained],
             "paths": [artifacts.paths(*of) for of in sorted(sampled)],
             "pairs": [artifacts.pairs(*step) for step in self.steps],
             "items": [artifacts.items(task, "train") for task in sorted({row["refine_task"] for row in refinements})],
         }
+
+    def _chosen(self) -> list[Artifact]:
+        """The choices of items behind the checkpoints, and the embeddings behind these."""
+        choices: dict[Artifact, None] = {}
+        for row in self.study.checkpoints():
+            of = _choice_behind(row["checkpoint"])
+            for task in sorted({row["task"], row["refine_task"]} - {""}) if of else ():
+                choices[self.artifacts.chosen(task, Choice(*of))] = None
+        embeddings = dict.fromkeys(each for one in choices for each in one.inputs.get("embeddings", ()))
+        return [*embeddings, *choices]
 
     @functools.cached_property
     def tasks(self) -> dict[str, Artifact]:
@@ -122,6 +148,7 @@ class TableInputs:
         logs = (str(one.folder / TRAINING) for one in self.behind["training"])
         return {
             "cells": [{**cell, "samples": str(one.file)} for cell, one in self.cells],
+            "chosen": files["chosen"],
             "answers": files["answers"],
             "demonstrations": files["demonstrations"],
             "paths": files["paths"],
@@ -147,9 +174,12 @@ class TableInputs:
     @functools.cached_property
     def teachers_answers(self) -> list[Artifact]:
         """The teachers' answers that a study has, in every style that they are asked in."""
-        known = [*self.behind["answers"], *(one for cell, one in self.cells if cell["arm"] == "teacher")]
+        asked = [one for one in self.behind["answers"] if "choice" not in one.of]
+        chosen = [one for one in self.behind["answers"] if "choice" in one.of]
+        known = [*asked, *(one for cell, one in self.cells if cell["arm"] == "teacher")]
         of = sorted({(one.of["teacher"], one.of["task"], one.of["split"]) for one in known})
-        return [self.artifacts.answers(*each, style) for each in of for style in self.study.study.teacher_styles]
+        whole = [self.artifacts.answers(*each, style) for each in of for style in self.study.study.teacher_styles]
+        return [*whole, *chosen]
 
     def splits(self) -> list[Artifact]:
         """The splits that a study uses."""
@@ -158,3 +188,15 @@ class TableInputs:
         used = {(task, "train") for task in design.tasks if task in trained}
         used |= {(task, "test") for task in design.benchmarks}
         return [self.artifacts.items(*of) for of in sorted(used, key=lambda pair: (pair[0], pair[1] == "test"))]
+
+
+def _choice_behind(checkpoint: str) -> tuple[str, ...]:
+    """How the items were chosen that a checkpoint was trained on; () where they were not, and for base models."""
+    steps = refinements_of(checkpoint)
+    if steps:
+        share, seed = steps[-1].share, steps[-1].seed
+    elif teacher_of(checkpoint):
+        *_, share, seed = origin_of(checkpoint).split("/")
+    else:
+        return ()
+    return choice_of(student_of(checkpoint), share, seed) or ()

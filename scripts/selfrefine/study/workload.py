@@ -15,6 +15,7 @@ from selfrefine.schema.assumptions import Assumptions, Split
 from selfrefine.schema.config import STOCK, StockTask
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Recipe, Side
+from selfrefine.schema.ways import percent_of
 from selfrefine.study.checkpoint_names import student_of, teacher_of
 from selfrefine.study.design import Study
 from selfrefine.study.resolve import model_of_teacher, shots_shown, split_of, training_of
@@ -73,6 +74,7 @@ class Workload:
         self.items = functools.cache(self._items)
         self._by_stage: dict[str, Callable[..., Cost]] = {
             "fetch_model": self._fetch_model,
+            "embed": self._embed,
             "teach": self._teach,
             "sample": self._sample,
             "evaluate": self._evaluate,
@@ -159,15 +161,24 @@ class Workload:
     def _fetch_model(self, model: str) -> Cost:
         return Cost(bytes=self.size(model).parameters * 1e9 * STORED_BYTES)
 
-    def _teach(self, teacher: str, task: str, split: str, style: Literal["cot", "plain"]) -> Cost:
+    def _embed(self, student: str, task: str) -> Cost:
+        read = self.items(task, "train") * self._tokens(task, "prompt")
+        size = self.size(self.study.students[student].model)
+        kept = self.items(task, "train") * size.width * BYTES["float32"]
+        return Cost(self._hours(self.study.students[student].model, read, 0, 0), read, bytes=kept)
+
+    def _teach(
+        self, teacher: str, task: str, split: str, style: Literal["cot", "plain"], choice: str = "/100/"
+    ) -> Cost:
         entry = self.study.teachers[teacher]
         if entry.engine == "recorded":
             return Cost()
         model = model_of_teacher(self.study, teacher)
-        return self._generated(model, task, {style: self.items(task, split)}, entry.generation.max_tokens)
+        asked = self.items(task, split) * percent_of(choice.split("/")[1]) / 100
+        return self._generated(model, task, {style: asked}, entry.generation.max_tokens)
 
     def _sample(self, start: str, task: str, share: str, seed: str) -> Cost:
-        items = self.items(task, "train") * int(share) / 100
+        items = self.items(task, "train") * percent_of(share) / 100
         sampling = self.study.sampling
         each: dict[Literal["cot", "plain"], int] = {"cot": sampling.cot, "plain": sampling.plain}
         each = {style: number for style, number in each.items() if number}
@@ -189,7 +200,7 @@ class Workload:
 
     def _instruct(self, student: str, teacher: str, task: str, share: str, seed: str) -> Cost:
         settings = training_of(self.study, student, "instruct")
-        examples = self.items(task, "train") * int(share) / 100 * self.assumed.yields.demonstrations
+        examples = self.items(task, "train") * percent_of(share) / 100 * self.assumed.yields.demonstrations
         length = self._prompt(task) + self._answer(task, "cot", teacher)
         return self._trained(
             student, examples * settings.epochs * length, settings, 2 + settings.gradient_checkpointing
@@ -198,7 +209,7 @@ class Workload:
     def _refine(self, start: str, task: str, recipe: str, share: str, seed: str) -> Cost:
         student, preference = student_of(start), self.study.recipes[recipe]
         settings = training_of(self.study, student, "refine", recipe)
-        pairs = self.items(task, "train") * int(share) / 100 * self.assumed.yields.pairs * preference.per_item
+        pairs = self.items(task, "train") * percent_of(share) / 100 * self.assumed.yields.pairs * preference.per_item
         seen = min(pairs * settings.epochs, settings.max_steps * settings.batch_size)
         sides = sides_of(preference)
         length = 0.0

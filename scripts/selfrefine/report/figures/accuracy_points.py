@@ -11,7 +11,7 @@ from selfrefine.report.labels import checkpoint_label, several, unrefined_mark
 from selfrefine.report.selection import in_order
 from selfrefine.schema.results import ArmRow
 
-FACTS = ("arm", "student", "teacher", "task", "refine_task", "recipe")
+FACTS = ("arm", "student", "teacher", "task", "refine_task", "recipe", "select")
 Checkpoint = tuple[str, ...]
 # Inches around a student's panels; characters of a line of a checkpoint's name.
 AROUND, WIDE = 0.3, 44

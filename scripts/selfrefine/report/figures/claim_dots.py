@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 from selfrefine.analysis.comparing import CHECKPOINTS, RUNS
 from selfrefine.report.figures import style, wording
-from selfrefine.report.labels import UNBROKEN, UNREFINED, named, several
+from selfrefine.report.labels import UNBROKEN, UNREFINED, named, several, ways_told
 from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison
 
 Titles = Mapping[str, str]
@@ -88,6 +88,7 @@ def name_of(row: ClaimComparison, titles: Titles, told: set[str]) -> str:
         taught,
         on if learned in ("", on) else f"{learned}, evaluated on {on}",
         f"{row['share']} %" if "share" in told and row["share"] != "" else "",
+        ways_told(row),
     ]
     mark = f"{UNBROKEN}{UNREFINED}" if row.get("left_out") or row.get("unrefined") else ""
     return ", ".join(filter(None, facts)) + mark

@@ -11,6 +11,8 @@ from selfrefine.report.labels import unrefined_mark
 from selfrefine.schema.results import CostRow
 
 FILLS = (
+    Fill(style.PURPLE, ""),
+    Fill(style.PURPLE, "....."),
     Fill(style.BLACK, ""),
     Fill("#FFFFFF", "....."),
     Fill(style.SKY, "/////"),

@@ -98,6 +98,7 @@ def compared(inputs: PageInputs) -> list[tuple[str, str]]:
     }
     if "share" in inputs.several:
         facts["Shares"] = ", ".join(f"{share} %" for share in unique(str(cell["share"]) for cell in cells))
+    facts["Items chosen by"] = ", ".join(unique(str(cell.get("select", "")) for cell in cells))
     spent = making.cost(inputs)
     facts["Cost"] = f"{making.duration(spent.seconds)} of computing, {spent.tokens:,} tokens"
     return [(name, text) for name, text in facts.items() if text]

@@ -38,6 +38,11 @@ FIGURES = {
         "apart sideways. "
         "Grey line and band: the student before training.",
     ),
+    "selection": Caption(
+        "By the way of choosing items",
+        "Accuracy by the share of the items that the teacher is asked, a curve for each way of choosing them, with "
+        "intervals; points are set apart sideways. Grey line and band: the student before training.",
+    ),
     "lengths": Caption(
         "Length of answers",
         "Tokens per answer on the benchmark trained on: whether preference tuning merely lengthens answers.",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from selfrefine.analysis.advice import would_decide
-from selfrefine.report.labels import UNBROKEN, UNREFINED
+from selfrefine.report.labels import UNBROKEN, UNREFINED, ways_told
 from selfrefine.report.page.model_titles import ARMS
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.schema.claim_results import AssessedClaim, ClaimComparison
@@ -139,6 +139,7 @@ def _effect(inputs: PageInputs, one: ClaimComparison, scale: Scale) -> Effect:
     elif one["arm"] == one["against"]:
         compared = f"Taught by {models.teacher(one['teacher'])} − by {models.teacher(one['against_teacher'])}"
     share = f", {one['share']} % of the demonstrations" if "share" in inputs.several and one["share"] != "" else ""
+    share += f", {ways}" if (ways := ways_told(one)) else ""
     taught = f" taught by {models.teacher(one['teacher'])}" if one["teacher"] else ""
     lacking = f"; {number_of(out)} left out{UNBROKEN}{UNREFINED}" if out else ""
     lacking += f"; {number_of(unrefined)} with too few pairs{UNBROKEN}{UNREFINED}" if unrefined else ""

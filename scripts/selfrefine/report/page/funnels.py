@@ -6,6 +6,7 @@ from selfrefine.report.labels import unrefined_mark
 from selfrefine.report.page.model_titles import who
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.schema.results import PairRow
+from selfrefine.schema.ways import choice_of, named_share
 from selfrefine.store.locations import place_of
 
 # Why an answer of the teacher's is none.
@@ -48,7 +49,7 @@ def _taught(inputs: PageInputs, row: PairRow) -> list[Step]:
     """Questions, answers and demonstrations of the teacher that instructed; nothing where none did."""
     for demonstrations in inputs.tables.demonstrations():
         place = place_of(demonstrations["demonstrations"])
-        if row["task"] and place and place.names == (row["teacher"], row["task"]):
+        if row["task"] and place and place.names == (row["teacher"], demonstrated(row)):
             questions, dropped = demonstrations["answers"], demonstrations["dropped"]
             without = {reason: dropped[reason] for reason in UNANSWERED if reason in dropped}
             others = {reason: number for reason, number in dropped.items() if reason not in UNANSWERED}
@@ -67,9 +68,15 @@ def _taught(inputs: PageInputs, row: PairRow) -> list[Step]:
     return []
 
 
+def demonstrated(row: PairRow) -> str:
+    """What the demonstrations that instructed are called in paths, beside their teacher."""
+    choice = choice_of(row["student"], named_share(int(row["share"]), row["select"]), row["seed"])
+    return f"{row['task']}-{choice.name}" if choice else row["task"]
+
+
 def _sampled(inputs: PageInputs, row: PairRow) -> list[Step]:
     """Paths, correct ones, and pairs."""
-    facts = ("student", "teacher", "task", "after", "refine_task", "share", "seed")
+    facts = ("student", "teacher", "task", "after", "refine_task", "share", "select", "seed")
     of = [row.get(name) for name in facts]
     paths = [path for path in inputs.tables.paths() if [path.get(name) for name in facts] == of]
     number, correct = sum(path["paths"] for path in paths), sum(path["correct"] for path in paths)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.store.files import read_json
 
-STAGES = ("teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+STAGES = ("embed", "choose", "teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
 DOES = {
+    "embed": "The student reads the questions",
+    "choose": "Items are chosen",
     "teach": "The teacher answers",
     "demonstrate": "Demonstrations are selected",
     "instruct": "The student is instructed",

@@ -163,6 +163,8 @@ class Reader:
         asked = {settings["style"]: self._asked(settings, settings["style"], task)}
         facts = {"arm": "teacher", "student": "", "teacher": _names(path)[0], "seed": ""}
         number = self._add_set("teacher", facts, task, path, asked)
+        if chosen := _names(path)[-1].removeprefix(f"{task}-train-{settings['style']}").removeprefix("-"):
+            self.sets[number]["label"] += f", items chosen: {chosen}"
         self._add_training(items_file, task, number, path, _names(path)[0])
 
     def _add_paths(self, path: str) -> None:
@@ -278,7 +280,7 @@ def _sampled_by(origin: Mapping[str, str]) -> dict[str, str]:
     arm = ("refine" if task else "refine-only") if after else ("instruct" if task else "baseline")
     facts = {"arm": arm, "student": origin["student"], "teacher": origin["teacher"], "task": task}
     refined = {"refine_task": origin["refine_task"] if after else "", "recipe": after}
-    return {**facts, **refined, "share": str(origin["share"]), "seed": str(origin["seed"])}
+    return {**facts, **refined, **{fact: str(origin.get(fact, "")) for fact in ("share", "select", "seed")}}
 
 
 def _names(path: str) -> tuple[str, ...]:
