@@ -5,6 +5,7 @@
 localrules:
     ask,
     estimate,
+    mix,
     demonstrate,
 
 
@@ -69,6 +70,30 @@ use rule teach as ask with:
         sources=inputs.sources("teach"),
         vllm=flags.teacher_vllm,
         compute=flags.compute(),
+
+
+rule mix:
+    """What the teachers of a mixture answer to a split, each to the items that are drawn for it."""
+    input:
+        questions=made("mix", "items"),
+        answers=made("mix", "answers"),
+    output:
+        record=update("results/store/mix/{teacher}/{name}/{key}/record.json"),
+    log:
+        "logs/mix/{teacher}/{name}/{key}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        settings=settings("mix"),
+        code=code("mix"),
+    shell:
+        'python "$SELFREFINE/mix.py"'
+        " --settings {params.settings:q}"
+        " --items {input.questions}"
+        " --answers {input.answers}"
+        " --code {params.code:q}"
+        " --record {output.record}"
+        " &> {log}"
 
 
 rule estimate:

@@ -9,6 +9,7 @@ solving   pass@k and maj@k of the sampled answers
 pass-at-k pass@k and maj@k of several answers to each test item
 yields    items that gave preference pairs, and why others did not
 cost      wall time and tokens of one checkpoint of each arm, by stage
+chains    accuracy of the taught students by how long the demonstrations were that they learned from
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from selfrefine.programs import cli
 from selfrefine.report import paper_tables
+from selfrefine.report.chain_table import chains
 from selfrefine.report.formats import Table
 from selfrefine.report.model_names import Models
 from selfrefine.report.selection import of_layout, whole
@@ -25,7 +27,7 @@ from selfrefine.store.files import whole_file
 from selfrefine.store.locations import LAYOUT_FORMATS, table_file
 from selfrefine.study.figures_and_layouts import LAYOUTS, name_of
 
-FILES = ("answers", "items")
+FILES = ("answers", "items", "demonstrations")
 
 
 def arguments() -> argparse.Namespace:
@@ -60,6 +62,9 @@ def lay_out(settings: LayoutSettings, tables: StudyTables) -> Table:
             return paper_tables.yields(of_layout(layout, student, tables.pairs()), titles)
         case "cost":
             return paper_tables.cost(of_layout(layout, student, tables.costs()))
+        case "chains":
+            assert settings.level is not None, "the table of chains has intervals"
+            return chains(of_layout(layout, student, tables.arms()), titles, settings.rows, settings.level)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from selfrefine.schema.stages import TablesSettings
 from selfrefine.store.files import whole_file
 from selfrefine.store.locations import TABLES, table_file
 
-STAGES = ("chosen", "answers", "demonstrations", "training", "paths", "pairs")
+STAGES = ("chosen", "answers", "parts", "demonstrations", "training", "paths", "pairs")
 
 
 def arguments() -> argparse.Namespace:

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from selfrefine.data.items import read_items
+from selfrefine.data.mixtures import asked
 from selfrefine.data.shots import items_to_show
 from selfrefine.engines.checkpoint_engines import open_model_engine
 from selfrefine.engines.completions import complete
@@ -85,7 +86,7 @@ def main() -> None:
 def teach(args: argparse.Namespace, run: Run) -> None:
     settings = args.settings
     refuse_missing(settings.extractor)
-    items = read_items(args.items)
+    items = asked(read_items(args.items), settings.drawn)
     requests = requests_for(
         *(items, settings.prompt, settings.style, 1, settings.generation, 0),
         request=settings.request,

@@ -669,3 +669,23 @@ def test_file_that_is_no_prepared_split_is_refused(rows, message, tmp_path):
 def test_mapping_that_contradicts_itself_is_refused(mapping):
     with pytest.raises(ValueError, match="kind 'math' goes with|needs fields.choices|needs one"):
         Mapping(**mapping)
+
+
+def test_a_split_can_leave_what_another_takes(tmp_path):
+    """What a pilot evaluates are items that no study of up to `skip` test items does, nor near-duplicates of these."""
+    raw = write_rows(tmp_path / "sums.jsonl", sums(60))
+    tested, _ = split(raw, SUM, "test", size=20)
+    others, counts = split(raw, SUM, "test", size=15, skip=20)
+    smaller, _ = split(raw, SUM, "test", size=10, skip=20)
+    assert len(others) == 15 and not set(ids(tested)).intersection(ids(others))
+    assert set(ids(smaller)) < set(ids(others))
+    assert counts["skipped"]["items"] == 20
+    assert "skip" not in settings_of("gsm8k").model_dump()["split"]
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_a_balanced_split_leaves_as_many_of_each_answer(name, tmp_path):
+    raw, mapping = write_rows(tmp_path / "picks.jsonl", picks(80)), PICK
+    taken, _ = split(raw, mapping, name, size=20)
+    others, _ = split(raw, mapping, name, size=10, skip=20)
+    assert len(others) == 10 and not set(ids(taken)).intersection(ids(others))

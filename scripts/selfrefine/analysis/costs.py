@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
+from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of
 from selfrefine.schema.results import EvaluatedCell
 
-STAGES = ("embed", "choose", "teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+STAGES = ("embed", "choose", "teach", "mix", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
 COLUMNS = [
     "student",
     "arm",
@@ -27,17 +27,19 @@ COLUMNS = [
 def costs_table(cells: Sequence[EvaluatedCell], names: Sequence[str]) -> pd.DataFrame:
     """costs.csv: per student, arm, share and stage the mean over the checkpoints of what all jobs behind one took.
 
-    A job that several checkpoints share counts for each. `wall_seconds` and `tokens` are sums over a checkpoint's jobs,
+    A job that several checkpoints share counts for each; of a teacher's answers that a mixture draws from, the share that
+    it takes. `wall_seconds` and `tokens` are sums over a checkpoint's jobs,
     and `least` and `most` the range of the former; `peak_memory_mib` is the highest of all. Tokens are those generated
     or, in training, seen.
     """
     records = Records(names)
     rows = []
     for (*of, checkpoint), behind in jobs_of(cells, records).items():
+        taken = parts_taken(behind, records)
         for name in sorted(behind):
-            record = records[name]
-            job = (record["stage"], checkpoint, record["wall_seconds"], tokens_of(record), record["peak_memory_mib"])
-            rows.append((*of, *job))
+            record, share = records[name], taken.get(name, 1.0)
+            spent = (share * record["wall_seconds"], share * tokens_of(record))
+            rows.append((*of, record["stage"], checkpoint, *spent, record["peak_memory_mib"]))
     frame = pd.DataFrame(
         rows, columns=["student", "arm", "share", "select", "stage", "checkpoint", "seconds", "tokens", "memory"]
     )

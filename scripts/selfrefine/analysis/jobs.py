@@ -1,11 +1,12 @@
 """The jobs behind a checkpoint, from its teacher's answers to its evaluation, by their records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_json
+from selfrefine.store.locations import place_of
 from selfrefine.store.provenance import record_of
 
 # A checkpoint: its student, arm, share, how the items of that were chosen, and its name.
@@ -46,6 +47,30 @@ def jobs_of(cells: Sequence[EvaluatedCell], records: Records) -> dict[Trained, s
             of = (cell["student"], cell["arm"], cell["share"], cell.get("select", ""), cell["checkpoint"])
             jobs.setdefault(of, set()).update(records.behind(str(record_of(cell["samples"]))))
     return jobs
+
+
+def parts_taken(behind: Iterable[str], records: Records) -> dict[str, float]:
+    """Of the answers that mixtures among some jobs draw from, the shares that they take; of others nothing is said.
+
+    A checkpoint is counted a teacher's answers that it learns from, not those to items drawn for another teacher.
+    """
+    names = {*behind}
+    taken: dict[str, float] = {}
+    for name in names:
+        for teacher, file in files_of_mixture(records[name]).items():
+            part, made = records[name]["figures"]["mixture"][teacher], str(record_of(file))
+            if made in names:
+                taken[made] = min(1.0, taken.get(made, 0.0) + (part["taken"] / part["of"] if part["of"] else 0.0))
+    return taken
+
+
+def files_of_mixture(record: Mapping[str, Any]) -> dict[str, str]:
+    """By teacher of a mixture, the file that its answers were taken from; nothing for a record of anything else."""
+    parts = record["figures"].get("mixture", {})
+    places = ((place_of(path), path) for path in record["inputs"])
+    return {
+        place.names[0]: path for place, path in places if place and place.stage == "teach" and place.names[0] in parts
+    }
 
 
 def read_json_at(name: str) -> Mapping[str, Any]:

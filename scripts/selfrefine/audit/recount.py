@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from selfrefine.analysis.jobs import Records, jobs_of, tokens_of
+from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
 from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
 from selfrefine.audit.integrity import AuditedResults
@@ -182,16 +182,17 @@ class Recount:
 
     def _count_costs(self, made: Record, table: str, row: Row) -> Counted:
         jobs = self._jobs_of(table, row)
-        groups = [[jobs[name] for name in behind if name in jobs] for behind in self.jobs(table)[_of(row)].values()]
-        groups = [group for group in groups if group]
-        seconds = [sum(job.wall_seconds for job in group) for group in groups]
+        arm = self.jobs(table)[_of(row)]
+        found = [(self._taken(behind), [name for name in sorted(behind) if name in jobs]) for behind in arm.values()]
+        groups = [[(taken.get(name, 1.0), jobs[name]) for name in names] for taken, names in found if names]
+        seconds = [sum(share * job.wall_seconds for share, job in group) for group in groups]
         values = {
             "checkpoints": len(groups),
             "jobs": sum(map(len, groups)) / len(groups),
             "wall_seconds": sum(seconds) / len(groups),
             "least": min(seconds),
             "most": max(seconds),
-            "tokens": sum(tokens_of(dict(job)) for group in groups for job in group) / len(groups),
+            "tokens": sum(share * tokens_of(dict(job)) for group in groups for share, job in group) / len(groups),
             "peak_memory_mib": max(job.peak_memory_mib for job in jobs.values()),
         }
         unrefined = self.unrefined(table)
@@ -200,6 +201,10 @@ class Recount:
             arms = ((tuple(str(c.get(fact, "")) for fact in OF_COSTS), c["checkpoint"]) for c in mine)
             values |= {COLUMN: len({checkpoint for arm, checkpoint in arms if arm == _of(row)})}
         return Counted(values, [f"{len(jobs)} jobs"])
+
+    def _taken(self, behind: set[str]) -> dict[str, float]:
+        """Of the answers that mixtures draw from, the shares that they take."""
+        return parts_taken(behind, Records(sorted(behind), lambda name: dict(self.results.record(name))))
 
     def _jobs_of(self, table: str, row: Row) -> dict[str, Record]:
         """The jobs of a row of the costs, by the names of their records."""

@@ -24,14 +24,15 @@ def demonstrations(
         elif not row["correct"] and not settings.keep_wrong:
             dropped["wrong"] += 1
         else:
-            kept.append(
-                {
-                    "id": row["id"],
-                    "item": row["item"],
-                    "text": row["text"],
-                    "correct": row["correct"],
-                    "finish_reason": row["finish_reason"],
-                    "tokens": row["tokens"],
-                }
-            )
+            demonstration: Demonstration = {
+                "id": row["id"],
+                "item": row["item"],
+                "text": row["text"],
+                "correct": row["correct"],
+                "finish_reason": row["finish_reason"],
+                "tokens": row["tokens"],
+            }
+            if "teacher" in row:
+                demonstration["teacher"] = row["teacher"]
+            kept.append(demonstration)
     return kept, {"answers": len(answers), "kept": len(kept), "dropped": dict(sorted(dropped.items()))}

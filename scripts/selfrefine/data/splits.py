@@ -59,6 +59,8 @@ def split_of_pool(
         dropped |= {"in_test": apart.pop("in_test"), "near_duplicate_of_test": apart.pop("near_duplicate_of_test")}
         further["held_apart_from"] = apart["by_benchmark"]
         left.reverse()
+    if settings.split.skip is not None:
+        left, further["skipped"] = _without_first(left, settings)
     items = _take(left, settings)
     counts: dict[str, Any] = {
         "read": pool.read,
@@ -72,6 +74,14 @@ def split_of_pool(
     if settings.shuffle:
         counts["options_shuffled_by"] = "sha256 of the item's id before and the option's position"
     return items, counts
+
+
+def _without_first(items: list[Item], settings: PrepareSettings) -> tuple[list[Item], dict[str, int]]:
+    """The items without those that a split of size `skip` would take, which is another study's, and their like."""
+    size = settings.split.model_copy(update={"size": settings.split.skip})
+    first = _take(items, settings.model_copy(update={"split": size}))
+    left, counts = _held_apart(items, {"first": first}, settings.near_duplicate)
+    return left, {"items": counts["in_test"], "near_duplicates": counts["near_duplicate_of_test"]}
 
 
 def _held_apart(

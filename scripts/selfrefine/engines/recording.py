@@ -27,6 +27,8 @@ def write_recording(answers: list[Path], teacher: str, model: Path | None, outpu
     runs, sources = [], []
     for path in answers:
         record = read_record(record_of(path))
+        if record.stage == "mix":
+            raise UserError(f"{path}: are the answers of a mixture; name the outputs of the teachers that it mixes")
         if record.settings["engine"] == "recorded":
             raise UserError(f"{path}: was itself replayed from a recording; name the outputs of a live teacher")
         sources.append(_source_of(path, record, model))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Row = TypeVar("Row", bound=Mapping[str, object])
 
 ORDER = ("baseline", "refine-only", "instruct", "cross", "refine", "teacher")
-FAMILIES = {"in-family": ("in",), "out-family": ("in", "out"), "lengths": ("in", "out")}
+FAMILIES = {"in-family": ("in",), "out-family": ("in", "out"), "lengths": ("in", "out", "")}
 # Of a laid-out table: the columns that say what a row is of, each with the table's column behind it.
 FACTS = {
     "transfer": {
@@ -53,6 +53,13 @@ FACTS = {
         "seed": "seed",
     },
     "cost": {"student": "student", "arm": "arm", "stage": "stage"},
+    "chains": {
+        "benchmark": "evaluation",
+        "student": "student",
+        "arm": "arm",
+        "teacher": "teacher",
+        "recipe": "recipe",
+    },
 }
 BENCHMARKS = ("task", "refine_task", "evaluation")
 STYLES = {"cot": "with CoT", "plain": "without CoT"}
@@ -91,6 +98,10 @@ def of_layout(layout: str, student: str, rows: Sequence[Row]) -> list[Row]:
         return in_order([*mine, *own])
     if layout == "pass-at-k":
         return in_order([row for row in shown if row["student"] == student])
+    if layout == "chains":
+        shown = [row for row in in_domain(shown) if row["arm"] in ("baseline", "instruct", "refine")]
+        taught = {row["evaluation"] for row in shown if row["teacher"]}
+        return [row for row in shown if row["evaluation"] in taught]
     if layout == "lengths":
         shown = in_domain(shown)
         trained = {row["evaluation"] for row in shown if row["arm"] not in ("baseline", "teacher")}
@@ -133,6 +144,9 @@ def files_in_layout(
             named = laid["asked"].split(", ")
             asked = [row for row in rows if (row["kind"], row["style"]) == (laid["kind"], laid["style"])]
             return list(dict.fromkeys(row["items"] for row in asked if row["name"] in named))
+        case "chains":
+            known = [row for row in rows if titles[row["task"]] == laid["benchmark"]]
+            return [row["demonstrations"] for row in known if row["teacher"] == laid.get("teacher")]
         case "splits":
             return [
                 row["items"]

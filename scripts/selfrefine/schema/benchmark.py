@@ -151,6 +151,13 @@ class Split(Strict):
     balance: bool | None = Field(
         None, description="Equally many items per answer label; None: if `choice` and `size` is given."
     )
+    skip: int | None = Field(
+        None, gt=0, description="Leave out what a split of this size would take, and near-duplicates of it."
+    )
+
+    @model_serializer(mode="wrap")
+    def _given_alone(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "skip" or value is not None}
 
 
 class Mapping(Strict):

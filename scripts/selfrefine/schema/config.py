@@ -1,33 +1,22 @@
 """The sections of the configuration: models, students, teachers, evaluation, cluster, design."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from selfrefine.schema.base import NAME, Strict
 from selfrefine.schema.benchmark import Benchmark
 from selfrefine.schema.claims import Claims, Statistics
 from selfrefine.schema.demonstrating import Demonstrations
-from selfrefine.schema.generation import (
-    Budget,
-    ChatTemplate,
-    Compute,
-    Dtype,
-    Generation,
-    Quantisation,
-    StudentEngine,
-    Thinking,
-)
+from selfrefine.schema.generation import ChatTemplate, Compute, Dtype, Quantisation, StudentEngine, Thinking
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Recipe, Schedule
 from selfrefine.schema.prompt import AnswerPhrases, Prompt
 from selfrefine.schema.rows import Extractor, Kind
 from selfrefine.schema.sampling import Sampling
-from selfrefine.schema.server import Server, check_extra
 from selfrefine.schema.source import Source
+from selfrefine.schema.teacher import Seed, Teacher
 
-# What every library takes as a seed.
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 # How `study.evaluate` begins the name of one of lm-eval's own tasks.
 STOCK = "lm_eval:"
 Arm = Literal["baseline", "instruct", "refine", "cross", "refine-only"]
@@ -87,46 +76,6 @@ class Student(Strict):
     batch_size: int = Field(32, gt=0, description="Completions drawn at once by engine transformers.")
     instruct: dict[str, Any] = {}
     refine: dict[str, Any] = {}
-
-
-class Teacher(Strict):
-    """A teacher: the engine that answers for it, and how it is spoken to."""
-
-    title: str | None = Field(None, description="Its name in figures, tables and pages; null: its name here.")
-    family: str
-    engine: Literal["transformers", "vllm", "openai", "recorded"]
-    model: str | None = Field(None, description="Its weights; needed by engines transformers and vllm.")
-    recording: str | None = Field(None, description="Its kept completions; needed by engine recorded.")
-    served: str | None = Field(None, min_length=1, description="Its name at the server; needed by engine openai.")
-    revision: str = Field("", description="Tells apart different weights that are served under one name.")
-    extra: dict[str, Any] = Field({}, description="Further fields of each request's body, such as reasoning_effort.")
-    licence: str = Field("", description="Of what a served or recorded teacher answers; listed in the sources.")
-    server: Server = Server()
-    request: dict[Kind, str] = Field({}, description="An extra last line of the prompt, by kind.")
-    system: str | None = None
-    thinking: Thinking = Field("keep", description="What becomes of the thoughts (`<think>…</think>`) in its answers.")
-    generation: Generation = Generation()
-    dtype: Dtype = "bfloat16"
-    batch_size: int = Field(16, gt=0, description="Completions drawn at once by engine transformers.")
-
-    _extra_is_free = field_validator("extra")(check_extra)
-
-    @model_validator(mode="after")
-    def _can_answer(self) -> Self:
-        needed = {"openai": "served", "recorded": "recording"}.get(self.engine, "model")
-        if getattr(self, needed) is None:
-            raise ValueError(f"engine {self.engine} needs the key {needed!r}")
-        if isinstance(self.thinking, Budget):
-            if self.engine == "openai":
-                raise ValueError("thinking.budget: a server ends thoughts by a field of its own; set it in `extra`")
-            if self.thinking.budget >= self.generation.max_tokens:
-                raise ValueError("thinking.budget: must leave some of generation.max_tokens for the answer")
-        if self.engine not in ("openai", "recorded"):
-            if self.generation.temperature is None:
-                raise ValueError(f"generation.temperature: null leaves it to a server; engine {self.engine} needs one")
-            if self.licence:
-                raise ValueError(f"licence: engine {self.engine} loads weights; set models.{self.model}.licence")
-        return self
 
 
 class Evaluation(Strict):

@@ -110,6 +110,8 @@ class TeacherAnswer(SampledPath):
 
     key: str
     """The request's, by which a recording is searched."""
+    teacher: NotRequired[str]
+    """Of a mixture, the teacher whose answer it is."""
 
 
 class Demonstration(TypedDict):
@@ -121,6 +123,8 @@ class Demonstration(TypedDict):
     correct: bool
     finish_reason: FinishReason
     tokens: int
+    teacher: NotRequired[str]
+    """Of a mixture's, the teacher whose answer it is."""
 
 
 class Response(TypedDict):

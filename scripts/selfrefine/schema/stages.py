@@ -31,7 +31,9 @@ Figure = Literal[
     "training",
     "claims",
 ]
-Layout = Literal["transfer", "teachers", "prompts", "splits", "lengths", "solving", "pass-at-k", "yields", "cost"]
+Layout = Literal[
+    "transfer", "teachers", "prompts", "splits", "lengths", "solving", "pass-at-k", "yields", "cost", "chains"
+]
 
 
 class PrepareSettings(Mapping):
@@ -130,6 +132,20 @@ class ChooseSettings(Strict):
     weight: float = Field(0.25, gt=0, description="The power of the perplexity in an item's quality.")
 
 
+class MixSettings(Strict):
+    """What the mix stage reads: which of several teachers answers an item is drawn by its share and the seed."""
+
+    shares: dict[str, float] = Field(description="By teacher; the answers are given in the order of their names.")
+    seed: int = 0
+
+
+class Drawn(Strict):
+    """The items that mixtures draw for a teacher."""
+
+    teacher: str
+    mixtures: list[MixSettings]
+
+
 class TeachSettings(Strict):
     """What the teach stage reads."""
 
@@ -148,6 +164,7 @@ class TeachSettings(Strict):
     served: str = Field("", description="The model's name at the server (engine openai).")
     revision: str = Field("", description="Tells apart different weights served under one name (engine openai).")
     extra: dict[str, Any] = Field({}, description="Further fields of each request's body (engine openai).")
+    drawn: Drawn | None = Field(None, description="Null: every item is asked; else those that mixtures draw.")
 
     _extra_is_free = field_validator("extra")(check_extra)
 
@@ -240,7 +257,7 @@ class LayoutSettings(Titles):
     layout: Layout
     student: str = Field("", description="Whose table it is (transfer).")
     rows: list[dict[str, Any]] = Field(
-        [], description="What is shown, with the files behind it (teachers, prompts, splits)."
+        [], description="What is shown, with the files behind it (teachers, prompts, splits, chains)."
     )
-    level: float | None = Field(None, description="Of the intervals (teachers).")
+    level: float | None = Field(None, description="Of the intervals (teachers, chains).")
     extractor: str = Field("", description="Whose verdict counts (teachers).")

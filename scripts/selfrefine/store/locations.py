@@ -31,6 +31,7 @@ FILES = {
     "embed": "perplexities.jsonl",
     "choose": "items.jsonl",
     "teach": "answers.jsonl",
+    "mix": "answers.jsonl",
     "demonstrate": "demonstrations.jsonl",
     "sample": "paths.jsonl",
     "pair": "pairs.jsonl",

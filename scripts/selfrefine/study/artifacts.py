@@ -20,6 +20,7 @@ from selfrefine.study.checkpoint_names import (
     teacher_of,
 )
 from selfrefine.study.design import Study
+from selfrefine.study.mixtures import parts_of
 from selfrefine.study.resolve import model_of_teacher, split_of, stock_task
 
 # By the flag that hands them to the stage's script, one artifact, several, or none.
@@ -156,7 +157,15 @@ class Artifacts:
     # Phase 1.
 
     def answers(self, teacher: str, task: str, split: str, style: str, choice: Choice | None = None) -> Artifact:
-        """What a teacher answers to a split, or to the items of it that were chosen."""
+        """What a teacher answers to a split, or to the items of it that were chosen; of a mixture, what its parts do."""
+        of = {"teacher": teacher, "task": task, "split": split, "style": style, **_named(choice)}
+        name = f"{task}-{split}-{style}" + (f"-{choice.name}" if choice else "")
+        items = self.chosen(task, choice) if choice else self.items(task, split)
+
+        def mix() -> Artifact:
+            parts = tuple(self.answers(part, task, split, style, choice) for part in parts_of(self.study, teacher))
+            inputs: Inputs = {"items": items, "answers": parts}
+            return self.artifact("mix", (teacher, name), of, inputs)
 
         def make() -> Artifact:
             entry = self.study.teachers[teacher]
@@ -166,13 +175,11 @@ class Artifacts:
                 sources = [(entry.recording, self._content(Path(entry.recording), where))]
             loaded = model_of_teacher(self.study, teacher)
             model = self.model(loaded) if loaded else None
-            of = {"teacher": teacher, "task": task, "split": split, "style": style, **_named(choice)}
-            items = self.chosen(task, choice) if choice else self.items(task, split)
             inputs = {"items": items, "shots": self.shots(task), "model": model}
-            name = f"{task}-{split}-{style}" + (f"-{choice.name}" if choice else "")
             return self.artifact("teach", (teacher, name), of, inputs, sources=sources)
 
-        return self.once(("teach", teacher, task, split, style, *(choice or ())), make)
+        key = ("teach", teacher, task, split, style, *(choice or ()))
+        return self.once(key, mix if self.study.teachers[teacher].mixture else make)
 
     def demonstrations(self, teacher: str, task: str, choice: Choice | None = None) -> Artifact:
         """What a teacher's answers to the training items, or to those chosen, leave to learn from."""

@@ -12,6 +12,7 @@ from selfrefine.errors import UserError
 from selfrefine.schema.base import NAME, did_you_mean
 from selfrefine.schema.config import STOCK, Configuration
 from selfrefine.study.content_checks import refined_with, sampled_answers, shares_of_items, thinking_budgets
+from selfrefine.study.mixtures import mixtures
 from selfrefine.study.name_checks import names, titles
 from selfrefine.study.resolve import (
     REFINING,
@@ -221,6 +222,7 @@ CHECKS: tuple[Callable[[Configuration], Iterator[str]], ...] = (
     names,
     values_once,
     references,
+    mixtures,
     titles,
     stock_tasks,
     extractor,

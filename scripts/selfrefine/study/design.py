@@ -31,6 +31,7 @@ from selfrefine.study.checkpoint_names import (
 )
 from selfrefine.study.checks import check
 from selfrefine.study.choices import named_shares
+from selfrefine.study.mixtures import asked_teachers, asks_in_several_ways, family_of
 from selfrefine.study.resolve import recipes_in, steps_of, stock_task
 
 
@@ -138,11 +139,10 @@ class Study(Configuration):
         share: str = "",
         seed: int | str = "",
     ) -> CheckpointFacts:
-        alike = bool(teacher) and self.teachers[teacher].family == self.students[student].family
         return {
             "arm": arm,
             "teacher": teacher,
-            "family": ("in" if alike else "out") if teacher else "",
+            "family": family_of(self, teacher, student) if teacher else "",
             "task": task,
             "refine_task": refine_task,
             "recipe": recipe,
@@ -201,11 +201,11 @@ class Study(Configuration):
 
     def teaches_with(self, engine: str) -> list[str]:
         """The teachers that an engine answers for."""
-        return [name for name in self.study.teachers if self.teachers[name].engine == engine]
+        return [name for name in asked_teachers(self) if self.teachers[name].engine == engine]
 
     def asked_here(self) -> list[str]:
         """The teachers that load no weights: a server or a recording answers for them."""
-        return [name for name in self.study.teachers if self.teachers[name].engine not in STUDENT_ENGINES]
+        return [name for name in asked_teachers(self) if self.teachers[name].engine not in STUDENT_ENGINES]
 
     def sources_csv(self) -> str:
         """What the study uses, from where, under which licence, as CSV."""
@@ -232,7 +232,7 @@ class Study(Configuration):
 
     def layouts(self) -> list[str]:
         """The laid-out tables that the study's design gives content to."""
-        return figures_and_layouts.layouts(self.checkpoints(), self._samples())
+        return figures_and_layouts.layouts(self.checkpoints(), self._samples(), asks_in_several_ways(self))
 
     def _samples(self) -> int:
         """Answers to each item of the study's own benchmarks; tasks of lm-eval say themselves how they are answered."""
@@ -256,7 +256,8 @@ class Study(Configuration):
     def shown_names(self) -> dict[str, dict[str, str]]:
         """What readers see of the study's names: all benchmarks' titles, and those of models that have one."""
         students = {name: self.students[name].title for name in self.study.students}
-        teachers = {name: self.teachers[name].title for name in self.study.teachers}
+        named = dict.fromkeys([*self.study.teachers, *asked_teachers(self)])
+        teachers = {name: self.teachers[name].title for name in named}
         given = {"students": students, "teachers": teachers}
         of_models = {section: {name: title for name, title in of.items() if title} for section, of in given.items()}
         return {"titles": self.titles(), **of_models}
@@ -270,7 +271,7 @@ class Study(Configuration):
             files = {split.file for split in self.benchmarks[task].splits.values()}
             rows += [("benchmark", task, self.benchmarks[task].files[name]) for name in sorted(files)]
         rows += [("student", name, self.models[self.students[name].model]) for name in self.study.students]
-        for name in self.study.teachers:
+        for name in asked_teachers(self):
             model = self.teachers[name].model
             if model and name not in self.served():
                 rows.append(("teacher", name, self.models[model]))
@@ -283,7 +284,7 @@ class Study(Configuration):
             data = stock_task(self, name).data
             source = f"hf:{data}" if data else name
             listed.append({"role": "benchmark", "name": name, "source": source, **blank})
-        for name in self.study.teachers:
+        for name in asked_teachers(self):
             teacher = self.teachers[name]
             known = {"role": "teacher", "name": name, "licence": teacher.licence, "sha256": ""}
             if teacher.engine == "openai":

@@ -29,6 +29,7 @@ LAYOUTS = {
     "pass-at-k": ("pass_at_k",),
     "yields": ("pairs",),
     "cost": ("costs",),
+    "chains": ("arms",),
 }
 OF_A_STUDENT = ("low-resource-", "selection-", "solving-", "pass-at-k-", "yields-", "transfer-")
 
@@ -65,12 +66,16 @@ def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], sam
     return names + (["cost", "training", "claims"] if any(row["share"] for row in checkpoints) else [])
 
 
-def layouts(checkpoints: Sequence[CheckpointFacts], samples: int = 1) -> list[str]:
-    """The laid-out tables of a study, from its checkpoints, and how often an item is answered in evaluation."""
+def layouts(checkpoints: Sequence[CheckpointFacts], samples: int = 1, chains: bool = False) -> list[str]:
+    """The laid-out tables of a study, from its checkpoints, and how often an item is answered in evaluation.
+
+    `chains`: whether teachers differ in how they are asked.
+    """
     names = [f"transfer-{student}" for student in students_of(checkpoints)]
     names += ["teachers", "prompts", "splits", "lengths"]
     names += ["solving", "yields"] if any(row["refine_task"] for row in checkpoints) else []
     names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
+    names += ["chains"] if chains and any(row["teacher"] for row in checkpoints) else []
     return [*names, "cost"]
 
 

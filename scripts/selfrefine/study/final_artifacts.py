@@ -96,7 +96,7 @@ class FinalArtifacts:
         return self.artifacts.once(("page",), make)
 
     def _behind_page(self) -> Iterator[Artifact]:
-        yield from self.inputs.of(("items", "answers", "paths", "pairs"))
+        yield from self.inputs.of(("items", "answers", "parts", "paths", "pairs"))
         yield from self.inputs.tasks.values()
         yield from self.inputs.shots.values()
 

@@ -6,6 +6,7 @@ from selfrefine.answers.extraction import MATH_VERIFY
 from selfrefine.schema.config import Configuration
 from selfrefine.schema.ways import WAYS
 from selfrefine.study.content_checks import refined_with
+from selfrefine.study.mixtures import asked_teachers
 from selfrefine.study.resolve import training_of
 
 # What is said to a server alone.
@@ -14,7 +15,7 @@ SERVED = ("served", "server", "revision", "extra")
 
 def idle_settings(study: Configuration) -> Iterator[str]:
     """A sentence for each setting that the configuration names and nothing reads."""
-    for name in study.study.teachers:
+    for name in asked_teachers(study):
         teacher = study.teachers[name]
         for key in SERVED if teacher.engine != "openai" else ():
             if key in teacher.model_fields_set:

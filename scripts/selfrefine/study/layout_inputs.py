@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from selfrefine.schema.config import Student, Teacher
+from selfrefine.schema.config import Student
 from selfrefine.schema.prompt import Asking
+from selfrefine.schema.teacher import Teacher
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.figures_and_layouts import kind_of
+from selfrefine.study.mixtures import asked_teachers
 from selfrefine.study.resolve import request_of
 from selfrefine.study.stage_settings import prompt
 from selfrefine.study.table_inputs import TableInputs
@@ -32,6 +34,17 @@ def layout_inputs(inputs: TableInputs, name: str) -> tuple[dict[str, Any], list[
             {**one.of, "teacher": teacher, "answers": str(one.file)} for teacher, one in zip(shown, behind, strict=True)
         ]
         settings |= {"level": study.statistics.level, "extractor": study.extractor}
+    if kind == "chains":
+        behind = inputs.behind["demonstrations"]
+        settings["rows"] = [
+            {
+                "teacher": names["teachers"].get(one.of["teacher"], one.of["teacher"]),
+                "task": one.of["task"],
+                "demonstrations": str(one.file),
+            }
+            for one in behind
+        ]
+        settings |= {"level": study.statistics.level}
     if kind == "splits":
         behind = inputs.splits()
         settings["rows"] = [{**one.of, "items": str(one.file), "record": str(one.record)} for one in behind]
@@ -75,7 +88,7 @@ def _asked(inputs: TableInputs) -> list[tuple[str, Teacher | Student, str]]:
     styles |= {"cot", "plain"} if any(row["refine_task"] for row in checkpoints) else set()
     asked: list[tuple[str, Teacher | Student, str]] = []
     for style in study.study.teacher_styles:
-        asked += [(name, study.teachers[name], style) for name in study.study.teachers]
+        asked += [(name, study.teachers[name], style) for name in asked_teachers(study)]
     for each in sorted(styles):
         asked += [(name, study.students[name], each) for name in study.study.students]
     return asked

@@ -17,7 +17,18 @@ from selfrefine.study.table_inputs import TableInputs
 
 # By listing, what it has of the index.
 PARTS = {
-    "tables": ("cells", "chosen", "answers", "demonstrations", "training", "paths", "pairs", "origins", "records"),
+    "tables": (
+        "cells",
+        "chosen",
+        "answers",
+        "parts",
+        "demonstrations",
+        "training",
+        "paths",
+        "pairs",
+        "origins",
+        "records",
+    ),
     "training": ("training",),
     "page": ("cells", "tasks", "items", "shots", "answers", "paths", "pairs", "origins", "records"),
 }
@@ -65,7 +76,7 @@ class Listings:
 
     def _served_answers(self) -> list[Artifact]:
         served = self.study.served()
-        return [one for one in self.inputs.teachers_answers if one.of["teacher"] in served]
+        return [one for one in self.inputs.asked_for if one.of["teacher"] in served]
 
     def _asked(self) -> list[dict[str, Any]]:
         """What is asked of served teachers, {teacher, items, shots, settings, server} per file of answers."""

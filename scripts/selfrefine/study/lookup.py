@@ -57,7 +57,7 @@ def _called(artifacts: Artifacts, stage: str, names: tuple[str, ...]) -> Iterato
     elif stage == "choose":
         named = itertools.product(tasks, choices_of(study))
         found = (artifacts.chosen(task, one) for task, one in named if f"{task}-{one.name}" == last)
-    elif stage in ("teach", "demonstrate"):
+    elif stage in ("teach", "mix", "demonstrate"):
         found = _of_teacher(artifacts, stage, before[0], last)
     elif stage in ("instruct", "refine"):
         found = map(artifacts.checkpoint, _checkpoints_called(study, names))

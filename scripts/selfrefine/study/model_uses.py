@@ -10,6 +10,7 @@ from selfrefine.schema.model_use import ModelUse
 from selfrefine.study.artifacts import Artifacts
 from selfrefine.study.content_checks import refined_with
 from selfrefine.study.design import Study
+from selfrefine.study.mixtures import asked_teachers
 from selfrefine.study.resolve import loaded_models, model_of_teacher, training_of
 
 # What models call their head, and the embeddings that they may tie to it.
@@ -20,7 +21,7 @@ EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "tok_embeddings", "word_embeddi
 def uses_of(study: Study, model: str) -> list[ModelUse]:
     """The study's students and teachers that a model answers for."""
     students = [name for name in study.study.students if study.students[name].model == model]
-    teachers = [name for name in study.study.teachers if model_of_teacher(study, name) == model]
+    teachers = [name for name in asked_teachers(study) if model_of_teacher(study, name) == model]
     return [
         *(_student(study, name) for name in students),
         *(ModelUse(key=f"teachers.{name}", system=study.teachers[name].system) for name in teachers),

@@ -8,6 +8,7 @@ from selfrefine.schema.base import NAME, TASK_NAME
 from selfrefine.schema.config import Configuration
 from selfrefine.store.locations import ASIDE
 from selfrefine.store.locations import NAME as STORE_NAME
+from selfrefine.study.mixtures import asked_teachers
 
 # Characters of a name: the names of two sections and more stand in one part of a path, which holds 255.
 LONGEST = 80
@@ -54,7 +55,8 @@ def titles(study: Configuration) -> Iterator[str]:
     tasks = dict.fromkeys([*study.study.tasks, *study.study.benchmarks])
     yield from _titles("benchmarks", {task: study.benchmarks[task].title for task in tasks})
     yield from _titles("students", {name: study.students[name].title for name in study.study.students})
-    yield from _titles("teachers", {name: study.teachers[name].title for name in study.study.teachers})
+    teachers = dict.fromkeys([*study.study.teachers, *asked_teachers(study)])
+    yield from _titles("teachers", {name: study.teachers[name].title for name in teachers})
 
 
 def _titles(section: str, given: Mapping[str, str | None]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from selfrefine.study.checkpoint_names import student_of
 from selfrefine.study.choices import embeds
 from selfrefine.study.content_checks import refined_with
 from selfrefine.study.design import Study
+from selfrefine.study.mixtures import asked_teachers
 from selfrefine.study.resolve import model_of_teacher, shots_shown, training_of
 from selfrefine.study.resources import BYTES, Memory, Size
 from selfrefine.study.workload import STORED_BYTES, Cost, ItemsOf, UnknownSize, Workload, sides_of
@@ -145,7 +146,7 @@ class Planner:
     def _check_that_all_fit(self, most: int) -> None:
         design = self.study.study
         kinds: list[tuple[str, str, str | None]] = []
-        kinds += [("teach", name, None) for name in design.teachers if model_of_teacher(self.study, name)]
+        kinds += [("teach", name, None) for name in asked_teachers(self.study) if model_of_teacher(self.study, name)]
         for student in design.students:
             kinds.append(("evaluate", student, None))
             if embeds(self.study):
@@ -219,4 +220,4 @@ class Planner:
         if model is None:
             return None
         most = teacher.generation.max_tokens
-        return Loader(name, model, teacher.dtype, teacher.engine, teacher.batch_size, most)
+        return Loader(name, model, teacher.dtype, str(teacher.engine), teacher.batch_size, most)

@@ -144,5 +144,6 @@ def model_of_teacher(study: Configuration, teacher: str) -> str | None:
 
 def loaded_models(study: Configuration) -> list[str]:
     """The models whose weights jobs of the study load."""
-    taught = (model_of_teacher(study, teacher) for teacher in study.study.teachers)
+    named = (part for name in study.study.teachers for part in study.teachers[name].mixture or (name,))
+    taught = (model_of_teacher(study, teacher) for teacher in named)
     return sorted({*(study.students[name].model for name in study.study.students), *filter(None, taught)})

@@ -17,12 +17,13 @@ from selfrefine.schema.benchmark import Mapping
 from selfrefine.schema.config import STOCK, StockTask, Student
 from selfrefine.schema.generation import Answering
 from selfrefine.schema.preference import Selection
-from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, PrepareSettings
+from selfrefine.schema.stages import DemonstrateSettings, InstructSettings, MixSettings, PrepareSettings
 from selfrefine.schema.ways import WAYS, percent_of, way_of
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import student_of
 from selfrefine.study.design import Study
+from selfrefine.study.mixtures import drawn_for, mixture_of
 from selfrefine.study.resolve import extractor_of, phrases_of, prompt_of, request_of, split_of, stock_task, training_of
 
 Slice = BaseModel | dict[str, Any]
@@ -53,7 +54,7 @@ def prepare(study: Study, task: str, split: Literal["train", "test"]) -> Prepare
 @stage
 def teach(study: Study, teacher: str, task: str, split: str, style: str, choice: str = "") -> Slice:
     """How a teacher is asked, and what answers for it."""
-    entry = study.teachers[teacher]
+    entry, drawn = study.teachers[teacher], drawn_for(study, teacher, split)
     own: dict[str, dict[str, Any]] = {
         "openai": {"served": entry.served, "revision": entry.revision, "extra": entry.extra},
         "transformers": {"dtype": entry.dtype, "batch_size": entry.batch_size},
@@ -72,8 +73,15 @@ def teach(study: Study, teacher: str, task: str, split: str, style: str, choice:
         "stop": study.benchmarks[task].stop,
         "answer_phrases": phrases_of(study, task),
         "extractor": extractor_of(study, task),
-        **own[entry.engine],
+        **own[str(entry.engine)],
+        **({"drawn": drawn.model_dump()} if drawn else {}),
     }
+
+
+@stage
+def mix(study: Study, teacher: str, task: str, split: str, style: str, choice: str = "") -> MixSettings:
+    """How a mixture draws the teacher of each item."""
+    return mixture_of(study, teacher)
 
 
 @stage

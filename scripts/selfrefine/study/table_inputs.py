@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from typing import Literal, TypedDict
+from collections.abc import Sequence
+from typing import Literal, NotRequired, TypedDict
 
 from selfrefine.schema.results import Cell, EvaluatedCell
 from selfrefine.schema.ways import Choice, choice_of
@@ -20,9 +21,9 @@ from selfrefine.study.checkpoint_names import (
 )
 from selfrefine.study.resolve import steps_of
 
-Kind = Literal["chosen", "answers", "demonstrations", "training", "paths", "pairs", "items"]
+Kind = Literal["chosen", "answers", "parts", "demonstrations", "training", "paths", "pairs", "items"]
 # Those that the tables read, and whose records they count.
-COUNTED: tuple[Kind, ...] = ("chosen", "answers", "demonstrations", "training", "paths", "pairs")
+COUNTED: tuple[Kind, ...] = ("chosen", "answers", "parts", "demonstrations", "training", "paths", "pairs")
 
 
 class Index(TypedDict):
@@ -32,6 +33,8 @@ class Index(TypedDict):
     chosen: list[str]
     """What students made of training items, and the items that were chosen by it."""
     answers: list[str]
+    parts: NotRequired[list[str]]
+    """The answers that those of mixtures are taken from, where there are others than `answers`."""
     demonstrations: list[str]
     paths: list[str]
     pairs: list[str]
@@ -92,6 +95,8 @@ class TableInputs:
         return {
             "chosen": self._chosen(),
             "answers": [artifacts.answers(teacher, task, "train", "cot", choice) for teacher, task, choice in asked],
+            # The answers that those of mixtures are taken from.
+            "parts": self._mixed(asked),
             "demonstrations": [artifacts.demonstrations(*of) for of in asked],
             "training": [artifacts.checkpoint(name) for name in self.trained],
             "paths": [artifacts.paths(*of) for of in sorted(sampled)],
@@ -108,6 +113,13 @@ class TableInputs:
                 choices[self.artifacts.chosen(task, Choice(*of))] = None
         embeddings = dict.fromkeys(each for one in choices for each in one.inputs.get("embeddings", ()))
         return [*embeddings, *choices]
+
+    def _mixed(self, asked: Sequence[tuple[str, str, Choice | None]]) -> list[Artifact]:
+        """The answers that mixtures take their own from, but those of teachers that the study has by themselves."""
+        own = [self.artifacts.answers(teacher, task, "train", "cot", choice) for teacher, task, choice in asked]
+        own += [one for cell, one in self.cells if cell["arm"] == "teacher"]
+        parts = dict.fromkeys(part for one in own for part in one.inputs.get("answers", ()))
+        return [part for part in parts if part not in own]
 
     @functools.cached_property
     def tasks(self) -> dict[str, Artifact]:
@@ -146,7 +158,7 @@ class TableInputs:
         """Where everything that the tables and figures are made of lies."""
         files = {kind: [str(one.file) for one in found] for kind, found in self.behind.items() if kind != "training"}
         logs = (str(one.folder / TRAINING) for one in self.behind["training"])
-        return {
+        index: Index = {
             "cells": [{**cell, "samples": str(one.file)} for cell, one in self.cells],
             "chosen": files["chosen"],
             "answers": files["answers"],
@@ -160,6 +172,9 @@ class TableInputs:
             "origins": self._origins(),
             "records": [str(one.record) for one in itertools.chain(self.samples, self.of(COUNTED))],
         }
+        if files["parts"]:
+            index["parts"] = files["parts"]
+        return index
 
     def _origins(self) -> dict[str, dict[str, str]]:
         """By file of sampled paths or pairs, the facts of the refinement that it was made for."""
@@ -180,6 +195,12 @@ class TableInputs:
         of = sorted({(one.of["teacher"], one.of["task"], one.of["split"]) for one in known})
         whole = [self.artifacts.answers(*each, style) for each in of for style in self.study.study.teacher_styles]
         return [*whole, *chosen]
+
+    @functools.cached_property
+    def asked_for(self) -> list[Artifact]:
+        """The answers that teachers are asked for: of a mixture, those that its own are taken from."""
+        found = (part for one in self.teachers_answers for part in one.inputs.get("answers", (one,)))
+        return list(dict.fromkeys(found))
 
     def splits(self) -> list[Artifact]:
         """The splits that a study uses."""

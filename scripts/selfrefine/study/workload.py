@@ -18,6 +18,7 @@ from selfrefine.schema.preference import Recipe, Side
 from selfrefine.schema.ways import percent_of
 from selfrefine.study.checkpoint_names import student_of, teacher_of
 from selfrefine.study.design import Study
+from selfrefine.study.mixtures import drawn_for
 from selfrefine.study.resolve import model_of_teacher, shots_shown, split_of, training_of
 from selfrefine.study.resources import BYTES, Size
 
@@ -123,8 +124,11 @@ class Workload:
 
     def _answer(self, task: str, style: Literal["cot", "plain"], teacher: str | None) -> float:
         """Tokens of an answer that is learned from: a teacher's or, if None, the student's own."""
-        generation = self.study.teachers[teacher].generation if teacher else self.study.sampling.generation
-        return min(self._tokens(task, style), generation.max_tokens)
+        if teacher is None:
+            return min(self._tokens(task, style), self.study.sampling.generation.max_tokens)
+        shares = self.study.teachers[teacher].mixture or {teacher: 1.0}
+        most = {part: self.study.teachers[part].generation.max_tokens for part in shares}
+        return sum(share * min(self._tokens(task, style), most[part]) for part, share in shares.items())
 
     def _hours(self, model: str, prompt: float, written: float, trained: float, passes: float = 0) -> float:
         """Hours of work for one GPU; `passes` counts forward-sized passes over each trained token."""
@@ -174,7 +178,11 @@ class Workload:
         if entry.engine == "recorded":
             return Cost()
         model = model_of_teacher(self.study, teacher)
-        asked = self.items(task, split) * percent_of(choice.split("/")[1]) / 100
+        drawn, asked = drawn_for(self.study, teacher, split), float(self.items(task, split))
+        asked *= percent_of(choice.split("/")[1]) / 100
+        if drawn:
+            # Draws of one seed overlap as far as they can; of several, this is the least.
+            asked *= max(mixture.shares[teacher] for mixture in drawn.mixtures)
         return self._generated(model, task, {style: asked}, entry.generation.max_tokens)
 
     def _sample(self, start: str, task: str, share: str, seed: str) -> Cost:

@@ -30,7 +30,7 @@ class RuleFlags:
 
     def teacher_vllm(self, wildcards: Any) -> str:
         """How vLLM uses the GPUs for a teacher."""
-        return self.vllm(self._study.teachers[wildcards.teacher].engine)
+        return self.vllm(str(self._study.teachers[wildcards.teacher].engine))
 
     def include(self) -> str:
         """The folder with further tasks of lm-eval, where there is one."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from selfrefine.data.items import read_items
+from selfrefine.data.mixtures import asked as only_asked
 from selfrefine.data.shots import items_to_show
 from selfrefine.engines.interface import Request
 from selfrefine.engines.item_requests import requests_for
@@ -48,7 +49,7 @@ def asked_in(rows: list[dict[str, Any]]) -> list[Asked]:
                 raise UserError(f"{name}: no such file; run `snakemake estimate`, which makes the items first")
         engine = ServerEngine(server, settings.served, settings.revision, settings.extra)
         asked = found.setdefault(row["teacher"], Asked(row["teacher"], engine, [], []))
-        items = read_items(Path(row["items"]))
+        items = only_asked(read_items(Path(row["items"])), settings.drawn)
         asked.requests += requests_for(
             *(items, settings.prompt, settings.style, 1, settings.generation, 0),
             request=settings.request,

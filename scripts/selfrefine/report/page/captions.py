@@ -126,6 +126,11 @@ LAYOUTS = {
         "Cost by arm and stage",
         "Wall time and tokens of one checkpoint of each arm, from its teacher's answers to its evaluation.",
     ),
+    "chains": Caption(
+        "Short and long chains",
+        "Accuracy (%) of each student by the length of the demonstrations that it learned from, with intervals. Small "
+        "students may learn less from long chains than large ones do (arXiv 2502.12143).",
+    ),
 }
 
 

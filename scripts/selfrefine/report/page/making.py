@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.store.files import read_json
 
-STAGES = ("embed", "choose", "teach", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+STAGES = ("embed", "choose", "teach", "mix", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
 DOES = {
     "embed": "The student reads the questions",
     "choose": "Items are chosen",
     "teach": "The teacher answers",
+    "mix": "Answers of several teachers are mixed",
     "demonstrate": "Demonstrations are selected",
     "instruct": "The student is instructed",
     "sample": "The student samples paths",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from selfrefine.report.page.asked import Asked, WrittenPrompts, asked_as_written, asked_in, written_prompts
+from selfrefine.report.page.mixtures import answered_by, of_part
 from selfrefine.report.page.model_titles import ARMS, who
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.page.stock_answers import documents_of, response_of
@@ -124,22 +125,20 @@ class Reader:
     def _add_cell(self, cell: Mapping[str, Any]) -> None:
         """The judged answers of an arm, or of a teacher, to a test split."""
         task, path = cell["evaluation"], Path(cell["samples"])
-        documents = self._items_of(self.inputs.index["tasks"][task])
-        settings = read_json(record_of(path))["settings"]
+        asked_items, extractor = self.inputs.index["tasks"][task], self.inputs.extractor
+        documents = self._items_of(asked_items)
         is_teacher = cell["arm"] == "teacher"
-        # A student is asked what the exported task says, a teacher what its own stage does.
-        prompt = settings if is_teacher else read_json(record_of(self.inputs.index["tasks"][task]))["settings"]
-        asked = {prompt["style"]: self._asked({**prompt, "system": settings["system"]}, prompt["style"], task)}
-        number = self._add_set("teacher" if is_teacher else "evaluated", cell, task, str(path), asked)
-        places = self._add_items(documents, task, "test", self._kept[self.inputs.index["tasks"][task]])
         answers: list[EvaluatedAnswer] = read_jsonl(path)
-        for row in answers:
-            item = item_of(row)
-            if item in places:
-                style = next(iter(asked))
-                extractor = self.inputs.extractor
-                verdict = {"extracted": extracted_of(row, extractor), "correct": judged_correct(row, extractor)}
-                self._add_response(places[item], number, {**row, "style": style, **verdict})
+        places = self._add_items(documents, task, "test", self._kept[asked_items])
+        for part, settings in answered_by(path).items():
+            # A student is asked what the exported task says, a teacher what its own stage does.
+            prompt = settings if is_teacher else read_json(record_of(asked_items))["settings"]
+            asked = {prompt["style"]: self._asked({**prompt, "system": settings["system"]}, prompt["style"], task)}
+            number = self._add_set("teacher" if is_teacher else "evaluated", cell, task, str(path), asked, part)
+            for row in of_part(answers, part):
+                if (item := item_of(row)) in places:
+                    verdict = {"extracted": extracted_of(row, extractor), "correct": judged_correct(row, extractor)}
+                    self._add_response(places[item], number, {**row, "style": prompt["style"], **verdict})
 
     def _add_stock(self, cell: Mapping[str, Any]) -> None:
         """The judged answers of an arm to one of lm-eval's own tasks, with the prompts that it was asked with."""
@@ -159,13 +158,13 @@ class Reader:
 
     def _add_teacher(self, task: str, items_file: str, path: str) -> None:
         """A teacher's answers to a training split."""
-        settings = read_json(record_of(path))["settings"]
-        asked = {settings["style"]: self._asked(settings, settings["style"], task)}
         facts = {"arm": "teacher", "student": "", "teacher": _names(path)[0], "seed": ""}
-        number = self._add_set("teacher", facts, task, path, asked)
-        if chosen := _names(path)[-1].removeprefix(f"{task}-train-{settings['style']}").removeprefix("-"):
-            self.sets[number]["label"] += f", items chosen: {chosen}"
-        self._add_training(items_file, task, number, path, _names(path)[0])
+        for part, settings in answered_by(Path(path)).items():
+            asked = {settings["style"]: self._asked(settings, settings["style"], task)}
+            number = self._add_set("teacher", facts, task, path, asked, part)
+            if chosen := _names(path)[-1].removeprefix(f"{task}-train-{settings['style']}").removeprefix("-"):
+                self.sets[number]["label"] += f", items chosen: {chosen}"
+            self._add_training(items_file, task, number, path, _names(path)[0], part)
 
     def _add_paths(self, path: str) -> None:
         """A student's sampled paths."""
@@ -176,12 +175,12 @@ class Reader:
         number = self._add_set("sampled", _sampled_by(origin), task, path, asked)
         self._add_training(self.inputs.index["items"][task], task, number, path, path)
 
-    def _add_training(self, items_file: str, task: str, number: int, path: str, owner: str) -> None:
+    def _add_training(self, items_file: str, task: str, number: int, path: str, owner: str, part: str = "") -> None:
         """Responses to training items; `owner` tells whose ids they are, for the pairs."""
         items = self._items_of(items_file)
         places = self._add_items(items, task, "train", self._kept[items_file])
         rows: list[SampledPath | TeacherAnswer] = read_jsonl(Path(path))
-        for row in rows:
+        for row in of_part(rows, part):
             if row["item"] in places:
                 self._places[owner, task, row["id"]] = self._add_response(places[row["item"]], number, row)
 
@@ -228,6 +227,7 @@ class Reader:
         task: str,
         file: str,
         asked: dict[str, Asked],
+        part: str = "",
     ) -> int:
         arm = str(facts["arm"])
         marked = {**facts, "unrefined": int(file in self.inputs.unrefined)}
@@ -243,6 +243,7 @@ class Reader:
             "file": file,
             "asked": asked,
         }
+        found["label"] += f", answers of {self.inputs.models.teacher(part)}" if part else ""
         self.sets.append(found)
         return len(self.sets) - 1
 
