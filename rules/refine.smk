@@ -1,4 +1,5 @@
-# Phase 2: a checkpoint answers the training items itself; pairs of its answers refine it against itself, frozen.
+# Phase 2: a checkpoint answers the training items itself; pairs of its answers refine it against itself, frozen. Online,
+# it answers as it learns.
 
 
 # Pairing reads one file and takes seconds; queueing for a node takes half a minute.
@@ -80,6 +81,7 @@ rule refine:
         questions=made("refine", "items"),
         shots=made("refine", "shots"),
         pairs=made("refine", "pairs"),
+        paths=made("refine", "paths"),
     output:
         record=update("results/store/refine/{names}/{key}/record.json"),
     log:
@@ -95,7 +97,8 @@ rule refine:
     params:
         settings=settings("refine"),
         code=code("refine"),
-        shots=flagged("refine", "shots"),
+        # And, where tokens have a budget, the sampled paths.
+        shots=flagged("refine", "shots", "paths"),
         allocator=KEEP_MEMORY,
         launcher=launcher,
         compute=flags.compute(),
@@ -107,6 +110,46 @@ rule refine:
         " {params.shots}"
         " --pairs {input.pairs}"
         " --threads {threads}"
+        " {params.compute}"
+        " --code {params.code:q}"
+        " --record {output.record}"
+        " &> {log}"
+
+
+rule refine_online:
+    """A checkpoint refined on what it samples as it learns."""
+    input:
+        start=made("refine_online", "start"),
+        questions=made("refine_online", "items"),
+        shots=made("refine_online", "shots"),
+    output:
+        record=update("results/store/refine_online/{names}/{key}/record.json"),
+    log:
+        "logs/refine_online/{names}/{key}.log",
+    conda:
+        STUDENT_ENVIRONMENT
+    threads: study.threads.train
+    resources:
+        gpu=needs("gpu", "refine_online"),
+        mem_mb=needs("mem_mb", "refine_online"),
+        runtime=needs("runtime", "refine_online"),
+        login=0,
+    params:
+        settings=settings("refine_online"),
+        code=code("refine_online"),
+        shots=flagged("refine_online", "shots"),
+        allocator=KEEP_MEMORY,
+        launcher=launcher,
+        vllm=flags.vllm_beside_training(),
+        compute=flags.compute(),
+    shell:
+        'HF_HUB_OFFLINE=1 {params.allocator} {params.launcher} "$SELFREFINE/refine_online.py"'
+        " --settings {params.settings:q}"
+        " --start {input.start}"
+        " --items {input.questions}"
+        " {params.shots}"
+        " --threads {threads}"
+        " {params.vllm}"
         " {params.compute}"
         " --code {params.code:q}"
         " --record {output.record}"

@@ -16,6 +16,7 @@ from selfrefine.programs import cli
 from selfrefine.schema.stages import RefineSettings
 from selfrefine.store.files import read_jsonl
 from selfrefine.store.run import Run
+from selfrefine.training.budget import within_budget
 from selfrefine.training.examples import encode_pairs
 
 
@@ -27,6 +28,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--items", required=True, type=cli.file_of("prepare"), help="the training items")
     parser.add_argument("--pairs", required=True, type=cli.file_of("pair"), help="the preference pairs")
+    parser.add_argument(
+        "--paths", type=cli.file_of("sample"), help="the sampled paths, whose tokens count in a budget `refine.tokens`"
+    )
     parser.add_argument("--threads", type=int, default=1)
     cli.add_compute(parser)
     cli.add_shots(parser)
@@ -36,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    inputs = [args.items, args.pairs, *cli.shots_given(args)]
+    inputs = [args.items, args.pairs, *([args.paths] if args.paths else []), *cli.shots_given(args)]
     bound_threads(args.threads)
     leads = state().is_main_process
     with cli.begin(__file__, args, inputs, args.settings.seed, leads=leads, checkpoint=args.start) as run:
@@ -55,7 +59,11 @@ def refine(args: argparse.Namespace, run: Run) -> None:
     shots = items_to_show(args.settings.prompt, args.shots)
     examples, counts = encode_pairs(pairs, items, args.settings, start.tokenizer, shots)
     if examples.train and examples.validation:
-        train(run, start, args.settings, examples, REFINE, {"pairs": counts})
+        if args.settings.training.tokens and args.paths is None:
+            raise UserError("refine.tokens: counts what was sampled; name the sampled paths with --paths")
+        sampled = read_jsonl(args.paths) if args.paths else []
+        training = within_budget(args.settings.training, examples.train, sampled, args.paths)
+        train(run, start, args.settings.model_copy(update={"training": training}), examples, REFINE, {"pairs": counts})
     elif counts["too_long"]:
         raise UserError(f"{args.pairs}: too few pairs are left ({counts}); raise `max_length`")
     elif run.leads:

@@ -293,11 +293,11 @@ def plant_tables() -> None:
         ],
         "costs": [
             ["student", "arm", "share", "stage", "checkpoints", "jobs", "wall_seconds", "least", "most", "tokens"]
-            + ["peak_memory_mib"],
-            ["tiny", "baseline", "", "evaluate", 1, 1, 1.5, 1.5, 1.5, 0, 10],
-            ["tiny", "instruct", 100, "demonstrate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
-            ["tiny", "instruct", 100, "instruct", 2, 1, 1.5, 1.5, 1.5, 50, 10],
-            ["tiny", "instruct", 100, "evaluate", 2, 1, 1.5, 1.5, 1.5, 0, 10],
+            + ["tokens_trained", "peak_memory_mib"],
+            ["tiny", "baseline", "", "evaluate", 1, 1, 1.5, 1.5, 1.5, 0, 0, 10],
+            ["tiny", "instruct", 100, "demonstrate", 2, 1, 1.5, 1.5, 1.5, 0, 0, 10],
+            ["tiny", "instruct", 100, "instruct", 2, 1, 1.5, 1.5, 1.5, 50, 50, 10],
+            ["tiny", "instruct", 100, "evaluate", 2, 1, 1.5, 1.5, 1.5, 0, 0, 10],
         ],
     }
     made = {name: write(table(name), content) for name, content in tables.items()}

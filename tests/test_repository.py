@@ -67,6 +67,7 @@ def test_every_configuration_key_is_explained():
         Vllm,
         Weights,
     )
+    from selfrefine.schema.online import Online
     from selfrefine.schema.optimisation import InstructTraining, RefineTraining
     from selfrefine.schema.preference import Objective, Recipe, Schedule
     from selfrefine.schema.prompt import Asking, Example, OwnPrompt, Shots
@@ -85,6 +86,7 @@ def test_every_configuration_key_is_explained():
         Sampling,
         Recipe,
         Objective,
+        Online,
         Schedule,
     )
     models += (Server, Budget, Prices, Vllm, Weights, Cluster)

@@ -154,7 +154,8 @@ def test_shipped_catalogues_can_be_used_whole():
     with pytest.raises(UserError, match="sampling.rationales: is 0, but recipe 'star-round' draws on rationales"):
         Study.read(config)
     config["sampling"]["rationales"] = 1
-    assert len(Study.read(config).checkpoints()) == 1 + 19 + 19 * 19 * (12 + 5)
+    refined = 19 * 19 * (len(config["recipes"]) + len(config["schedules"]))
+    assert len(Study.read(config).checkpoints()) == 1 + 19 + refined
 
 
 UNKNOWN_KEYS = [

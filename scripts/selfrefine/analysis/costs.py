@@ -4,10 +4,22 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of
+from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of, trained_of
 from selfrefine.schema.results import EvaluatedCell
 
-STAGES = ("embed", "choose", "teach", "mix", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+STAGES = (
+    "embed",
+    "choose",
+    "teach",
+    "mix",
+    "demonstrate",
+    "instruct",
+    "sample",
+    "pair",
+    "refine",
+    "refine_online",
+    "evaluate",
+)
 COLUMNS = [
     "student",
     "arm",
@@ -20,6 +32,7 @@ COLUMNS = [
     "least",
     "most",
     "tokens",
+    "tokens_trained",
     "peak_memory_mib",
 ]
 
@@ -30,7 +43,7 @@ def costs_table(cells: Sequence[EvaluatedCell], names: Sequence[str]) -> pd.Data
     A job that several checkpoints share counts for each; of a teacher's answers that a mixture draws from, the share that
     it takes. `wall_seconds` and `tokens` are sums over a checkpoint's jobs,
     and `least` and `most` the range of the former; `peak_memory_mib` is the highest of all. Tokens are those generated
-    or, in training, seen.
+    and, in training, seen; `tokens_trained` are the latter alone.
     """
     records = Records(names)
     rows = []
@@ -38,20 +51,19 @@ def costs_table(cells: Sequence[EvaluatedCell], names: Sequence[str]) -> pd.Data
         taken = parts_taken(behind, records)
         for name in sorted(behind):
             record, share = records[name], taken.get(name, 1.0)
-            spent = (share * record["wall_seconds"], share * tokens_of(record))
+            spent = [share * each for each in (record["wall_seconds"], tokens_of(record), trained_of(record))]
             rows.append((*of, record["stage"], checkpoint, *spent, record["peak_memory_mib"]))
-    frame = pd.DataFrame(
-        rows, columns=["student", "arm", "share", "select", "stage", "checkpoint", "seconds", "tokens", "memory"]
-    )
+    columns = ["student", "arm", "share", "select", "stage", "checkpoint", "seconds", "tokens", "trained", "memory"]
+    frame = pd.DataFrame(rows, columns=columns)
     table = []
     for of, of_arm in frame.groupby(["student", "arm", "share", "select"], sort=False):
         known = [stage for stage in STAGES if stage in set(of_arm.stage)]
         for stage in known + sorted(set(of_arm.stage) - set(known)):
             group = of_arm[of_arm.stage == stage]
-            each = group.groupby("checkpoint").agg(seconds=("seconds", "sum"), tokens=("tokens", "sum"))
+            each = group.groupby("checkpoint")[["seconds", "tokens", "trained"]].sum()
             jobs_each = len(group) / len(each)
             table.append(
                 (*of, stage, len(each), jobs_each, each.seconds.mean(), each.seconds.min())
-                + (each.seconds.max(), each.tokens.mean(), group.memory.max())
+                + (each.seconds.max(), each.tokens.mean(), each.trained.mean(), group.memory.max())
             )
     return pd.DataFrame(table, columns=COLUMNS)

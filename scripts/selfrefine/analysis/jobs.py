@@ -80,5 +80,15 @@ def read_json_at(name: str) -> Mapping[str, Any]:
 
 
 def tokens_of(record: Mapping[str, Any]) -> int:
-    """The tokens that a job made or, in training, saw."""
-    return record["figures"].get("tokens_made") or record["figures"].get("tokens_seen") or 0
+    """The tokens that a job made, and those that it saw in training."""
+    return sampled_of(record) + trained_of(record)
+
+
+def sampled_of(record: Mapping[str, Any]) -> int:
+    """The tokens that a job generated."""
+    return record["figures"].get("tokens_made") or 0
+
+
+def trained_of(record: Mapping[str, Any]) -> int:
+    """The tokens that a job's updates passed."""
+    return record["figures"].get("tokens_seen") or 0

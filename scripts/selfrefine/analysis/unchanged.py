@@ -14,8 +14,12 @@ OF_ANSWERS = ("accuracy", "arms", "comparisons", "lengths", "pass_at_k")
 
 
 def made_no_update(record: Mapping[str, Any]) -> bool:
-    """Whether a job's record is of a refinement that left its student as it was."""
-    return record["stage"] == "refine" and record["figures"].get("updates") == 0
+    """Whether a job's record is of a refinement that left its student as it was: without pairs, or online, where no
+    group's rewards ever differed."""
+    figures = record["figures"]
+    if record["stage"] == "refine_online":
+        return figures.get("groups_varied") == 0
+    return record["stage"] == "refine" and figures.get("updates") == 0
 
 
 def of_unrefined(cells: Sequence[EvaluatedCell], without_update: Collection[str]) -> set[str]:

@@ -1,7 +1,8 @@
 """Refinements that had too few pairs to learn from and left the student as it was.
 
-A checkpoint counts as unrefined if one of its refinements made no update, the last or one before. Tables say how many
-of a row's checkpoints are; claims leave them out unless `statistics.count_unrefined` says otherwise.
+A checkpoint counts as unrefined if one of its refinements made no update, the last or one before; an online one, if the
+rewards of no group differed. Tables say how many of a row's checkpoints are; claims leave them out unless
+`statistics.count_unrefined` says otherwise.
 """
 
 from collections.abc import Collection, Mapping, Sequence

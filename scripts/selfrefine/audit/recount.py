@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of
+from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of, trained_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
 from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
 from selfrefine.audit.integrity import AuditedResults
@@ -70,8 +70,9 @@ class Recount:
         unrefined = self.unrefined(table) if table_name(table) in OF_ANSWERS else None
         if unrefined is not None:
             values |= {COLUMN: len(unrefined.intersection(sides(table, row).own))}
-        if COLUMN not in row.cells:  # of results from before there was such a column
-            values.pop(COLUMN, None)
+        for column in (COLUMN, "tokens_trained"):
+            if column not in row.cells:  # of results from before there was such a column
+                values.pop(column, None)
         return Counted(values, words)
 
     def behind(self, table: str, row: Row) -> list[str]:
@@ -193,6 +194,8 @@ class Recount:
             "least": min(seconds),
             "most": max(seconds),
             "tokens": sum(share * tokens_of(dict(job)) for group in groups for share, job in group) / len(groups),
+            "tokens_trained": sum(share * trained_of(dict(job)) for group in groups for share, job in group)
+            / len(groups),
             "peak_memory_mib": max(job.peak_memory_mib for job in jobs.values()),
         }
         unrefined = self.unrefined(table)

@@ -10,6 +10,7 @@ KEYS = {
     "instruct": "`instruct.micro_batch_size`, or `instruct.max_length`",
     "refine": "`refine.micro_batch_size`, or `refine.max_length`",
     "embed": "`batch_size` of the student",
+    "refine_online": "`refine.micro_batch_size`, or `batch_size` of the student",
     "sample": "`batch_size` of the student",
     "evaluate": "`batch_size` of the student",
     "teach": "`batch_size` of the teacher",

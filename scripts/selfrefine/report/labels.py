@@ -12,7 +12,10 @@ UNBROKEN = "\N{NO-BREAK SPACE}"
 UNREFINED = "†"
 SHORT_NOTE = f"{UNREFINED} too few pairs: not refined"
 SOME_NOTE = f"{UNREFINED} too few pairs in some runs"
-NOTE = f"{UNREFINED}: too few pairs to learn from, so that the refinement left the student as it was."
+NOTE = (
+    f"{UNREFINED}: too few pairs to learn from, or online no rewards that differed, so that the refinement left the "
+    "student as it was."
+)
 
 
 class Trained(TypedDict, total=False):

@@ -22,7 +22,10 @@ K = TypeVar("K", bound=Hashable)
 QUOTED = 160
 # The column that says how many checkpoints of a row had too few pairs to be refined; and what a caption says of it.
 LACKING = f"unrefined {UNREFINED}"
-NOTED = f" Unrefined {UNREFINED}: had too few pairs to learn from, so that the refinement left the student as it was."
+NOTED = (
+    f" Unrefined {UNREFINED}: had too few pairs to learn from, or online no rewards that differed, so that the refinement "
+    "left the student as it was."
+)
 
 
 def percent(value: float, low: float, high: float, marked: bool = False) -> Number:
@@ -221,12 +224,14 @@ def cost(rows: Sequence[CostRow]) -> Table:
         for row in group:
             seconds = Number(row["wall_seconds"], row["least"], row["most"], 0)
             counts = [unrefined_cell(row, "checkpoints"), str(row["checkpoints"]), f"{row['jobs']:g}"]
-            spent: list[Cell] = [seconds, f"{row['tokens']:.0f}", str(row["peak_memory_mib"])]
+            tokens = f"{row['tokens']:.0f}", f"{row['tokens_trained']:.0f}"
+            spent: list[Cell] = [seconds, *tokens, str(row["peak_memory_mib"])]
             body.append([*facts_shown("cost", row, {}), *counts, *spent])
     caption = (
         "Cost of one checkpoint of each arm from its teacher's answers to its evaluation: the mean over the arm's "
         "checkpoints of the largest share, and the range of the wall time. Jobs that several checkpoints share count "
-        "for each. Tokens: generated or, in training, seen."
+        "for each. Tokens: generated and, in training, seen; trained: the latter."
     )
-    header = [*FACTS["cost"], LACKING, "checkpoints", "jobs", "wall seconds", "tokens", "peak memory (MiB)"]
-    return finished(Table("cost", caption, header, body, ["l"] * 4 + ["r"] * 5))
+    header = [*FACTS["cost"], LACKING, "checkpoints", "jobs", "wall seconds", "tokens", "trained"]
+    header.append("peak memory (MiB)")
+    return finished(Table("cost", caption, header, body, ["l"] * 4 + ["r"] * 6))

@@ -142,10 +142,16 @@ def duration(seconds: float) -> str:
 def warnings_of(tables: StudyTables, titles: Titles, counts_unrefined: bool) -> list[str]:
     """What a reader must know before using the numbers."""
     pairs, differences = tables.pairs(), differing(tables.comparisons(), titles)
+    told = "count them" if counts_unrefined else "leave them out"
     lines = []
     if empty := barren(pairs):
-        told = "count them" if counts_unrefined else "leave them out"
         line = f"{UNREFINED} {len(empty)} of {len(pairs)} refinements had too few pairs and left the student as it was"
+        lines.append(f"{line}; claims {told}.")
+    online = [row for row in tables.stages() if row["stage"] == "refine_online"]
+    if idle := sum(row["unrefined"] for row in online):
+        line = (
+            f"{UNREFINED} {idle} of {len(online)} online refinements met no rewards that differed and learned nothing"
+        )
         lines.append(f"{line}; claims {told}.")
     if differences:
         lines.append("Versions or hardware differ between the two sides of some comparisons.")

@@ -128,6 +128,9 @@ class Vllm(Strict):
     memory: float = Field(
         0.9, gt=0, le=1, description="Share of each GPU's memory (without one, of the machine's) that it takes."
     )
+    beside_training: float = Field(
+        0.3, gt=0, lt=1, description="The share that it takes beside a training that samples online."
+    )
     # Off, since it costs much: vLLM 0.32 sends every linear layer through one Triton kernel, whose tiles are fitted
     # to the shapes of a 1.7B model. With that model an H100 NVL made 5,008 tokens a second, and 12,019 without
     # (reported in vllm-project/vllm#53446); on an A100 the products of decoding took five times as long and more

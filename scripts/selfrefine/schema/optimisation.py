@@ -87,3 +87,9 @@ class RefineTraining(Optimisation):
     warmup_steps: int = Field(100, ge=0, description="[P]")
     beta: float = Field(0.1, gt=0, description="[I]")
     evaluate_every: int = Field(50, gt=0, description="Updates between computations of the validation loss.")
+    tokens: int | None = Field(
+        None,
+        gt=0,
+        description="A budget: the tokens that the student samples for a refinement and those that its updates pass, "
+        "together. It takes the place of epochs; max_steps still ends training.",
+    )

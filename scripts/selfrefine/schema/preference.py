@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from selfrefine.schema.base import Strict
+from selfrefine.schema.online import Online
 
 # The arms of a study that refine.
 RefiningArm = Literal["refine", "cross", "refine-only"]
@@ -107,9 +108,14 @@ class Selection(Strict):
 
 
 class Recipe(Selection):
-    """A preference recipe: which pairs, and what is learned from them."""
+    """A preference recipe: which pairs, and what is learned from them; or what is sampled and learned online."""
 
+    # Pairs need a chosen side; online, verdicts reward whatever is sampled.
+    chosen: Side | None = None  # type: ignore[assignment]
     objective: Objective = Objective()
+    online: Online | None = Field(
+        None, description="Sample while learning, without sampled paths and pairs; takes the place of all but `prompt`."
+    )
     arms: list[RefiningArm] | None = Field(
         None, min_length=1, description="The arms that refine with it; null: those in which it can apply."
     )
@@ -118,6 +124,13 @@ class Recipe(Selection):
 
     @model_validator(mode="after")
     def _has_what_it_learns_from(self) -> Self:
+        if self.online:
+            offline = ("chosen", "rejected", "fallback", "per_item", "unpaired", "objective")
+            if idle := [key for key in offline if getattr(self, key) != type(self).model_fields[key].default]:
+                raise ValueError(f"`online` learns from no pairs: leave out {', '.join(idle)}")
+            return self
+        if self.chosen is None:
+            raise ValueError("name the `chosen` side of its pairs, or how it samples `online`")
         if self.rejected is None and self.objective.loss != "sft":
             raise ValueError(f"loss {self.objective.loss} compares two responses: name the `rejected` side")
         if self.unpaired and self.objective.loss != "kto":

@@ -228,6 +228,8 @@ class CostRow(TypedDict):
     least: float
     most: float
     tokens: float
+    tokens_trained: float
+    """Those of `tokens` that updates passed; the others were generated."""
     peak_memory_mib: int
 
 

@@ -8,6 +8,7 @@ from selfrefine.schema.base import Strict
 from selfrefine.schema.benchmark import Mapping, Split
 from selfrefine.schema.claims import Claims
 from selfrefine.schema.generation import Answering, ChatTemplate, Dtype, Generation, Quantisation, Thinking
+from selfrefine.schema.online import Online
 from selfrefine.schema.optimisation import InstructTraining, RefineTraining
 from selfrefine.schema.preference import Objective, Selection
 from selfrefine.schema.prompt import Phrases, TaskPrompt
@@ -203,6 +204,20 @@ class RefineSettings(Strict):
     quantisation: Quantisation = "none"
     seed: int = 0
     objective: Objective = Objective()
+    training: RefineTraining = RefineTraining()
+
+
+class RefineOnlineSettings(Answering):
+    """What the refine_online stage reads."""
+
+    prompt: TaskPrompt
+    style: Literal["cot", "plain"] = Field("cot", description="The prompt that the student answers as it learns.")
+    extractor: Extractor = "strict"
+    stop: list[str] = Field([], description="Strings at which generation ends.")
+    answer_phrases: Phrases = ["default"]
+    share: int = Field(100, gt=0, le=100, description="Percent of the training items.")
+    seed: int = 0
+    online: Online = Online()
     training: RefineTraining = RefineTraining()
 
 

@@ -12,6 +12,7 @@ from selfrefine.schema.ways import Choice, choice_of
 from selfrefine.study import stage_settings
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.checkpoint_names import (
+    Refinement,
     base,
     names_of,
     origin_of,
@@ -21,7 +22,7 @@ from selfrefine.study.checkpoint_names import (
 )
 from selfrefine.study.design import Study
 from selfrefine.study.mixtures import parts_of
-from selfrefine.study.resolve import model_of_teacher, split_of, stock_task
+from selfrefine.study.resolve import model_of_teacher, split_of, stock_task, training_of
 
 # By the flag that hands them to the stage's script, one artifact, several, or none.
 Inputs = Mapping[str, Artifact | tuple[Artifact, ...] | None]
@@ -204,15 +205,7 @@ class Artifacts:
         if name == base(student):
             return self.model(self.study.students[student].model)
         if steps := refinements_of(name):
-            step = steps[-1]
-            restarts = self.study.recipes[step.recipe].objective.restart
-            inputs = {
-                "start": self.checkpoint(origin_of(step.start) if restarts else step.start),
-                "items": self.items(step.task, "train"),
-                "shots": self.shots(step.task),
-                "pairs": self.pairs(*step),
-            }
-            return self.artifact("refine", names_of(name), step._asdict(), inputs)
+            return self._refined(name, steps[-1])
         _, _, teacher, task, share, seed = name.split("/")
         varied = {"student": student, "teacher": teacher, "task": task, "share": share, "seed": seed}
         inputs = {
@@ -222,6 +215,19 @@ class Artifacts:
             "demonstrations": self.demonstrations(teacher, task, choice_of(student, share, seed)),
         }
         return self.artifact("instruct", names_of(name), varied, inputs)
+
+    def _refined(self, name: str, step: Refinement) -> Artifact:
+        recipe = self.study.recipes[step.recipe]
+        start = self.checkpoint(origin_of(step.start) if recipe.objective.restart else step.start)
+        inputs: Inputs = {"start": start, "items": self.items(step.task, "train"), "shots": self.shots(step.task)}
+        if recipe.online:
+            chosen = self.items_of_share(student_of(name), step.task, step.share, step.seed)
+            return self.artifact("refine_online", names_of(name), step._asdict(), {**inputs, "items": chosen})
+        inputs = {**inputs, "pairs": self.pairs(*step)}
+        if training_of(self.study, student_of(name), "refine", step.recipe).tokens:
+            # What was sampled counts in the budget.
+            inputs = {**inputs, "paths": self.paths(step.start, step.task, step.share, step.seed)}
+        return self.artifact("refine", names_of(name), step._asdict(), inputs)
 
     def paths(self, start: str, task: str, share: str, seed: str) -> Artifact:
         """What a checkpoint samples for the training items."""

@@ -14,6 +14,7 @@ from selfrefine.schema.config import STOCK, Configuration
 from selfrefine.study.content_checks import refined_with, sampled_answers, shares_of_items, thinking_budgets
 from selfrefine.study.mixtures import mixtures
 from selfrefine.study.name_checks import names, titles
+from selfrefine.study.online_checks import online_recipes
 from selfrefine.study.resolve import (
     REFINING,
     arms_of,
@@ -234,6 +235,7 @@ CHECKS: tuple[Callable[[Configuration], Iterator[str]], ...] = (
     sampled_answers,
     thinking_budgets,
     kto_batches,
+    online_recipes,
     teachers_of_students,
     schedules,
     shares,

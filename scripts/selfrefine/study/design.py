@@ -228,15 +228,20 @@ class Study(Configuration):
 
     def figures(self) -> list[str]:
         """The figures that the study's design gives content to."""
-        return figures_and_layouts.figures(self.checkpoints(), self.study.evaluate, self._samples())
+        return figures_and_layouts.figures(self.checkpoints(), self.study.evaluate, self._samples(), self._online())
 
     def layouts(self) -> list[str]:
         """The laid-out tables that the study's design gives content to."""
-        return figures_and_layouts.layouts(self.checkpoints(), self._samples(), asks_in_several_ways(self))
+        asked = asks_in_several_ways(self)
+        return figures_and_layouts.layouts(self.checkpoints(), self._samples(), self._online(), asked)
 
     def _samples(self) -> int:
         """Answers to each item of the study's own benchmarks; tasks of lm-eval say themselves how they are answered."""
         return self.evaluation.samples if self.study.benchmarks else 1
+
+    def _online(self) -> list[str]:
+        """The recipes and schedules of the study that sample online alone."""
+        return [name for name in self.study.recipes if all(self.recipes[one].online for one in steps_of(self, name))]
 
     def _used(self) -> list[str]:
         return sorted({*self.study.tasks, *self.study.benchmarks})

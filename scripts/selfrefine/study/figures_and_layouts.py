@@ -1,6 +1,6 @@
 """Which figures and laid-out tables a study's design gives content to, and what each reads."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from selfrefine.schema.results import CheckpointFacts
 
@@ -47,8 +47,13 @@ def name_of(kind: str, student: str) -> str:
     return f"{kind}-{student}" if student else kind
 
 
-def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], samples: int = 1) -> list[str]:
-    """The figures of a study, from its checkpoints, the benchmarks that it evaluates on, and how often."""
+def figures(
+    checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], samples: int = 1, online: Collection[str] = ()
+) -> list[str]:
+    """The figures of a study, from its checkpoints, the benchmarks that it evaluates on, and how often.
+
+    `online`: the recipes and schedules that need no sampled paths.
+    """
     shown = [row for row in checkpoints if is_in_domain(row, evaluate)]
     families = {row["family"] for row in shown}
     curves = [row for row in shown if row["task"] or row["refine_task"]]
@@ -61,19 +66,22 @@ def figures(checkpoints: Sequence[CheckpointFacts], evaluate: Sequence[str], sam
         names += [f"low-resource-{student}" for student in students_of(curves)]
     names += ["lengths"] if families - {""} else []
     names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
-    refined = [row for row in checkpoints if row["refine_task"]]
+    refined = [row for row in checkpoints if row["refine_task"] and row["recipe"] not in online]
     names += [f"{kind}-{student}" for kind in ("solving", "yields") for student in students_of(refined)]
     return names + (["cost", "training", "claims"] if any(row["share"] for row in checkpoints) else [])
 
 
-def layouts(checkpoints: Sequence[CheckpointFacts], samples: int = 1, chains: bool = False) -> list[str]:
-    """The laid-out tables of a study, from its checkpoints, and how often an item is answered in evaluation.
+def layouts(
+    checkpoints: Sequence[CheckpointFacts], samples: int = 1, online: Collection[str] = (), chains: bool = False
+) -> list[str]:
+    """The laid-out tables of a study, from its checkpoints, and how often an item is answered; `online` as above.
 
     `chains`: whether teachers differ in how they are asked.
     """
     names = [f"transfer-{student}" for student in students_of(checkpoints)]
     names += ["teachers", "prompts", "splits", "lengths"]
-    names += ["solving", "yields"] if any(row["refine_task"] for row in checkpoints) else []
+    paired = (row["refine_task"] and row["recipe"] not in online for row in checkpoints)
+    names += ["solving", "yields"] if any(paired) else []
     names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
     names += ["chains"] if chains and any(row["teacher"] for row in checkpoints) else []
     return [*names, "cost"]

@@ -59,11 +59,11 @@ def _called(artifacts: Artifacts, stage: str, names: tuple[str, ...]) -> Iterato
         found = (artifacts.chosen(task, one) for task, one in named if f"{task}-{one.name}" == last)
     elif stage in ("teach", "mix", "demonstrate"):
         found = _of_teacher(artifacts, stage, before[0], last)
-    elif stage in ("instruct", "refine"):
+    elif stage in ("instruct", "refine", "refine_online"):
         found = map(artifacts.checkpoint, _checkpoints_called(study, names))
     else:
         found = _of_checkpoint(artifacts, stage, tuple(before), last)
-    return (artifact for artifact in found if artifact.names == names)
+    return (artifact for artifact in found if (artifact.stage, artifact.names) == (stage, names))
 
 
 def _of_teacher(artifacts: Artifacts, stage: str, teacher: str, last: str) -> Iterator[Artifact]:

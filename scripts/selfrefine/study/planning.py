@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from selfrefine.errors import UserError
 from selfrefine.schema.assumptions import Assumptions
@@ -17,7 +17,7 @@ from selfrefine.study.resolve import model_of_teacher, shots_shown, training_of
 from selfrefine.study.resources import BYTES, Memory, Size
 from selfrefine.study.workload import STORED_BYTES, Cost, ItemsOf, UnknownSize, Workload, sides_of
 
-TRAINING = ("instruct", "refine")
+TRAINING = ("instruct", "refine", "refine_online")
 # Of a number of an embedding, as items are chosen by it (data/spread.py).
 EXACT_BYTES = 8
 # Sequences that vLLM should be able to decode at once; it takes more where memory is left.
@@ -141,7 +141,7 @@ class Planner:
     def _shards(self, stage: str, loader: Loader) -> bool:
         """Whether a training shares out its weights: where all of them learn, and there are several GPUs."""
         divided = stage in TRAINING and self._trainers > 1
-        return divided and training_of(self.study, loader.name, stage).method == "full"
+        return divided and training_of(self.study, loader.name, phase_of(stage)).method == "full"
 
     def _check_that_all_fit(self, most: int) -> None:
         design = self.study.study
@@ -155,7 +155,7 @@ class Planner:
                 kinds.append(("instruct", student, None))
             if {"refine", "cross", "refine-only"}.intersection(design.arms):
                 kinds.append(("sample", student, None))
-                kinds += [("refine", student, recipe) for recipe in refined_with(self.study)]
+                kinds += [(self._refining(recipe), student, recipe) for recipe in refined_with(self.study)]
         for stage, name, recipe in kinds:
             try:
                 if loader := self._loader_of(stage, name):
@@ -166,21 +166,42 @@ class Planner:
                     f"configuration: {whose}.{name}: rule {stage} does not fit on a node: {error}"
                 ) from None
 
+    def _refining(self, recipe: str) -> str:
+        return "refine_online" if self.study.recipes[recipe].online else "refine"
+
     def _memory(self, stage: str, loader: Loader, recipe: str | None) -> Memory:
         size, number = self.work.size(loader.model), BYTES[self._computed_in(loader.dtype)]
+        if stage == "refine_online" and recipe:
+            return self._online(loader, recipe, size, number)
         if stage in TRAINING:
             return self._training(stage, loader, recipe, size, number)
         if stage == "embed":
             return resources.scoring(size, number, loader.batch_size * self.assumed.tokens.longest_prompt)
+        return self._generating(loader, size, number, loader.max_tokens)
+
+    def _online(self, loader: Loader, recipe: str, size: Size, number: float) -> Memory:
+        """Training, and beside it the KV cache of engine transformers or a second copy of the weights for vLLM."""
+        online = self.study.recipes[recipe].online
+        trained = self._training("refine_online", loader, recipe, size, number)
+        most = online.generation.max_tokens if online else loader.max_tokens
+        sampled = self._generating(loader, size, number, most)
+        if loader.engine == "vllm":
+            return Memory(trained.divided, trained.each + sampled.total)
+        whole = training_of(self.study, loader.name, "refine", recipe).method == "full"
+        # A reference of whole weights is a copy of them. Activations are gone while it samples.
+        reference = size.parameters * BYTES["float32"] if whole and online and online.kl else 0.0
+        return Memory(trained.divided, max(trained.each, sampled.total) + reference)
+
+    def _generating(self, loader: Loader, size: Size, number: float, most: int) -> Memory:
         # vLLM decodes as many sequences at once as the memory that is left allows.
         rows = ROWS if loader.engine == "vllm" else loader.batch_size
         tasks = {*self.study.study.tasks, *self.study.study.benchmarks}
         longest = self.assumed.tokens.longest_prompt * (1 + max(shots_shown(self.study, task) for task in tasks))
-        return resources.generating(size, number, rows, longest, loader.max_tokens)
+        return resources.generating(size, number, rows, longest, most)
 
     def _training(self, phase: str, loader: Loader, recipe: str | None, size: Size, number: float) -> Memory:
-        settings = training_of(self.study, loader.name, phase, recipe)
-        responses = len(sides_of(self.study.recipes[recipe])) if recipe else 1
+        settings = training_of(self.study, loader.name, phase_of(phase), recipe)
+        responses = max(len(sides_of(self.study.recipes[recipe])), 1) if recipe else 1
         tokens = settings.micro_batch_size * responses * settings.max_length
         if settings.method == "full":
             trained, weight = size.parameters, 0.0
@@ -221,3 +242,8 @@ class Planner:
             return None
         most = teacher.generation.max_tokens
         return Loader(name, model, teacher.dtype, str(teacher.engine), teacher.batch_size, most)
+
+
+def phase_of(stage: str) -> Literal["instruct", "refine"]:
+    """The section of the configuration that has a training stage's hyper-parameters."""
+    return "instruct" if stage == "instruct" else "refine"

@@ -155,7 +155,28 @@ def refine(study: Study, start: str, task: str, recipe: str, share: str, seed: s
         **study.students[student].model_dump(include={"system", "chat_template", "dtype", "quantisation"}),
         "seed": int(seed),
         "objective": study.recipes[recipe].objective.model_dump(),
-        "training": training_of(study, student, "refine", recipe).model_dump(),
+        "training": _refining(study, student, recipe),
+    }
+
+
+@stage
+def refine_online(study: Study, start: str, task: str, recipe: str, share: str, seed: str) -> Slice:
+    """How a checkpoint is asked and answers as it learns, what is learned, and the hyper-parameters of phase 2."""
+    student, whole = student_of(start), study.recipes[recipe]
+    if whole.online is None:
+        raise ValueError(f"recipe {recipe!r} does not sample online")
+    return {
+        **_answering(study, study.students[student]),
+        "prompt": prompt(study, task, whole.prompt),
+        "style": whole.prompt,
+        "extractor": extractor_of(study, task),
+        "stop": study.benchmarks[task].stop,
+        "answer_phrases": phrases_of(study, task),
+        "share": share_left(share),
+        "seed": int(seed),
+        "online": whole.online.model_dump(),
+        # Of preference optimisation alone.
+        "training": _refining(study, student, recipe, "beta", "evaluate_every"),
     }
 
 
@@ -243,6 +264,12 @@ def prompt(study: Study, task: str, *styles: str) -> dict[str, Any]:
     if benchmark.shots is None:
         return found
     return found | {"shots": resolved(benchmark.shots, benchmark.kind, f"benchmarks.{task}.shots").model_dump()}
+
+
+def _refining(study: Study, student: str, recipe: str, *unread: str) -> dict[str, Any]:
+    """The hyper-parameters of a refinement, with a budget of tokens or, as before there were any, with epochs."""
+    training = training_of(study, student, "refine", recipe)
+    return training.model_dump(exclude={*unread, "epochs" if training.tokens else "tokens"})
 
 
 def _answering(study: Study, student: Student) -> dict[str, Any]:

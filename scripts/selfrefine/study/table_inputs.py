@@ -91,7 +91,7 @@ class TableInputs:
             and any(self.study.recipes[step].needs_teacher for step in steps_of(self.study, row["recipe"]))
         }
         asked = [(teacher, task, Choice(*choice) if choice else None) for teacher, task, choice in sorted(taught)]
-        sampled = dict.fromkeys((s.start, s.task, s.share, s.seed) for s in self.steps)
+        sampled = dict.fromkeys((s.start, s.task, s.share, s.seed) for s in self.offline)
         return {
             "chosen": self._chosen(),
             "answers": [artifacts.answers(teacher, task, "train", "cot", choice) for teacher, task, choice in asked],
@@ -100,7 +100,7 @@ class TableInputs:
             "demonstrations": [artifacts.demonstrations(*of) for of in asked],
             "training": [artifacts.checkpoint(name) for name in self.trained],
             "paths": [artifacts.paths(*of) for of in sorted(sampled)],
-            "pairs": [artifacts.pairs(*step) for step in self.steps],
+            "pairs": [artifacts.pairs(*step) for step in self.offline],
             "items": [artifacts.items(task, "train") for task in sorted({row["refine_task"] for row in refinements})],
         }
 
@@ -148,6 +148,11 @@ class TableInputs:
         return list(dict.fromkeys(step for name in names for step in refinements_of(name)))
 
     @functools.cached_property
+    def offline(self) -> list[Refinement]:
+        """Those that learn from pairs of sampled paths, not from what they sample themselves."""
+        return [step for step in self.steps if not self.study.recipes[step.recipe].online]
+
+    @functools.cached_property
     def trained(self) -> list[str]:
         """The checkpoints whose training the study shows."""
         instructed = [row["checkpoint"] for row in self.study.checkpoints() if row["arm"] == "instruct"]
@@ -179,7 +184,7 @@ class TableInputs:
     def _origins(self) -> dict[str, dict[str, str]]:
         """By file of sampled paths or pairs, the facts of the refinement that it was made for."""
         origins = {}
-        for step, pairs in zip(self.steps, self.behind["pairs"], strict=True):
+        for step, pairs in zip(self.offline, self.behind["pairs"], strict=True):
             facts = facts_of(step)
             origins[str(pairs.file)] = facts
             paths = self.artifacts.paths(step.start, step.task, step.share, step.seed)

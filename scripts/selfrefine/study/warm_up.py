@@ -36,12 +36,17 @@ def _splits(study: Study) -> list[tuple[str, int]]:
 
 
 def updates_at_most(study: Study, student: str, recipe: str, task: str, share: int, items_of: ItemsOf) -> int | None:
-    """The updates that a refinement makes at most; None where not even the number of items is bounded yet."""
+    """The updates that a refinement makes at most; None where nothing bounds it yet."""
     items = _items_at_most(study, task, items_of)
     if items is None:
         return None
     settings, preference = training_of(study, student, "refine", recipe), study.recipes[recipe]
+    if settings.tokens:
+        return None
     answered = round(items * share / 100)
+    if preference.online:
+        prompts = settings.batch_size // preference.online.group
+        return min(math.ceil(math.ceil(answered / prompts) * settings.epochs), settings.max_steps)
     # Of two items or more, one at least is held out; which share is, is taken of the items with pairs.
     learned = answered - max(round(answered * study.validation), min(1, answered - 1)) if answered else 0
     examples = learned * preference.per_item * (2 if preference.unpaired else 1)

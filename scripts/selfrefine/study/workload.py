@@ -81,6 +81,7 @@ class Workload:
             "evaluate": self._evaluate,
             "instruct": self._instruct,
             "refine": self._refine,
+            "refine_online": self._refine_online,
         }
 
     def cost(self, stage: str, **names: str) -> Cost:
@@ -218,16 +219,40 @@ class Workload:
         student, preference = student_of(start), self.study.recipes[recipe]
         settings = training_of(self.study, student, "refine", recipe)
         pairs = self.items(task, "train") * percent_of(share) / 100 * self.assumed.yields.pairs * preference.per_item
-        seen = min(pairs * settings.epochs, settings.max_steps * settings.batch_size)
         sides = sides_of(preference)
         length = 0.0
         for side in sides:
             teacher = teacher_of(start) if side.source == "teacher" else None
             answer = self._answer(task, "plain" if side.style == "plain" else "cot", teacher)
             length += self._prompt(task) + answer
+        seen = pairs * settings.epochs
+        if settings.tokens:
+            sampled = self._sample(start, task, share, seed).written_tokens
+            seen = max(settings.tokens - sampled, 0) / length
+        seen = min(seen, settings.max_steps * settings.batch_size)
         # The reference's likelihoods are taken once, in a forward pass before training.
         once = 1 / settings.epochs if preference.objective.reference == "start" and len(sides) == 2 else 0
         return self._trained(student, seen * length, settings, 2 + settings.gradient_checkpointing + once)
+
+    def _refine_online(self, start: str, task: str, recipe: str, share: str, seed: str) -> Cost:
+        student, online = student_of(start), self.study.recipes[recipe].online
+        settings = training_of(self.study, student, "refine", recipe)
+        if online is None:
+            return Cost()
+        style = self.study.recipes[recipe].prompt
+        most = online.generation.max_tokens
+        written = min(self._tokens(task, style), most)
+        # Of a completion, once sampled, and in each of the updates that learn from it.
+        each = written + online.iterations * (self._prompt(task) + written)
+        completions = self.items(task, "train") * percent_of(share) / 100 * settings.epochs * online.group
+        completions = settings.tokens / each if settings.tokens else completions
+        completions = min(completions, settings.max_steps * settings.batch_size) / online.iterations
+        asked: dict[Literal["cot", "plain"], float] = {style: completions}
+        sampled = self._generated(self.study.students[student].model, task, asked, most)
+        tokens = completions * online.iterations * (self._prompt(task) + written)
+        # Each update has a forward pass of the reference, too.
+        passes = 2 + settings.gradient_checkpointing + (1 / online.iterations if online.kl else 0)
+        return sampled._replace(bytes=0).plus(self._trained(student, tokens, settings, passes))
 
     def _trained(self, student: str, tokens: float, settings: InstructTraining | RefineTraining, passes: float) -> Cost:
         name = self.study.students[student].model

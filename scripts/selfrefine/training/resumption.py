@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,10 @@ def last_checkpoint(scratch: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def run_to_the_end(trainer: Trainer, scratch: Path, updates: int) -> list[Entry]:
-    """Trains, going on from the last whole checkpoint; the trainer's history.
+def run_to_the_end(
+    trainer: Trainer, scratch: Path, updates: int, is_done: Callable[[], bool] = lambda: False
+) -> list[Entry]:
+    """Trains, going on from the last whole checkpoint; the trainer's history. `is_done`: whether it may end earlier.
 
     `UserError` if training stopped before its last update: a half-trained model must not pass for a finished one.
     """
@@ -79,7 +82,7 @@ def run_to_the_end(trainer: Trainer, scratch: Path, updates: int) -> list[Entry]
     if checkpoint:
         print(f"going on from {checkpoint.name}", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step != updates:
+    if trainer.state.global_step != updates and not is_done():
         raise UserError(
             f"training stopped at update {trainer.state.global_step} of {updates}; run again to go on from its last "
             "checkpoint"

@@ -1,7 +1,7 @@
 """The model to train: with an adapter or all weights trainable, in the precision that they learn in."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -10,9 +10,24 @@ from torch import nn
 
 from selfrefine.errors import UserError
 from selfrefine.models.checkpoints import load_model
-from selfrefine.schema.generation import Compute
-from selfrefine.schema.optimisation import Lora
-from selfrefine.schema.stages import InstructSettings, RefineSettings
+from selfrefine.schema.generation import Compute, Dtype, Quantisation
+from selfrefine.schema.optimisation import Lora, Optimisation
+
+
+class Trainable(Protocol):
+    """What the settings of all stages that train have."""
+
+    @property
+    def training(self) -> Optimisation:
+        """The hyper-parameters."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """What the weights are rounded to."""
+
+    @property
+    def quantisation(self) -> Quantisation:
+        """How frozen weights are packed."""
 
 
 def lora_config(lora: Lora) -> LoraConfig:
@@ -78,7 +93,10 @@ def _plain(name: str) -> str:
 
 
 def load_for_training(
-    folder: Path, adapter: Path | None, settings: InstructSettings | RefineSettings, compute: Compute = "auto"
+    folder: Path,
+    adapter: Path | None,
+    settings: Trainable,
+    compute: Compute = "auto",
 ) -> Any:
     """The model to train: a base model, one with the adapter to continue from, or, in full, its weights in float32.
 

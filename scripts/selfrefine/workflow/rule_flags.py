@@ -28,6 +28,10 @@ class RuleFlags:
             return ""
         return f"--memory {self._study.vllm.memory:g}" + " --batch-invariant" * self._study.vllm.batch_invariant
 
+    def vllm_beside_training(self) -> str:
+        """The share of the GPUs' memory that vLLM takes beside a training that samples; nothing for other engines."""
+        return f"--memory {self._study.vllm.beside_training:g}" if self._study.engine == "vllm" else ""
+
     def teacher_vllm(self, wildcards: Any) -> str:
         """How vLLM uses the GPUs for a teacher."""
         return self.vllm(str(self._study.teachers[wildcards.teacher].engine))

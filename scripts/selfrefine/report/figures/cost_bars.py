@@ -19,6 +19,7 @@ FILLS = (
     Fill(style.YELLOW, ""),
     Fill("#FFFFFF", "xxxxx"),
     Fill(style.VERMILION, ""),
+    Fill(style.PURPLE, ""),
     Fill(style.GREEN, "-----"),
 )
 # Of any other stage.

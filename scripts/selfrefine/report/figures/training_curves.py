@@ -1,4 +1,4 @@
-"""Loss of each training run by update; of each refinement also rewards, and how likely responses are."""
+"""Loss of each training run by update, of refinements rewards and how likely responses are, of online ones the reward."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,24 @@ from selfrefine.report.labels import Trained, checkpoint_label, several
 from selfrefine.store.files import read_jsonl
 
 MOST_NAMED = 8
+MARKERS = {"train": "", "validation": "o"}
+# By the kind of a training, the titles of its panels and the columns of its log.
 PANELS = {
-    "instruct: loss": "loss",
-    "refine: loss": "loss",
-    "reward margin (nats)": "margin",
-    "reward accuracy": "accuracy",
-    "chosen: nats per token": "chosen_token_logp",
-    "rejected: nats per token": "rejected_token_logp",
+    "instruct": {"instruct: loss": "loss"},
+    "pairs": {
+        "refine: loss": "loss",
+        "reward margin (nats)": "margin",
+        "reward accuracy": "accuracy",
+        "chosen: nats per token": "chosen_token_logp",
+        "rejected: nats per token": "rejected_token_logp",
+    },
+    "online": {
+        "online: reward": "reward",
+        "KL (nats per token)": "kl",
+        "groups without variance": "no_variance",
+        "tokens per completion": "length",
+        "cut completions": "cut",
+    },
 }
 
 
@@ -31,10 +42,15 @@ class Run(NamedTuple):
 
 def draw_training(runs: Sequence[Run], titles: Mapping[str, str]) -> plt.Figure:
     """One line per run; dots: held-out pairs. Runs are named where there are few."""
-    figure, panels = style.grid(len(PANELS), 2, 1.6)
+    logs = [read_jsonl(run.log) for run in runs]
+    found = {kind_of(rows) for rows in logs if rows}
+    found |= {"instruct"} if "online" in found else {"instruct", "pairs"}
+    kinds = [kind for kind in PANELS if kind in found]
+    titles_of = [(kind, title) for kind in kinds for title in PANELS[kind]]
+    figure, drawn = style.grid(len(titles_of), 2, 1.6)
+    panels = dict(zip(titles_of, drawn, strict=True))
     handles, idle = [], 0
-    for number, (run, name) in enumerate(zip(runs, names(runs, titles), strict=True)):
-        rows = read_jsonl(run.log)
+    for number, (rows, name) in enumerate(zip(logs, names(runs, titles), strict=True)):
         if not rows:  # too few pairs to learn from
             idle += 1
             continue
@@ -43,22 +59,26 @@ def draw_training(runs: Sequence[Run], titles: Mapping[str, str]) -> plt.Figure:
             "linestyle": style.DASHES[number % len(style.DASHES)],
         }
         handles.append(style.line(name, **look))
-        if "split" not in rows[0]:
-            draw_curve(panels[0], rows, "loss", look)
-            continue
-        for panel, column in list(zip(panels, PANELS.values(), strict=True))[1:]:
-            for split, marker in (("train", ""), ("validation", "o")):
-                mine = [row for row in rows if row["split"] == split]
-                draw_curve(panel, mine, column, {**look, "marker": marker})
-    for panel, title in zip(panels, PANELS, strict=True):
+        kind = kind_of(rows)
+        for title, column in PANELS[kind].items():
+            for split, marker in MARKERS.items():
+                mine = [row for row in rows if row.get("split", "train") == split]
+                if mine:
+                    draw_curve(panels[kind, title], mine, column, {**look, "marker": marker})
+    for (_, title), panel in panels.items():
         panel.set_ylabel(title)
         panel.set_xlabel("update")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    dots = style.line("held-out pairs", color="black", marker="o")
+    dots = [style.line("held-out pairs", color="black", marker="o")] if "pairs" in kinds else []
     named = handles if len(runs) <= MOST_NAMED else []
     without = [style.line(f"without a curve, too few pairs: {idle} of {len(runs)}", linestyle="")] if idle else []
-    style.legend(figure, [*named, dots, *without])
+    style.legend(figure, [*named, *dots, *without])
     return figure
+
+
+def kind_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a training learned from, by the rows of its log."""
+    return "instruct" if "split" not in rows[0] else "online" if "reward" in rows[0] else "pairs"
 
 
 def draw_curve(panel: plt.Axes, rows: Sequence[Mapping[str, Any]], column: str, look: Mapping[str, Any]) -> None:

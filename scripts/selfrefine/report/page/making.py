@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.store.files import read_json
 
-STAGES = ("embed", "choose", "teach", "mix", "demonstrate", "instruct", "sample", "pair", "refine", "evaluate")
+STAGES = (
+    "embed",
+    "choose",
+    "teach",
+    "mix",
+    "demonstrate",
+    "instruct",
+    "sample",
+    "pair",
+    "refine",
+    "refine_online",
+    "evaluate",
+)
 DOES = {
     "embed": "The student reads the questions",
     "choose": "Items are chosen",
@@ -18,6 +30,7 @@ DOES = {
     "sample": "The student samples paths",
     "pair": "Pairs are formed",
     "refine": "The student is refined",
+    "refine_online": "The student is refined on what it samples",
     "evaluate": "Checkpoints are evaluated",
 }
 
