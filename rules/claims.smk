@@ -1,8 +1,9 @@
-# The verdicts on the paper's claims.
+# The verdicts on the paper's claims, as configured and under other choices.
 
 
 localrules:
     claims,
+    flips,
 
 
 rule claims:
@@ -31,6 +32,37 @@ rule claims:
         " --settings {params.settings:q}"
         " --index {input.index}"
         " --policy {input.policy}"
+        " --code {params.code:q}"
+        " --record {output.record}"
+        " &> {log}"
+
+
+rule flips:
+    """The verdict on each claim under every other choice that the study's data allow for."""
+    input:
+        index=made("flips", "index"),
+        claims=made("flips", "claims"),
+        samples=made("flips", "samples"),
+        behind=made("flips", "behind"),
+    output:
+        report(
+            update("results/store/flips/{key}/flips.csv"),
+            category="Claims",
+            caption="../report/flips.rst",
+        ),
+        record=update("results/store/flips/{key}/record.json"),
+    log:
+        "logs/flips/{key}.log",
+    conda:
+        "../envs/pipeline.yaml"
+    params:
+        settings=settings("flips"),
+        code=code("flips"),
+    shell:
+        'python "$SELFREFINE/flips.py"'
+        " --settings {params.settings:q}"
+        " --index {input.index}"
+        " --claims {input.claims}"
         " --code {params.code:q}"
         " --record {output.record}"
         " &> {log}"

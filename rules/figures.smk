@@ -11,6 +11,7 @@ rule plot:
     input:
         tables=made("plot", "tables"),
         claims=made("plot", "claims"),
+        flips=made("plot", "flips"),
         index=made("plot", "index"),
         behind=made("plot", "behind"),
     output:
@@ -28,7 +29,7 @@ rule plot:
     params:
         settings=settings("plot"),
         code=code("plot"),
-        drawn=flagged("plot", "tables", "claims", "index"),
+        drawn=flagged("plot", "tables", "claims", "flips", "index"),
     shell:
         'python "$SELFREFINE/plot.py"'
         " --settings {params.settings:q}"

@@ -86,6 +86,7 @@ rule summarise:
     input:
         tables=made("summarise", "tables"),
         claims=made("summarise", "claims"),
+        flips=made("summarise", "flips"),
     output:
         report(
             update("results/store/summarise/{key}/summary.md"),
@@ -110,6 +111,7 @@ rule summarise:
         " --settings {params.settings:q}"
         " --tables {input.tables}"
         " --claims {input.claims}"
+        " --flips {input.flips}"
         " --code {params.code:q}"
         " --record {output.record}"
         " &> {log}"
@@ -123,6 +125,7 @@ rule page:
         sources=made("page", "used_sources"),
         tables=made("page", "tables"),
         claims=made("page", "claims"),
+        flips=made("page", "flips"),
         figures=made("page", "figures"),
         layouts=made("page", "layouts"),
         behind=made("page", "samples", "behind"),
@@ -148,6 +151,7 @@ rule page:
         " --used-sources {input.sources}"
         " --tables {input.tables}"
         " --claims {input.claims}"
+        " --flips {input.flips}"
         " --figures {input.figures}"
         " --layouts {input.layouts}"
         " --code {params.code:q}"

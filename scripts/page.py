@@ -10,6 +10,7 @@ import csv
 from pathlib import Path
 
 from selfrefine.programs import cli
+from selfrefine.report.flip_tables import read_flips
 from selfrefine.report.model_names import Models
 from selfrefine.report.page.assemble import assemble
 from selfrefine.report.page.model_titles import model_title
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{flag}", required=True, type=Path, help=help_text)
     parser.add_argument("--figures", nargs="+", default=[], type=Path, help="the records of the figures")
     parser.add_argument("--layouts", nargs="+", default=[], type=Path, help="the records of the laid-out tables")
+    cli.add_flips(parser)
     cli.add_record(parser)
     return parser.parse_args()
 
@@ -59,7 +61,7 @@ def main() -> None:
     responses = [*index["answers"], *index["paths"], *index["pairs"], *(cell["samples"] for cell in index["cells"])]
     documents = stock_documents(index["cells"], index["tasks"])
     data = [*index["tasks"].values(), *index["items"].values(), *index["shots"].values(), *documents, *responses]
-    read = [args.index, *files.values(), *tables, *figures.values(), *layouts.values(), *map(Path, data)]
+    read = [args.index, args.flips, *files.values(), *tables, *figures.values(), *layouts.values(), *map(Path, data)]
     # How responses were asked for, and with what they were made, stands in records.
     records = [*map(Path, index["records"]), *map(record_of, [*index["tasks"].values(), *figures.values()])]
     with cli.begin(__file__, args, [*dict.fromkeys([*read, *records])]) as run:
@@ -72,6 +74,7 @@ def main() -> None:
             index=index,
             tables=StudyTables(args.tables),
             claims=verdicts["claims"],
+            flips=read_flips(args.flips),
             level=verdicts["settings"]["level"],
             margin=verdicts["settings"]["margin"],
             extractor=verdicts["settings"]["extractor"],

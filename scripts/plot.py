@@ -12,6 +12,7 @@ yields        how one student's sampled answers came out, and which items gave p
 cost          wall time and tokens of one checkpoint of each arm, by stage
 training      loss of each training run by update; of each refinement rewards, and how likely responses are
 claims        each comparison behind the claims as an estimate with its interval, and a dot per seed
+flips         the verdict on each claim under each other choice that the study's data allow for
 """
 
 import argparse
@@ -31,12 +32,14 @@ from selfrefine.report.figures.accuracy_points import draw_accuracy
 from selfrefine.report.figures.claim_dots import draw_claims
 from selfrefine.report.figures.cost_bars import draw_cost
 from selfrefine.report.figures.family_bars import draw_families
+from selfrefine.report.figures.flip_map import draw_flips
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.figures.sampling_yields import draw_pass_at_k, draw_solving, draw_yields
 from selfrefine.report.figures.selection_curves import draw_selection
 from selfrefine.report.figures.share_curves import draw_low_resource
 from selfrefine.report.figures.training_curves import Run, draw_training
 from selfrefine.report.figures.wording import complete_fonts, drawable
+from selfrefine.report.flip_tables import read_flips
 from selfrefine.report.model_names import Models
 from selfrefine.report.selection import in_figure
 from selfrefine.report.study_tables import StudyTables
@@ -65,6 +68,7 @@ def arguments() -> argparse.Namespace:
         type=lambda text: Path(text).with_name(VERDICTS),
         help="the record of the verdicts on the claims",
     )
+    cli.add_flips(parser, required=False)
     cli.add_record(parser)
     return parser.parse_args()
 
@@ -111,6 +115,8 @@ def drawn(settings: PlotSettings, args: argparse.Namespace, runs: list[Run], lac
     if settings.figure == "claims":
         found = read_json(args.claims)
         return draw_claims(with_titles(found["claims"], models), titles, found["settings"])
+    if settings.figure == "flips":
+        return draw_flips(read_flips(args.flips, models), titles)
     return draw(settings.model_copy(update={"titles": titles}), StudyTables(args.tables, models))
 
 
@@ -124,6 +130,8 @@ def main() -> None:
         inputs = [args.index, *(run.log for run in runs)]
     elif settings.figure == "claims":
         inputs = [args.claims]
+    elif settings.figure == "flips":
+        inputs = [args.flips]
     else:
         inputs = [table_file(args.tables, name) for name in FIGURES[settings.figure]]
     with cli.begin(__file__, args, inputs) as run:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selfrefine.programs import cli
 from selfrefine.report.details import details
+from selfrefine.report.flip_tables import read_flips, summary_line
 from selfrefine.report.model_names import Models
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.report.summary import summary
@@ -27,6 +28,7 @@ def arguments() -> argparse.Namespace:
         type=lambda text: Path(text).with_name(VERDICTS),
         help="the record of the verdicts on the claims",
     )
+    cli.add_flips(parser)
     cli.add_record(parser)
     return parser.parse_args()
 
@@ -34,7 +36,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     settings: SummariseSettings = args.settings
-    inputs = [*(table_file(args.tables, name) for name in TABLES), args.claims]
+    inputs = [*(table_file(args.tables, name) for name in TABLES), args.claims, args.flips]
     with cli.begin(__file__, args, inputs) as run:
         if run.made:
             return
@@ -44,7 +46,8 @@ def main() -> None:
         registration = judged.get("registration") or {}
         with whole_file(run.file) as file:
             told = registration.get("told", "")
-            file.write(summary(tables, judged["claims"], settings.titles, counts_unrefined, told))
+            flips = summary_line(read_flips(args.flips))
+            file.write(summary(tables, judged["claims"], settings.titles, counts_unrefined, told, flips))
         with whole_file(long_form) as file:
             file.write(details(tables, settings.titles, settings.sources))
         run.record([run.file, long_form])

@@ -7,9 +7,11 @@ from pathlib import Path
 import yaml
 
 import tables
-from selfrefine.analysis import verdicts
+from selfrefine.analysis import choices, verdicts
 from selfrefine.analysis.accuracy_tables import provenance_of
 from selfrefine.analysis.comparing import Policy
+from selfrefine.analysis.flips import Flips
+from selfrefine.analysis.kept_answers import KeptAnswers
 from selfrefine.analysis.unrefined import Unrefined, unrefined_samples
 from selfrefine.report.model_names import Models
 from selfrefine.report.page.model_titles import SPELLED
@@ -124,6 +126,7 @@ class PageStudy:
             index=self.index,
             tables=StudyTables(folder),
             claims=self.claims(count_unrefined, models.students),
+            flips=self.flips(count_unrefined),
             level=0.95,
             margin=5.0,
             extractor="strict",
@@ -141,6 +144,15 @@ class PageStudy:
         cells = self.index["cells"]
         unrefined = Unrefined.of(unrefined_samples(cells, self.index["training"]), count_unrefined)
         return verdicts.assess_all(cells, "strict", Policy(0.95, 0.05), TITLES, students or {}, unrefined)
+
+    def flips(self, count_unrefined: bool = False) -> list[dict]:
+        """The verdicts under other choices."""
+        cells, extractors = self.index["cells"], ["strict", "unanimous", "legacy"]
+        unrefined = frozenset(map(Path, unrefined_samples(cells, self.index["training"])))
+        known = choices.Known(extractors, "cot", {}, {}, bool(unrefined), [])
+        configured = choices.configured_choice(cells, "strict", Policy(0.95, 0.05), count_unrefined)
+        answers = KeptAnswers([Path(cell["samples"]) for cell in cells], extractors, {})
+        return Flips(choices.choices_of(configured, known), answers, unrefined).rows()
 
     @staticmethod
     def _item(number: int, task: str) -> dict:

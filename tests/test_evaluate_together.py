@@ -86,7 +86,7 @@ def test_for_a_further_benchmark_weights_are_loaded_to_evaluate_on_it_alone(copy
         **dict.fromkeys(("fetch", "export_task"), 1),
         **dict.fromkeys(("demonstrate", "instruct", "sample", "pair", "refine"), 1),
         "ask": 2,
-        **dict.fromkeys(("configuration", "sources", "tables", "claims", "summarise", "page", "show"), 1),
+        **dict.fromkeys(("configuration", "sources", "tables", "claims", "flips", "summarise", "page", "show"), 1),
     }
     run(*ONE_CORE, cwd=copy)
     assert loads(copy) == {f"evaluate/{checkpoint}/near": 1 for checkpoint in CHECKPOINTS}

@@ -116,7 +116,7 @@ def test_every_figure_and_table_of_the_paper_is_made(paper):
     figures = {path.stem for path in folder.glob("results/paper/figures/*.svg")}
     assert figures == {
         *("accuracy", "in-family", "out-family", "low-resource-llama-2-7b", "lengths", "solving-llama-2-7b"),
-        *("yields-llama-2-7b", "cost", "training", "claims"),
+        *("yields-llama-2-7b", "cost", "training", "claims", "flips"),
     }
     layouts = {path.stem for path in folder.glob("results/paper/tables/paper/*.tex")}
     assert layouts == {

@@ -59,10 +59,14 @@ DRAWN |= {"page"}
 LAID_OUT |= {"page"}
 FROM_TABLES = {"tables", "plot cost", "layout cost", "summarise"} | DRAWN | LAID_OUT
 # The claims are tested on the judged answers themselves, not on tables; the summary has their verdicts.
-FROM_CLAIMS = {"claims", "plot claims", "summarise", "page"}
+# The verdicts under other choices are held against those of the claims.
+FROM_FLIPS = {"flips", "plot flips", "summarise", "page"}
+FROM_CLAIMS = {"claims", "plot claims"} | FROM_FLIPS
+# Figures that name no benchmark beside a claim or a stage.
+PLOTS = {"plot cost", "plot training", "plot claims", "plot flips"}
 REPORT = FROM_CLAIMS | FROM_TABLES
 # Where an artifact that the tables are made of has another key, so have the listings that name it.
-ANEW = {"listing tables", "listing page"} | REPORT
+ANEW = {"listing tables", "listing flips", "listing page"} | REPORT
 
 
 def report(*more: str, without: tuple[str, ...] = ()) -> set[str]:
@@ -125,7 +129,7 @@ FROM_PREPARE_BOXES = (
 FROM_EXPORT = {"export_task boxes", "export_task far"} | evaluations()
 FROM_FETCH = {"fetch boxes", "fetch far"} | FROM_PREPARE_BOXES | FROM_PREPARE_FAR
 EVERYTHING = FROM_FETCH | FROM_MODEL
-LISTINGS = {"listing tables", "listing training", "listing page"}
+LISTINGS = {"listing tables", "listing training", "listing flips", "listing page"}
 NEW_ROWS = LISTINGS | REPORT | {"plot training"}
 
 
@@ -309,7 +313,8 @@ CONFIGURATION = {
     "study.teacher_styles": (
         put("study/teacher_styles", ["cot", "plain"]),
         {f"teach {split} plain" for split in ("boxes train", "boxes test", "far test")}
-        | {"layout teachers", "layout prompts"},
+        | {"layout teachers", "layout prompts", "listing flips"}
+        | FROM_FLIPS,
     ),
     # Models, students, teachers.
     "models.licence": (put("models/tiny/licence", "MIT"), {"listing sources", "summarise"}),
@@ -566,7 +571,8 @@ SCRIPTS = {
     "evaluate": ("(args.task.parent, ", evaluations()),
     "tables": ('"%.6g"', FROM_TABLES),
     "claims": ("verdicts=dict(counts)", FROM_CLAIMS),
-    "plot": ("RESOLUTION = 200", {"plot cost", "plot training", "plot claims"} | DRAWN),
+    "flips": ("counts[kind] for", FROM_FLIPS),
+    "plot": ("RESOLUTION = 200", PLOTS | DRAWN),
     "layout": ('"md": table', LAYOUTS),
     "summarise": ("[run.file, long_form]", {"summarise"}),
     "page": ('by_name(args.layouts, "csv")', {"page"}),
@@ -587,6 +593,7 @@ NEW_TEXT = {
     "(args.task.parent, ": "(args.task.absolute().parent, ",
     '"%.6g"': '"%.7g"',
     "verdicts=dict(counts)": "verdicts={**counts}",
+    "counts[kind] for": "int(counts[kind]) for",
     "RESOLUTION = 200": "RESOLUTION = 300",
     '"md": table': '"md": "" + table',
     "[run.file, long_form]": "[long_form, run.file]",
@@ -597,6 +604,8 @@ NEW_TEXT = {
 LIBRARY = {
     "answers/extraction.extract": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | FROM_EXPORT,
     "analysis/costs.costs_table": FROM_TABLES,
+    "analysis/choices.subsets_of": FROM_FLIPS,
+    "analysis/flips.interchanged": FROM_FLIPS,
     "analysis/jobs.jobs_of": FROM_TABLES,
     "analysis/lengths.lengths_table": FROM_TABLES,
     "analysis/pass_at_k.pass_at_k": FROM_TABLES,
@@ -629,24 +638,26 @@ LIBRARY = {
     "engines/vllm.generate": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample() | evaluations(),
     "judging/evaluation.evaluate_task": evaluations(),
     "judging/lm_eval_task.export_task": FROM_EXPORT,
+    "judging/rejudging.rejudge": FROM_FLIPS,
     "judging/sampled_paths.to_rows": FROM_TEACH_TRAIN | TEACH_TESTS | from_sample(),
     "models/checkpoints.convert_gguf": FROM_MODEL,
     "models/checkpoints.load_checkpoint": from_sample() | evaluations(),
     "models/checkpoints.load_model": FROM_TEACH_TRAIN | TEACH_TESTS | evaluations(),
     "models/processes.state": FROM_TEACH_TRAIN | TEACH_TESTS | evaluations(),
-    "report/figures/cost_bars.draw_cost": {"plot cost", "plot training", "plot claims"} | DRAWN,
-    "report/figures/style.grid": {"plot cost", "plot training", "plot claims"} | DRAWN,
+    "report/figures/cost_bars.draw_cost": PLOTS | DRAWN,
+    "report/figures/flip_map.draw_flips": PLOTS | DRAWN,
+    "report/figures/style.grid": PLOTS | DRAWN,
     "report/formats.escape": FROM_CLAIMS | LAYOUTS,
     # A method of a class that others reach: a class counts as a whole.
     "report/formats.csv": FROM_CLAIMS | LAYOUTS,
     "report/page/funnels.percent": {"page"},
     "report/paper_tables.cost": {"summarise"} | LAYOUTS,
     "report/paper_tables.prompts": LAYOUTS,
-    "report/selection.in_domain": {"plot cost", "plot training", "plot claims", "summarise"} | DRAWN | LAYOUTS,
-    "report/study_tables.typed": {"plot cost", "plot training", "plot claims", "summarise"} | DRAWN | LAYOUTS,
+    "report/selection.in_domain": PLOTS | {"summarise"} | DRAWN | LAYOUTS,
+    "report/study_tables.typed": PLOTS | {"summarise"} | DRAWN | LAYOUTS,
     "store/environment.environment_differences": FROM_TABLES,
     "store/files.write_jsonl": EVERYTHING,
-    "study/figures_and_layouts.name_of": {"plot cost", "plot training", "plot claims"} | DRAWN | LAYOUTS,
+    "study/figures_and_layouts.name_of": PLOTS | DRAWN | LAYOUTS,
     "training/encoding.encode_completion": from_instruct(),
     "training/pairs.make_pairs": from_pair(),
     "training/resumption.open_scratch": from_instruct(),
@@ -840,7 +851,7 @@ OUTPUTS = {
         {"listing configuration"} | from_refine(["tiny"]),
     ),
 }
-FINAL_STAGES = ("tables", "claims", "summarise", "page", "plot", "layout", "listing")
+FINAL_STAGES = ("tables", "claims", "flips", "summarise", "page", "plot", "layout", "listing")
 
 
 def move_helper(folder: Path) -> None:

@@ -26,7 +26,7 @@ from conftest import (
 INSTRUCTED = "tiny/oracle-boxes-100-seed0"
 CONFIGURED = ("--configfile", "config/tiny.yaml")
 # What follows from judged answers that are others.
-FINALS = {"tables", "claims", "summarise", "page", "plot", "layout", "show"}
+FINALS = {"tables", "claims", "flips", "summarise", "page", "plot", "layout", "show"}
 
 
 @pytest.fixture
@@ -204,6 +204,7 @@ def test_as_a_module_it_makes_what_a_changed_setting_asks_for(host):
         "listing",
         "tables",
         "claims",
+        "flips",
         "summarise",
         "page",
         "plot",

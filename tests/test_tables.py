@@ -448,7 +448,10 @@ def test_the_summary_fits_one_screen(tmp_path, students, name):
         for row in planted_arms()
     ]
     tables = study_tables(tmp_path, arms, refinements=2, barren=1)
-    lines = summary(tables, claims(("cot", "answer"), answer="contradicted"), TITLES, False).splitlines()
+    flips = "of 1000 verdicts under other choices, 100 reversed, 100 lost, 100 gained"
+    found = claims(("cot", "answer"), answer="contradicted")
+    lines = summary(tables, found, TITLES, False, flips=flips).splitlines()
+    assert f"- tables/flips.md: {flips}" in lines
     assert len(lines) <= LINES and max(map(len, lines)) <= COLUMNS
     assert any(line.startswith("- … and ") for line in lines) == (students > 1)
 
@@ -473,9 +476,16 @@ def test_only_figures_and_tables_with_content_are_planned():
         "cost",
         "training",
         "claims",
+        "flips",
     ]
     assert "low-resource-s" in figures_and_layouts.figures([base, *instruct], ["sums"])
-    assert figures_and_layouts.figures([base, *instruct], ["words"]) == ["accuracy", "cost", "training", "claims"]
+    assert figures_and_layouts.figures([base, *instruct], ["words"]) == [
+        "accuracy",
+        "cost",
+        "training",
+        "claims",
+        "flips",
+    ]
     assert figures_and_layouts.figures([base, refine], ["sums"])[1:] == [
         "in-family",
         "lengths",
@@ -484,6 +494,7 @@ def test_only_figures_and_tables_with_content_are_planned():
         "cost",
         "training",
         "claims",
+        "flips",
     ]
     cross = checkpoint("cross", teacher="t", family="in", task="sums", refine_task="words", recipe="cot", share=100)
     assert "in-family" not in figures_and_layouts.figures([base, cross], ["sums", "words"])

@@ -126,7 +126,7 @@ def test_a_studys_titles_reach_its_results_and_its_numbers_are_still_traced(fini
     snakemake(folder)
     made = set((folder / "results/store").glob("*/**/record.json")) - made_before
     stages = {record.relative_to(folder / "results/store").parts[0] for record in made}
-    assert stages == {"claims", "layout", "listing", "page", "plot", "summarise"} <= before
+    assert stages == {"claims", "flips", "layout", "listing", "page", "plot", "summarise"} <= before
     shown = folder / "results/tiny"
     for name in ("summary.md", "details.md", "claims.md", "tables/paper/transfer-tiny.md", "tables/paper/cost.tex"):
         text = (shown / name).read_text()

@@ -103,7 +103,7 @@ def plant(finals: FinalArtifacts, code: dict[str, str] | None = None) -> FinalAr
 
 
 def plant_one(finals: FinalArtifacts, one: Artifact, code: str) -> None:
-    if one.stage in ("tables", "plot", "layout", "claims", "summarise", "listing"):
+    if one.stage in ("tables", "plot", "layout", "claims", "flips", "summarise", "listing"):
         files = finals.files(one)
     else:
         files = [one.folder / name for name in MORE.get(one.stage) or [FILES[one.stage]]]

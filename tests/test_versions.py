@@ -86,7 +86,7 @@ def test_a_version_runs_what_a_change_touches(version, finished, tmp_path):
             os.utime(path, (1_500_000_000 + path.stat().st_size % 1000,) * 2)
     assert "Nothing to be done" in snakemake(version, folder)
     put(folder, "statistics", "margin", 4)
-    changed = ["claims", "configuration", "page", "show", "summarise"]
+    changed = ["claims", "configuration", "flips", "page", "show", "summarise"]
     assert ran(snakemake(version, folder, "-n")) == changed
     assert ran(snakemake(version, folder)) == changed
     put(folder, "statistics", "margin", 5)

@@ -1,6 +1,6 @@
 """Which answers are correct, as judged files say it: 0 or 1, and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,7 @@ class Answers:
     def of(self, path: Path) -> dict[str, bool | float]:
         """{item: correct} of a file of judged answers, a student's or a teacher's; of several answers, their share."""
         if path not in self._read:
-            answers: dict[str, dict[int, bool]] = {}
-            for line, row in enumerate(judged_rows(path), 1):
-                item, sample = item_of(row), row.get("sample", 0)
-                if sample in answers.setdefault(item, {}):
-                    raise UserError(f"{path}: item {item} is answered twice; evaluate again")
-                answers[item][sample] = verdict(row, self.extractor, path, line)
-            several = any(len(of_item) > 1 for of_item in answers.values())
-            self._read[path] = {
-                item: sum(of_item.values()) / len(of_item) if several else next(iter(of_item.values()))
-                for item, of_item in answers.items()
-            }
+            self._read[path] = correct_by_item(judged_rows(path), self.extractor, path)
         return self._read[path]
 
 
@@ -57,3 +47,18 @@ def tokens_of(path: Path) -> dict[str, float]:
     for row in judged_rows(path):
         answers.setdefault(item_of(row), []).append(row.get("tokens") or 0.0)
     return {item: sum(tokens) / len(tokens) for item, tokens in answers.items()}
+
+
+def correct_by_item(rows: Iterable[Mapping[str, Any]], extractor: str, path: Path) -> dict[str, bool | float]:
+    """{item: correct} of the judged answers of a file; of several answers to an item, the share that is correct."""
+    answers: dict[str, dict[int, bool]] = {}
+    for line, row in enumerate(rows, 1):
+        item, sample = item_of(row), row.get("sample", 0)
+        if sample in answers.setdefault(item, {}):
+            raise UserError(f"{path}: item {item} is answered twice; evaluate again")
+        answers[item][sample] = verdict(row, extractor, path, line)
+    several = any(len(of_item) > 1 for of_item in answers.values())
+    return {
+        item: sum(of_item.values()) / len(of_item) if several else next(iter(of_item.values()))
+        for item, of_item in answers.items()
+    }

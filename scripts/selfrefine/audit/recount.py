@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of, trained_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
 from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
+from selfrefine.answers.extraction import MATH_VERIFY
 from selfrefine.audit.integrity import AuditedResults
 from selfrefine.audit.table_rows import BEHIND, Row, index_of, sides, table_name
 from selfrefine.errors import UserError
@@ -17,6 +18,7 @@ from selfrefine.schema.record import Record
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.schema.rows import item_of, judged_correct
 from selfrefine.store.files import read_json, read_jsonl
+from selfrefine.store.locations import REJUDGED
 
 # What a row of the costs is of.
 OF_COSTS = ("student", "arm", "share", "select")
@@ -46,7 +48,8 @@ class Recount:
 
     def __init__(self, results: AuditedResults):
         self.results = results
-        self._outcomes: dict[str, Outcomes] = {}
+        self._outcomes: dict[tuple[str, str], Outcomes] = {}
+        self._rejudged: dict[str, dict[str, str]] = {}
         # Many checkpoints answer the same items: a list of items is kept once.
         self._items: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._solved: dict[str, dict[tuple[str, str, int], dict[str, float]]] = {}
@@ -61,6 +64,7 @@ class Recount:
             "pass_at_k": self._count_solved,
             "stages": self._count_stage,
             "costs": self._count_costs,
+            "flips": self._count_flips,
         }
 
     def count(self, table: str, row: Row) -> Counted:
@@ -101,8 +105,13 @@ class Recount:
 
     def cells(self, table: str) -> list[EvaluatedCell]:
         """The cells of the study that a table was made from: which samples belong to which arm."""
-        cells: list[EvaluatedCell] = self._index_of(table).get("cells", [])
-        return cells
+        index = self._index_of(table)
+        cells: list[EvaluatedCell] = index.get("cells", [])
+        # Of the teachers' answers, those under other prompts too.
+        styled: list[EvaluatedCell] = []
+        for files in index.get("styles", {}).values():
+            styled += [{**cell, "samples": files[cell["samples"]]} for cell in cells if cell["samples"] in files]
+        return [*cells, *styled]
 
     def jobs(self, table: str) -> Jobs:
         """The records behind each checkpoint of a student, arm and share; empty if the index or a record is missing."""
@@ -138,6 +147,24 @@ class Recount:
         else:
             words = [_share_correct(name, a) for name, a in files]
         return Counted(_compare(kind, own, against), words)
+
+    def _count_flips(self, made: Record, table: str, row: Row) -> Counted:
+        extractor, compared = row.cells["extractor"], sides(table, row)
+        if not compared.own:  # a claim that a choice leaves without a comparison
+            return Counted({}, [])
+        own, against = ([self._read(name, extractor, self._verdicts(table, name)) for name in s] for s in compared)
+        values = _compare("flips", own, against)
+        files = zip([*compared.own, *compared.against], [*own, *against], strict=True)
+        words = [f"{_share_correct(name, answers)}, by {extractor}" for name, answers in files]
+        return Counted({name: value for name, value in values.items() if name in row.cells}, words)
+
+    def _verdicts(self, table: str, name: str) -> str:
+        """The verdicts that were given to a file's answers when a table was made; "" where the file has its own."""
+        if table not in self._rejudged:
+            files = [path for path in self.results.made_by(table).outputs if path.endswith(f"/{REJUDGED}")]
+            rows = [row for path in files for row in read_jsonl(self.results.locate(path))]
+            self._rejudged[table] = {row["samples"]: row[MATH_VERIFY] for row in rows}
+        return self._rejudged[table].get(name, "")
 
     def _count_stage(self, made: Record, table: str, row: Row) -> Counted:
         record = self.results.made_by(row.cells["artifact"])
@@ -215,10 +242,13 @@ class Recount:
         found = {name: self.results.record(name) for names in arm.values() for name in sorted(names)}
         return {name: record for name, record in found.items() if record.stage == row.cells.get("stage")}
 
-    def _read(self, name: str, extractor: str) -> Outcomes:
-        if name not in self._outcomes:
+    def _read(self, name: str, extractor: str, verdicts: str = "") -> Outcomes:
+        if (name, extractor) not in self._outcomes:
             answers: dict[str, list[tuple[bool, int]]] = {}
-            for row in read_jsonl(self.results.locate(name)):
+            rows = read_jsonl(self.results.locate(name))
+            if verdicts and extractor == MATH_VERIFY:
+                rows = [{**row, extractor: int(one)} for row, one in zip(rows, verdicts, strict=True)]
+            for row in rows:
                 answers.setdefault(item_of(row), []).append((judged_correct(row, extractor), row["tokens"]))
             items = tuple(sorted(answers))
             several = any(len(of_item) > 1 for of_item in answers.values())
@@ -228,8 +258,8 @@ class Recount:
             )
             kind = "d" if several else "L"
             correct, tokens = (array(kind, values if several else map(int, values)) for values in (marks, lengths))
-            self._outcomes[name] = Outcomes(self._items.setdefault(items, items), correct, tokens)
-        return self._outcomes[name]
+            self._outcomes[name, extractor] = Outcomes(self._items.setdefault(items, items), correct, tokens)
+        return self._outcomes[name, extractor]
 
 
 def _of(row: Row) -> tuple[str, ...]:

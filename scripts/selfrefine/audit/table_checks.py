@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from selfrefine.audit.flip_checks import flip_faults
 from selfrefine.audit.integrity import AuditedResults
 from selfrefine.audit.recount import Recount
 from selfrefine.audit.table_rows import BEHIND, Row, is_table, read_rows, sides, table_name
 from selfrefine.errors import UserError
 from selfrefine.schema.record import FileState, Record
+from selfrefine.store.files import read_json
+from selfrefine.store.locations import VERDICTS
 
 # The columns that an arm of a claim is known by, beside its name and its task.
 SIDE = ("student", "share", "evaluation")
@@ -40,6 +43,8 @@ class Tables:
             return
         for row in rows:
             self.check_row(table, row)
+        if table_name(table) == "flips":
+            self._check_flips(table, rows)
         if table_name(table) in ("accuracy", "arms", "lengths"):
             there = {name for row in rows for name in row.cells.get("samples", "").split()}
             for cell in self.recount.cells(table):
@@ -51,6 +56,8 @@ class Tables:
         if table_name(table) == "costs" and not self.recount.jobs(table):
             return [STALE]
         names, where = self.recount.behind(table, row), f"{table}:{row.line}"
+        if not names and row.cells.get("comparisons") == "0":
+            return []
         record = self.results.made_by(table)
         others = [name for name in names if not self._is_read(record, name)]
         if others or not names:
@@ -74,6 +81,15 @@ class Tables:
             found = ", ".join(row.cells.get(column) or "nothing" for column in differing)
             self._fault(where, f"{expected} (counted in {' '.join(names)})", found)
         return counted.words
+
+    def _check_flips(self, table: str, rows: list[Row]) -> None:
+        """Whether verdicts as configured are those of the claims, and kinds of flip follow from the verdicts."""
+        inputs = self.results.made_by(table).inputs
+        claims = next((name for name in inputs if name.endswith(f"/{VERDICTS}")), "")
+        if self.results.state(claims) != inputs.get(claims):
+            return
+        for row, expected, found in flip_faults(rows, read_json(self.results.locate(claims))["claims"]):
+            self._fault(f"{table}:{row.line}", expected, found)
 
     def _fault(self, where: str, expected: str, found: str) -> None:
         table = where.split(":")[0]
@@ -99,11 +115,12 @@ class Tables:
             return
         (own, against), where = sides(table, row), f"{table}:{row.line}"
         columns = tuple(c for c in cells[0] if c in row.cells and c != "samples")
-        if kind == "claims":
+        is_claim = kind in ("claims", "flips")
+        if is_claim:
             columns = tuple(c for c in ("arm", *SIDE, "refine_task") if c in columns)
         expected = self._samples_by(cells, columns).get(tuple(row.cells[column] for column in columns), [])
         # A comparison of a claim does not name all facts of its arm, so its files are some of these.
-        if sorted(own) != sorted(expected) and not (kind == "claims" and set(own) <= set(expected)):
+        if sorted(own) != sorted(expected) and not (is_claim and set(own) <= set(expected)):
             self._fault(where, f"the samples of its arm ({' '.join(expected) or 'there are none'})", " ".join(own))
         if against:
             arm, evaluation = row.cells["against"], row.cells["evaluation"]

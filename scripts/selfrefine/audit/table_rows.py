@@ -24,6 +24,7 @@ BEHIND = {
     "stages": ("artifact",),
     "costs": (),
     "claims": ("samples", "against_samples"),
+    "flips": ("samples", "against_samples"),
 }
 # What names a comparison of a claim, beside the claim, and its numbers.
 FACTS = ("arm", "against", "student", "teacher", "against_teacher", "task", "refine_task", "share", "evaluation")
@@ -48,6 +49,8 @@ def is_table(record: Record, name: str) -> bool:
     """Whether a file of a record is a table whose rows can be counted again."""
     if record.stage == "claims":
         return name.endswith(".json")
+    if record.stage == "flips":
+        return name.endswith(".csv")
     return record.stage == "tables" and name.endswith(".csv") and table_name(name) in BEHIND
 
 

@@ -71,7 +71,7 @@ def trace(results: AuditedResults, path: str, wanted: dict[str, str]) -> list[st
         chain.add_sources(name, select(chain.tables.rows(name), wanted, name))
     elif is_table(record, name):
         chain.add_rows(name, select(chain.tables.rows(name), wanted, name))
-    elif record.stage == "claims":
+    elif record.stage in ("claims", "flips"):
         table = next(path for path in record.outputs if is_table(record, path))
         chain.add_rows(table, select(chain.tables.rows(table), wanted, name))
     elif record.stage == "plot":

@@ -153,6 +153,16 @@ def shots_given(args: argparse.Namespace) -> list[Path]:
     return [args.shots] if args.shots and args.shots != args.items else []
 
 
+def add_flips(arguments: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds `--flips`, the verdicts under other choices."""
+    arguments.add_argument(
+        "--flips",
+        required=required,
+        type=file_of("flips"),
+        help="the record of the verdicts on the claims under other choices",
+    )
+
+
 def add_tables(arguments: argparse.ArgumentParser, required: bool = False) -> None:
     """Adds `--tables`, which stands for their folder."""
     arguments.add_argument(

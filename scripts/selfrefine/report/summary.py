@@ -28,8 +28,12 @@ def summary(
     titles: Titles,
     counts_unrefined: bool,
     registration: str = "",
+    flips: str = "",
 ) -> str:
-    """The text, in Markdown; `counts_unrefined`: whether claims count refinements that had too few pairs."""
+    """The text, in Markdown; `counts_unrefined`: whether claims count refinements that had too few pairs.
+
+    `flips` says in words how many verdicts flip under other choices.
+    """
     warnings = warnings_of(tables, titles, counts_unrefined)
     registered = wrapped(in_markdown(registration)) if registration else []
     arms = tables.arms()
@@ -46,6 +50,7 @@ def summary(
         left=left,
         cost=cost_lines(tables.stages()),
         warnings=warnings,
+        flips=flips,
     )
 
 

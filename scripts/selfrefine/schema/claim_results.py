@@ -141,6 +141,61 @@ class ClaimComparison(TypedDict):
     needed: NotRequired[Advice]
 
 
+class VerdictUnder(TypedDict):
+    """A claim's verdict under one choice."""
+
+    claim: int | str
+    """The number of one of the paper's claims, or the name of one of the study's own."""
+    title: str
+    recipe: str
+    axis: str
+    """What is chosen (flip_kinds.AXES)."""
+    choice: str
+    """Benchmarks in it by their names."""
+    verdict: str
+    flip: str
+    """What became of the verdict as configured (flip_kinds.KINDS)."""
+    expected: float
+    """Of fewer seeds, the share of draws in which the verdict flips although seeds do not differ; else NaN."""
+    untested_parts: int
+    """Parts of the claim that lack comparisons here, and not as configured."""
+    comparisons: int
+    supported: int
+    contradicted: int
+    undecided: int
+    extractor: str
+
+
+class HangsOn(TypedDict):
+    """The comparison that a verdict hangs on; "" and NaN where there is none."""
+
+    arm: str
+    against: str
+    student: str
+    teacher: str
+    against_teacher: str
+    task: str
+    refine_task: str
+    share: str
+    evaluation: str
+    items: int
+    seeds: int
+    accuracy: float
+    against_accuracy: float
+    difference: float
+    low: float
+    high: float
+    interval_level: float
+    p: float
+    corrected_p: float
+    samples: str
+    against_samples: str
+
+
+class FlipRow(VerdictUnder, HangsOn):
+    """A row of flips.csv."""
+
+
 class ClaimPart(TypedDict):
     """A part of a claim: its verdict, what it lacks, and its comparisons."""
 

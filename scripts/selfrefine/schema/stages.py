@@ -31,6 +31,7 @@ Figure = Literal[
     "cost",
     "training",
     "claims",
+    "flips",
 ]
 Layout = Literal[
     "transfer", "teachers", "prompts", "splits", "lengths", "solving", "pass-at-k", "yields", "cost", "chains"
@@ -247,6 +248,14 @@ class ClaimsSettings(Titles):
     count_unrefined: bool = Field(False, description="Whether checkpoints count that had too few pairs to be refined.")
     matched_length: float | None = Field(None, gt=1, description="Up to which ratio two answers are equally long.")
     claims: Claims = Field(Claims(), description="Which claims; unset: the paper's.")
+
+
+class FlipsSettings(Titles):
+    """What the flips stage reads besides the answers and the verdicts on the claims."""
+
+    extractors: list[Extractor] = Field(description="Those that judge the answers: the study's own, and the others.")
+    lacking: list[Extractor] = Field([], description="Those that would, but whose package is not installed.")
+    style: Literal["cot", "plain"] = Field("cot", description="The prompt under which checkpoints are evaluated.")
 
 
 class SummariseSettings(Titles):

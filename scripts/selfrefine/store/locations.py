@@ -39,6 +39,7 @@ FILES = {
     "page": "index.html",
     "summarise": "summary.md",
     "claims": "claims.md",
+    "flips": "flips.csv",
 }
 # By its name, the file of a listing: what the configuration alone decides.
 LISTINGS = {
@@ -49,6 +50,7 @@ LISTINGS = {
     "configuration": "configuration.yaml",
     "sources": "sources.csv",
     "policy": "policy.json",
+    "flips": "flips.json",
 }
 # The tables of a study, each in a CSV file of its name.
 TABLES = (
@@ -69,6 +71,9 @@ FIGURE_FORMATS = ("svg", "pdf", "png")
 LAYOUT_FORMATS = ("csv", "md", "tex")
 # The verdicts on the claims as data, beside the page.
 VERDICTS = "claims.json"
+# The verdicts under other choices as tables for a reader, and the verdicts of an extractor that the study did not ask.
+FLIPS_PAGE = "flips.md"
+REJUDGED = "rejudged.jsonl"
 # The long form of the summary, beside it.
 DETAILS = "details.md"
 # Of a checkpoint, losses by update; and where it is an adapter, not whole weights, the adapter's settings.
@@ -174,7 +179,7 @@ def result_name(stage: str, file: str) -> str:
     """What a file of a final artifact is called in the folder of the study's results."""
     if file == LISTINGS["sources"]:
         return f"tables/{file}"
-    folder = {"tables": "tables/", "plot": "figures/", "layout": "tables/paper/"}.get(stage, "")
+    folder = {"tables": "tables/", "plot": "figures/", "layout": "tables/paper/", "flips": "tables/"}.get(stage, "")
     return f"{folder}{file}"
 
 

@@ -18,6 +18,7 @@ FIGURES = {
     "cost": ("costs",),
     "training": (),
     "claims": (),
+    "flips": (),
 }
 LAYOUTS = {
     "transfer": ("arms",),
@@ -68,7 +69,7 @@ def figures(
     names += [f"pass-at-k-{student}" for student in students_of(checkpoints) if samples > 1]
     refined = [row for row in checkpoints if row["refine_task"] and row["recipe"] not in online]
     names += [f"{kind}-{student}" for kind in ("solving", "yields") for student in students_of(refined)]
-    return names + (["cost", "training", "claims"] if any(row["share"] for row in checkpoints) else [])
+    return names + (["cost", "training", "claims", "flips"] if any(row["share"] for row in checkpoints) else [])
 
 
 def layouts(

@@ -9,6 +9,7 @@ from selfrefine.store.locations import (
     DETAILS,
     DIGITS,
     FIGURE_FORMATS,
+    FLIPS_PAGE,
     LAYOUT_FORMATS,
     LISTINGS,
     TABLES,
@@ -29,7 +30,7 @@ from selfrefine.study.lookup import artifact_at
 from selfrefine.study.table_inputs import COUNTED, TableInputs
 
 # Stages whose artifacts are final. A study has one artifact of each of these,
-ONE = ("tables", "claims", "summarise", "page")
+ONE = ("tables", "claims", "flips", "summarise", "page")
 # and several of each of these.
 SEVERAL = ("plot", "layout", "listing")
 
@@ -70,11 +71,28 @@ class FinalArtifacts:
 
         return self.artifacts.once(("claims",), make)
 
+    def flips(self) -> Artifact:
+        """The verdicts on the claims under other choices."""
+
+        def make() -> Artifact:
+            styled = [one for of in self.inputs.styles.values() for one in of.values()]
+            inputs: Inputs = {
+                "index": self.listings.artifact("flips"),
+                "claims": self.claims(),
+                "samples": self.inputs.samples,
+                "behind": (*styled, *self.inputs.tasks.values(), *self.inputs.of(("training",))),
+            }
+            return self._one("flips", inputs)
+
+        return self.artifacts.once(("flips",), make)
+
     def summarise(self) -> Artifact:
         """The summary."""
-        return self.artifacts.once(
-            ("summarise",), lambda: self._one("summarise", {"tables": self.tables(), "claims": self.claims()})
-        )
+
+        def make() -> Artifact:
+            return self._one("summarise", {"tables": self.tables(), "claims": self.claims(), "flips": self.flips()})
+
+        return self.artifacts.once(("summarise",), make)
 
     def page(self) -> Artifact:
         """The page that shows all of the study's results and responses."""
@@ -86,6 +104,7 @@ class FinalArtifacts:
                 "used_sources": self.listings.artifact("sources"),
                 "tables": self.tables(),
                 "claims": self.claims(),
+                "flips": self.flips(),
                 "figures": tuple(map(self.plot, self.study.figures())),
                 "layouts": tuple(map(self.layout, self.study.layouts())),
                 "samples": self.inputs.samples,
@@ -110,6 +129,8 @@ class FinalArtifacts:
                 inputs = {"tables": self.tables()}
             elif kind == "claims":
                 inputs = {"claims": self.claims()}
+            elif kind == "flips":
+                inputs = {"flips": self.flips()}
             else:
                 inputs = {"index": self.listings.artifact("training"), "behind": self.inputs.of(("training",))}
             return self.artifacts.artifact("plot", (figure,), {"figure": figure}, inputs)
@@ -137,6 +158,7 @@ class FinalArtifacts:
             self.tables(),
             self.summarise(),
             self.claims(),
+            self.flips(),
             self.page(),
             *map(self.plot, self.study.figures()),
             *map(self.layout, self.study.layouts()),
@@ -183,6 +205,8 @@ class FinalArtifacts:
                 return [final.folder / f"{name}.{form}" for form in LAYOUT_FORMATS]
             case "claims":
                 return [final.file, final.folder / VERDICTS]
+            case "flips":
+                return [final.file, final.folder / FLIPS_PAGE]
             case "summarise":
                 return [final.file, final.folder / DETAILS]
             case _:
@@ -219,8 +243,8 @@ class FinalArtifacts:
     def _called(self, stage: str, names: tuple[str, ...]) -> Artifact | None:
         """The final artifact of a stage that has these names."""
         if stage in ONE:
-            one = {"tables": self.tables, "claims": self.claims, "summarise": self.summarise, "page": self.page}
-            return one[stage]()
+            own: Artifact = getattr(self, stage)()
+            return own
         name = "/".join(names)
         if name not in self._names()[stage]:
             return None

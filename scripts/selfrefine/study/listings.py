@@ -30,6 +30,7 @@ PARTS = {
         "records",
     ),
     "training": ("training",),
+    "flips": ("cells", "training", "tasks", "styles"),
     "page": ("cells", "tasks", "items", "shots", "answers", "paths", "pairs", "origins", "records"),
 }
 

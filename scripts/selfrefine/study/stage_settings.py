@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from selfrefine.answers.extraction import MATH_VERIFY
+from selfrefine.answers.extraction import EXTRACTORS, MATH_VERIFY, missing_package
 from selfrefine.data.shots import resolved
 from selfrefine.schema.benchmark import Mapping
 from selfrefine.schema.config import STOCK, StockTask, Student
@@ -231,6 +231,16 @@ def claims(study: Study) -> Slice:
         **study.shown_names(),
         **({"claims": own} if study.claims.own else {}),
     }
+
+
+@stage
+def flips(study: Study) -> Slice:
+    """Which extractors judge: math-verify too, where it is installed and there are answers that it can read."""
+    read = any(study.benchmarks[task].kind != "choice" for task in study.study.benchmarks)
+    further, missing = {study.extractor, MATH_VERIFY} if read else {study.extractor}, missing_package(MATH_VERIFY)
+    extractors = [one for one in (*EXTRACTORS, MATH_VERIFY) if one in EXTRACTORS or (one in further and not missing)]
+    lacking = [MATH_VERIFY] if read and missing else []
+    return {"extractors": extractors, "lacking": lacking, "style": study.evaluation.style, **study.shown_names()}
 
 
 @stage

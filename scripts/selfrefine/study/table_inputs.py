@@ -44,6 +44,8 @@ class Index(TypedDict):
     """By benchmark, the test items with their prompts."""
     shots: dict[str, str]
     """By benchmark, the training items that prompts show as worked examples."""
+    styles: dict[str, dict[str, str]]
+    """By prompt style in which teachers are asked too: by the file of answers that counts, the one in that style."""
     training: dict[str, str]
     """By checkpoint, its losses by update."""
     origins: dict[str, dict[str, str]]
@@ -173,6 +175,10 @@ class TableInputs:
             "items": {one.of["task"]: str(one.file) for one in self.behind["items"]},
             "tasks": {task: str(one.folder / DOCUMENTS) for task, one in self.tasks.items()},
             "shots": {task: str(one.file) for task, one in self.shots.items()},
+            "styles": {
+                style: {str(one.file): str(other.file) for one, other in found.items()}
+                for style, found in self.styles.items()
+            },
             "training": dict(zip(self.trained, logs, strict=True)),
             "origins": self._origins(),
             "records": [str(one.record) for one in itertools.chain(self.samples, self.of(COUNTED))],
@@ -206,6 +212,19 @@ class TableInputs:
         """The answers that teachers are asked for: of a mixture, those that its own are taken from."""
         found = (part for one in self.teachers_answers for part in one.inputs.get("answers", (one,)))
         return list(dict.fromkeys(found))
+
+    @functools.cached_property
+    def styles(self) -> dict[str, dict[Artifact, Artifact]]:
+        """By prompt style, the teachers' answers to test splits in that style, by those that count."""
+        teachers = {one: cell for cell, one in self.cells if cell["arm"] == "teacher"}
+        return {
+            style: {
+                one: self.artifacts.answers(cell["teacher"], cell["evaluation"], "test", style)
+                for one, cell in teachers.items()
+            }
+            for style in self.study.study.teacher_styles
+            if style != "cot" and teachers
+        }
 
     def splits(self) -> list[Artifact]:
         """The splits that a study uses."""

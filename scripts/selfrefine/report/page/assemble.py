@@ -11,9 +11,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from selfrefine.report import flip_tables
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.labels import whose_claims
-from selfrefine.report.page import captions, changes, claim_rows, funnels, making, result_tables
+from selfrefine.report.page import captions, changes, claim_rows, flip_rows, funnels, making, result_tables
 from selfrefine.report.page.model_titles import ARMS, STYLES
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.page.responses import MOST, Reader
@@ -51,6 +52,8 @@ def assemble(inputs: PageInputs, most: int = MOST) -> str:
         claims=claims,
         verdicts=[(verdict, sum(row.verdict == verdict for row in claims)) for verdict in VERDICTS],
         scale=scale,
+        flips=flip_rows.flip_rows(inputs),
+        flips_line=flip_tables.flips_line(inputs.flips),
         cost=making.cost(inputs),
         figures=[figure(inputs, name, path, students) for name, path in inputs.figures.items()],
         fonts_note=fonts_note(inputs),

@@ -81,6 +81,13 @@ FIGURES = {
         "margin. Thin: the interval for new training runs; thick: for these checkpoints. Where a margin is judged, "
         "reaching or being about as good, intervals have 90 % for a level of 95 %, as the tests are one-sided.",
     ),
+    "flips": Caption(
+        "Verdicts under other choices",
+        "Each claim judged again under other choices, one a row: + supported, − contradicted, × not tested, empty "
+        "undecided. Framed: the verdict flips; broad frames: it is reversed. Pale: there is nothing to choose. "
+        "Below, the number of flips. Fewer seeds, a single benchmark or a higher level lose power by themselves, "
+        "so a lost verdict says less than a reversed one.",
+    ),
 }
 LAYOUTS = {
     "transfer": Caption(

@@ -10,7 +10,7 @@ import yaml
 from selfrefine.report.labels import NOTE, several
 from selfrefine.report.model_names import Models
 from selfrefine.report.study_tables import StudyTables
-from selfrefine.schema.claim_results import AssessedClaim
+from selfrefine.schema.claim_results import AssessedClaim, FlipRow
 from selfrefine.schema.results import EvaluatedCell
 
 
@@ -40,6 +40,8 @@ class PageInputs:
     index: PageIndex
     tables: StudyTables
     claims: list[AssessedClaim]
+    flips: list[FlipRow]
+    """The verdicts under other choices."""
     level: float
     margin: float
     extractor: str
