@@ -8,7 +8,7 @@ lengths   tokens per answer, and how many more than before the training
 solving   pass@k and maj@k of the sampled answers
 pass-at-k pass@k and maj@k of several answers to each test item
 yields    items that gave preference pairs, and why others did not
-cost      wall time and tokens of one checkpoint of each arm, by stage
+cost      wall time, tokens, money and energy of one checkpoint of each arm, by stage
 chains    accuracy of the taught students by how long the demonstrations were that they learned from
 """
 
@@ -61,7 +61,8 @@ def lay_out(settings: LayoutSettings, tables: StudyTables) -> Table:
         case "yields":
             return paper_tables.yields(of_layout(layout, student, tables.pairs()), titles)
         case "cost":
-            return paper_tables.cost(of_layout(layout, student, tables.costs()))
+            assert settings.costs is not None, "the table of costs has prices"
+            return paper_tables.cost(of_layout(layout, student, tables.costs()), settings.costs)
         case "chains":
             assert settings.level is not None, "the table of chains has intervals"
             return chains(of_layout(layout, student, tables.arms()), titles, settings.rows, settings.level)

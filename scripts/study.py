@@ -35,25 +35,32 @@ def plan(command: argparse.ArgumentParser) -> None:
     """Count the jobs that snakemake would run, estimate their GPU hours, tokens and disk, and give the claims' power.
 
     The power is of the study as configured, or with the seeds and items that are given; and the cheapest design is
-    named that decides each claim with a probability of 80 %. What is assumed stands beside it.
+    named that decides each claim with a probability of 80 %. What is assumed stands beside it. Several numbers of seeds
+    or items, or further studies, are compared side by side.
 
     plan
     plan --seeds 5 --items 1000 --pilot results/quickstart/claims.json
+    plan --seeds 3 5 10 --items 500 1000
+    plan --configfile config/paper.yaml --against config/studies/paper-pilot.yaml
     plan --configfile config/paper.yaml --assume config/assumptions.yaml
     """
     add_configuration(command)
     assume = "your own figures, in files with some of the keys of config/assumptions.yaml"
     command.add_argument("--assume", type=Path, nargs="+", default=[], metavar="FILE", help=assume)
-    number = "the power with so many {} (default: as configured)"
-    command.add_argument("--seeds", type=cli.whole_number, metavar="N", help=number.format("training seeds"))
-    command.add_argument("--items", type=cli.whole_number, metavar="N", help=number.format("items of each benchmark"))
+    number = "the power with so many {} (default: as configured); several are compared"
+    several = {"type": cli.whole_number, "nargs": "+", "default": [], "metavar": "N"}
+    command.add_argument("--seeds", **several, help=number.format("training seeds"))
+    command.add_argument("--items", **several, help=number.format("items of each benchmark"))
     pilot = "the claims.json of a finished study, whose estimates replace assumptions about the claims"
     command.add_argument("--pilot", type=Path, metavar="FILE", help=pilot)
+    against = "the configuration files of a study to compare with; once more for each further study"
+    files = {"type": Path, "nargs": "+", "action": "append", "default": [], "metavar": "FILE"}
+    command.add_argument("--against", **files, help=against)
 
     def run(args: argparse.Namespace) -> None:
         from selfrefine.study.job_table import plan_of
 
-        print(plan_of(configuration(args), args.assume, args.seeds, args.items, args.pilot))
+        print(plan_of(configuration(args), args.assume, args.seeds, args.items, args.pilot, args.against))
 
     command.set_defaults(run=run)
 

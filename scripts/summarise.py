@@ -49,7 +49,7 @@ def main() -> None:
             flips = summary_line(read_flips(args.flips))
             file.write(summary(tables, judged["claims"], settings.titles, counts_unrefined, told, flips))
         with whole_file(long_form) as file:
-            file.write(details(tables, settings.titles, settings.sources))
+            file.write(details(tables, settings.titles, settings.sources, settings.costs))
         run.record([run.file, long_form])
 
 

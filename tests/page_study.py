@@ -17,8 +17,10 @@ from selfrefine.report.model_names import Models
 from selfrefine.report.page.model_titles import SPELLED
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.study_tables import StudyTables
+from selfrefine.schema.assumptions import Costs
 from selfrefine.schema.stages import TablesSettings
 
+PRICES = Costs(currency="EUR", gpu_hour={"cloud": 2}, gpu_watts=400, host_watts=100, pue=1.5, grid=0.2)
 TITLES = {"sums": "Sums & <more>", "letters": "Letters"}
 FACTS = ("arm", "student", "teacher", "family", "task", "refine_task", "recipe", "share", "seed")
 OF_ARM = {

@@ -13,12 +13,16 @@ from selfrefine.analysis import power, statistics, verdicts
 from selfrefine.analysis.claim_power import DRAWS, Assumed, power_of_claim
 from selfrefine.analysis.paper_claims import CLAIMS
 from selfrefine.errors import UserError
+from selfrefine.report.spending import plain
+from selfrefine.study.artifact import Artifact
 from selfrefine.study.pilot import Pilot
 from selfrefine.study.power_table import Design, PowerTable
+from selfrefine.study.side_by_side import side_by_side
 from test_planning import planner
 from test_power import simulated
 
 ALPHA, MARGIN = 0.05, 0.05
+CLAIM_1 = "1. Instructed students beat the baseline"
 ONE = Assumed(0.06, 0.25, 0.3, (0.02,), (1.0,))
 
 
@@ -137,6 +141,64 @@ def test_what_is_no_pilot_is_refused(tmp_path):
     path.write_text(json.dumps({"claims": [{"claim": 1}]}))
     with pytest.raises(UserError, match=f"{re.escape(str(path))}: not the claims.json of a study of this version"):
         Pilot(path)
+
+
+def cells_of(told: str) -> dict[str, list[str]]:
+    """The rows of a comparison of designs, by their first cell."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
+    return {first: others for first, *others in rows}
+
+
+def evaluations() -> list[Artifact]:
+    """The evaluation of a baseline and of two instructed students of one seed, on GSM8K."""
+    names = [
+        "llama-2-7b/base",
+        *(f"llama-2-7b/instruct/{teacher}/gsm8k/100/0" for teacher in ("gpt-3.5", "llama-2-70b")),
+    ]
+    return [Artifact("evaluate", (), {"checkpoint": name, "task": "gsm8k"}, {}, {}, "", "") for name in names]
+
+
+def test_designs_stand_side_by_side_with_what_they_cost_and_find():
+    small = planner({"study": {"seeds": [0, 1], "recipes": ["cot"], "arms": ["baseline", "instruct"]}})
+    own, other = PowerTable(planner(), evaluations()), PowerTable(small, evaluations())
+    told = side_by_side([("mine.yaml", own), ("other.yaml", other)], [3, 6], [200])
+    found = cells_of(told)
+    headings = [f"{name}: {seeds} seeds, 200 items" for name in ("mine.yaml", "other.yaml") for seeds in (3, 6)]
+    assert found[""] == headings
+    # One job whatever the seeds, and two that stand for one of each seed.
+    assert found["jobs"][2:] == ["4", "7"]
+    designs = [(own, Design(3, 200)), (own, Design(6, 200)), (other, Design(3, 200)), (other, Design(6, 200))]
+    hours = [of.cost(design) for of, design in designs]
+    assert found["GPU hours"] == [plain(each) for each in hours] and hours[1] > hours[0]
+    assert found["USD, on-demand"] == [plain(2.5 * each) for each in hours]
+    assert found["kg CO2e"] == [plain(0.5 * 1.58 * 0.445 * each) for each in hours]
+    power = [f"{100 * of.powers(design)[CLAIM_1]:.0f} %" for of, design in designs]
+    assert found[f"power: {CLAIM_1}"] == power and len(set(power)) > 1
+    refined = next(name for name in found if name.startswith("power: 2."))
+    assert found[refined][2:] == ["–", "–"], "the other study refines nothing"
+    assert "assumed, with 350 W a GPU" in told and told.count("Assumed: accuracies") == 1
+
+
+def test_without_numbers_designs_are_as_configured():
+    told = side_by_side([("mine.yaml", table())], [], [200, 500])
+    assert cells_of(told)[""] == ["3 seeds, 200 items", "3 seeds, 500 items"]
+
+
+def test_the_command_compares_designs(fresh):
+    folder, path, config = fresh
+    own = copy.deepcopy(config)
+    own["models"]["tiny"]["parameters"] = 0.0001
+    path.write_text(json.dumps(own))
+    (folder / "config/other.yaml").write_text(json.dumps(own | {"study": own["study"] | {"arms": ["baseline"]}}))
+    command = ("python", "scripts/study.py", "plan", "--configfile", "config/tiny.yaml")
+    told = run(*command, "--seeds", "2", "5", cwd=folder).stdout
+    assert "## Designs side by side" in told and "By stage" not in told
+    assert [heading.split(",")[0] for heading in cells_of(told)[""]] == ["2 seeds", "5 seeds"]
+    told = run(*command, "--against", "config/other.yaml", cwd=folder).stdout
+    headings = cells_of(told)[""]
+    assert [heading.split(":")[0] for heading in headings] == ["config/tiny.yaml", "config/other.yaml"]
+    jobs = [int(number.replace(",", "")) for number in cells_of(told)["jobs"]]
+    assert jobs[0] > jobs[1]
 
 
 def test_the_command_gives_power_beside_what_it_assumes(fresh):

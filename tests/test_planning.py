@@ -6,9 +6,17 @@ from snakemake.utils import update_config
 
 from conftest import REPOSITORY, run
 from selfrefine.errors import UserError
-from selfrefine.schema.assumptions import Assumptions
+from selfrefine.report.spending import plain
+from selfrefine.schema.assumptions import Assumptions, Costs
+from selfrefine.study.artifact import Artifact
+from selfrefine.study.costs import costs_of
 from selfrefine.study.design import Study
+from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.job_table import tables_of
+from selfrefine.study.open_study import open_study
 from selfrefine.study.planning import Planner
+from selfrefine.study.resolve import training_of
+from selfrefine.study.warm_up import long_warm_ups
 
 SHIPPED = yaml.safe_load((REPOSITORY / "config/assumptions.yaml").read_text())
 
@@ -93,6 +101,83 @@ def test_a_model_takes_as_many_gpus_as_hold_it_and_waits_for_its_weights():
     assert mine.gpus("evaluate", checkpoint=START, task="gsm8k") == 3  # 160 GB of weights, 68 of KV cache
     waited = [p.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours for p in (mine, planner(large))]
     assert waited[0] - waited[1] == pytest.approx(3 * (36 + 160) / 3600, rel=1e-3)
+
+
+NAMED = {"on-demand": None, "reserved": None, "cluster": 0.5}
+PRICES = {"currency": "EUR", "gpu_hour": NAMED, "gpu_watts": 400, "host_watts": 100}
+PRICES |= {"pue": 1.5, "grid": 0.2}
+
+
+def test_the_plan_tells_money_energy_and_emissions_of_gpu_hours():
+    mine = planner(costs=PRICES)
+    jobs = [Artifact("evaluate", (), {"checkpoint": START, "task": "gsm8k"}, {}, {}, "", "")] * 2
+    hours = 2 * mine.cost("evaluate", checkpoint=START, task="gsm8k").gpu_hours
+    told = tables_of(jobs, mine)
+    (header, _, evaluate, total) = told.partition("## Cost and energy\n\n")[2].splitlines()[:4]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        "stage",
+        "GPU hours",
+        "EUR, cluster",
+        "kWh",
+        "kg CO2e",
+    ]
+    energy = hours * 0.5 * 1.5
+    expected = [plain(each) for each in (hours, hours * 0.5, energy, energy * 0.2)]
+    for line, name in ((evaluate, "evaluate"), (total, "total")):
+        assert [cell.strip() for cell in line.split("|")[1:-1]] == [name, *expected]
+    assert "assumed, with 400 W a GPU and 100 W for the rest of the machine a GPU, times 1.5" in told
+    assert "Cost and energy" not in tables_of([Artifact("pair", (), {}, {}, {}, "", "")], mine)
+
+
+def test_a_studys_own_prices_take_the_place_of_what_is_assumed():
+    own = planner({"costs": PRICES | {"currency": "CHF"}}, costs=PRICES)
+    jobs = [Artifact("evaluate", (), {"checkpoint": START, "task": "gsm8k"}, {}, {}, "", "")]
+    assert "CHF, cluster" in tables_of(jobs, own) and "EUR" not in tables_of(jobs, own)
+    assert "costs:" in own.study.yaml() and "costs:" not in planner().study.yaml()
+    assert costs_of(own.study).currency == "CHF" and costs_of(planner().study) == Costs(**SHIPPED["costs"])
+
+
+def test_the_papers_sources_are_pinned_as_far_as_commits_are_public():
+    study = planner().study
+    used = {**{task: study.benchmarks[task].files for task in study.study.evaluate}}
+    loose = {task for task, files in used.items() if not all(file.pinned for file in files.values())}
+    assert loose == {"multiarith"}, "of which no public source names a commit"
+    assert all(study.models[name].pinned for name in ("llama-2-7b", "llama-2-13b", "llama-2-70b"))
+    assert all(study.models[name].pinned for name in ("mistral-7b", "mixtral-8x7b"))
+    assert {name for name, model in study.models.items() if model.gated} >= {"llama-2-7b", "llama-2-13b", "llama-2-70b"}
+
+
+@pytest.fixture
+def pilot(tmp_path, monkeypatch) -> FinalArtifacts:
+    """The pilot of the paper's study, before its first run."""
+    monkeypatch.chdir(tmp_path)
+    return open_study([REPOSITORY / "config/studies/paper-pilot.yaml"])
+
+
+def test_the_pilot_takes_an_hour_of_one_h100(pilot):
+    mine = Planner(pilot.study, Assumptions.read(SHIPPED))
+    costs = [mine.cost(job.stage, **job.of) for job in pilot.behind_all()]
+    hours = sum(cost.gpu_hours for cost in costs)
+    assert 0.5 < hours < 1.1
+    gpus = {mine.gpus(job.stage, **job.of) for job in pilot.behind_all()}
+    assert gpus == {0, 1} and mine.assumed.gpu.peak_tflops == 989
+    assert list(long_warm_ups(pilot.study, lambda *of: pilot.artifacts.items(*of).file)) == []
+
+
+def test_the_pilot_differs_from_the_papers_study_where_it_says(pilot):
+    paper = planner().study
+    for phase, changed in (
+        ("instruct", {"batch_size"}),
+        ("refine", {"batch_size", "warmup_steps", "evaluate_every", "save_every"}),
+    ):
+        mine, its = (training_of(study, "mistral-7b", phase).model_dump() for study in (pilot.study, paper))
+        assert {key for key in mine if mine[key] != its[key]} <= changed
+    for section in ("models", "teachers"):
+        for name, entry in getattr(pilot.study, section).items():
+            assert entry == getattr(paper, section)[name]
+    assert pilot.study.sampling == paper.sampling and pilot.study.evaluation == paper.evaluation
+    for task in pilot.study.study.tasks:
+        assert pilot.study.benchmarks[task].files == paper.benchmarks[task].files
 
 
 def test_items_that_are_made_are_counted_whatever_the_configuration_says(tmp_path):

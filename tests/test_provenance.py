@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,77 @@ def made(tmp_path):
             return True
 
     return make, path, data, output
+
+
+class Meter:
+    """A stand-in for pynvml: from one reading to the next, the first GPU uses 1 Wh, the second 2, the third cannot say."""
+
+    class NVMLError(Exception):
+        """As the package has it."""
+
+    def __init__(self, step: int = 3_600_000):
+        self.step, self.readings = step, 0
+
+    def nvmlInit(self) -> None:
+        self.readings += 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 3
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetUUID(self, handle: int) -> bytes:
+        return f"GPU-0000000{handle}".encode()
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        if handle == 2:
+            raise self.NVMLError
+        return 10**9 + self.step * (handle + 1) * self.readings
+
+
+def with_gpus(monkeypatch, *uuids: str) -> None:
+    """As if torch were loaded and saw GPUs of these uuids."""
+    cuda = types.SimpleNamespace(
+        is_available=lambda: bool(uuids),
+        device_count=lambda: len(uuids),
+        get_device_properties=lambda gpu: types.SimpleNamespace(uuid=uuids[gpu]),
+        get_device_name=lambda gpu: "H100",
+        max_memory_reserved=lambda gpu: 3 << 20,
+    )
+    absent = types.SimpleNamespace(is_available=lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda, distributed=absent))
+
+
+@pytest.mark.parametrize(
+    ("uuids", "expected"),
+    [
+        (("00000001",), 2.0),
+        (("00000000", "00000001"), 3.0),
+        (("00000002",), None),
+        (("MIG-00000001",), None),
+        ((), None),
+    ],
+)
+def test_a_record_has_the_energy_of_the_jobs_own_gpus(made, monkeypatch, uuids, expected):
+    make, path, *_ = made
+    monkeypatch.setitem(sys.modules, "pynvml", Meter())
+    with_gpus(monkeypatch, *uuids)
+    assert make({})
+    record = read_record(path)
+    assert record.figures.get("gpu_wh") == expected
+    assert record.machine.get("gpus", []) == ["H100"] * len(uuids)
+
+
+@pytest.mark.parametrize("fault", ["absent", "no driver", "reset"])
+def test_without_a_counter_the_energy_is_not_known(made, monkeypatch, fault):
+    make, path, *_ = made
+    monkeypatch.setitem(sys.modules, "pynvml", None if fault == "absent" else Meter(-1 if fault == "reset" else 1))
+    with_gpus(monkeypatch, "00000001")
+    if fault == "no driver":
+        monkeypatch.setattr(Meter, "nvmlInit", lambda self: 1 / 0)
+    assert make({})
+    assert "gpu_wh" not in read_record(path).figures
 
 
 def test_a_record_names_inputs_outputs_settings_seed_code_and_cost(made):

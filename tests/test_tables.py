@@ -18,12 +18,13 @@ from selfrefine.analysis.costs import costs_table
 from selfrefine.analysis.lengths import lengths_table, mean_and_interval
 from selfrefine.analysis.paper_claims import CLAIMS
 from selfrefine.analysis.statistics import wilson
-from selfrefine.report import formats, paper_tables
-from selfrefine.report.details import accuracy
+from selfrefine.report import formats, paper_tables, spending
+from selfrefine.report.details import accuracy, stages_table
 from selfrefine.report.formats import Number, Table
 from selfrefine.report.selection import in_layout, of_layout
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.report.summary import COLUMNS, LINES, summary
+from selfrefine.schema.assumptions import Costs
 from selfrefine.store.files import write_json, write_jsonl
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.artifacts import Artifacts
@@ -159,7 +160,12 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
 
     def record(name: str, stage: str, inputs: list[str], seconds: float, tokens: int = 0) -> str:
         facts = {"stage": stage, "inputs": dict.fromkeys(inputs), "wall_seconds": seconds, "peak_memory_mib": 7}
-        write_json(tmp_path / name, facts | {"figures": {"tokens_made": tokens}})
+        # Training takes two GPUs, which a meter counted where it took long, and evaluation one.
+        machine = (
+            {"gpus": ["H100"] * {"instruct": 2, "evaluate": 1}[stage]} if stage in ("instruct", "evaluate") else {}
+        )
+        metered = {"gpu_wh": 3.0} if seconds == 30 else {}
+        write_json(tmp_path / name, facts | {"figures": {"tokens_made": tokens, **metered}, "machine": machine})
         return name
 
     names = [record("teach/record.json", "teach", [], 5, 50)]
@@ -191,7 +197,7 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
     cells.append({"student": "", "arm": "teacher", "checkpoint": "", "samples": answers})
     costs_table(cells, names).assign(unrefined=0).to_csv("costs.csv", index=False)
     rows = of_layout("cost", "", StudyTables(tmp_path).costs())
-    laid_out = [row[:5] for row in paper_tables.cost(rows).rows if row is not None]
+    laid_out = [row[:5] for row in paper_tables.cost(rows, PRICES).rows if row is not None]
     assert laid_out[0] == ["s", "instruct", "teach", "2", "1"] and len(laid_out) == 4
     table = pd.read_csv("costs.csv")
     of_part = table[table.share == 25].set_index("stage")
@@ -206,6 +212,75 @@ def test_the_cost_of_an_arm_is_that_of_all_jobs_behind_its_checkpoints(tmp_path,
     assert table.loc[("instruct", "teach"), ["checkpoints", "jobs", "wall_seconds", "tokens"]].tolist() == [2, 1, 5, 50]
     assert table.loc[("instruct", "instruct"), ["wall_seconds", "least", "most"]].tolist() == [20, 10, 30]
     assert table.loc[("instruct", "evaluate"), ["jobs", "wall_seconds", "tokens"]].tolist() == [2, 4, 8]
+    on_gpus = ["gpu_seconds", "metered_gpu_seconds", "gpu_wh"]
+    assert table.loc[("instruct", "instruct"), on_gpus].tolist() == [40, 30, 1.5]
+    assert table.loc[("instruct", "evaluate"), on_gpus].tolist() == [4, 0, 0]
+    assert table.loc[("instruct", "teach"), on_gpus].tolist() == [0, 0, 0]
+
+
+PRICES = Costs(
+    currency="EUR",
+    gpu_hour={"cluster": 0.5, "cloud": 2, "none": None},
+    gpu_watts=400,
+    host_watts=100,
+    pue=1.5,
+    grid=0.2,
+)
+
+
+def cost_row(**known) -> dict:
+    """A row of costs.csv: two GPUs for half an hour, which no meter counted."""
+    row = dict(zip(("student", "arm", "share", "stage"), ("s", "instruct", "100", "instruct"), strict=True))
+    row |= {"checkpoints": 1, "unrefined": 0, "jobs": 1.0, "tokens": 10.0, "peak_memory_mib": 5}
+    row |= dict.fromkeys(("wall_seconds", "least", "most"), 1800.0)
+    return row | {"gpu_seconds": 3600.0, "metered_gpu_seconds": 0.0, "gpu_wh": 0.0} | known
+
+
+def spent(*rows: dict) -> tuple[list[str], list[str], str]:
+    """(header, cells of the first row, caption) of the table of costs, from the GPU hours on."""
+    table = paper_tables.cost(rows, PRICES)
+    place = table.header.index("peak memory (MiB)") + 1
+    return table.header[place:], list(table.rows[0][place:]), table.caption
+
+
+def test_the_table_of_costs_tells_money_energy_and_emissions():
+    header, cells, caption = spent(cost_row())
+    assert header == ["GPU hours", "EUR, cluster", "EUR, cloud", "kWh", "kg CO2e"]
+    # One GPU hour of 400 W and 100 W beside it, times 1.5.
+    assert cells == ["1", "0.5", "2", "0.75", "0.15"]
+    assert "Energy: assumed, with 400 W a GPU and 100 W for the rest of the machine a GPU, times 1.5" in caption
+    assert "0.2 kg CO2e a kWh. Prices assumed of a GPU hour, in EUR: cluster 0.5, cloud 2." in caption
+
+
+def test_what_a_meter_counted_takes_the_place_of_assumed_watts():
+    _, cells, caption = spent(cost_row(metered_gpu_seconds=3600.0, gpu_wh=300.0))
+    assert cells[-2:] == ["0.6", "0.12"]
+    assert "Energy: metered for 100% of the GPU hours; else assumed, with 100 W for the rest" in caption
+    _, cells, caption = spent(cost_row(metered_gpu_seconds=1800.0, gpu_wh=300.0))
+    assert cells[-2] == "0.9", "300 Wh, half an hour of 400 W, and 100 Wh, times 1.5"
+    assert "metered for 50% of the GPU hours; else assumed, with 400 W a GPU and 100 W" in caption
+
+
+def test_without_gpus_there_is_no_price_and_the_machine_is_assumed():
+    header, cells, caption = spent(cost_row(gpu_seconds=0.0))
+    assert (header, cells) == (["kWh", "kg CO2e"], ["0.075", "0.015"])
+    assert "Energy: assumed, with 100 W for the rest of the machine a job" in caption and "EUR" not in caption
+
+
+def test_the_stages_of_a_study_end_with_what_all_of_it_took():
+    rows = [cost_row(), cost_row(stage="refine"), cost_row(stage="refine")]
+    table = stages_table([row | {"artifact": "x", "tokens_per_second": 1.0} for row in rows], PRICES)
+    assert [row[0] for row in table.rows] == ["instruct", "refine", "all"]
+    assert [row[6] for row in table.rows] == ["1", "2", "3"] and table.rows[-1][7:9] == ["1.5", "6"]
+    assert "assumed, with 400 W a GPU" in table.caption
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0"), (0.00042, "0.00042"), (0.5, "0.5"), (9.96, "10"), (123.4, "123"), (12345.6, "12346")],
+)
+def test_estimates_are_shown_with_the_digits_that_they_deserve(number, shown):
+    assert spending.plain(number) == shown
 
 
 def a_table() -> Table:
@@ -395,6 +470,7 @@ def study_tables(folder: Path, arms: list[dict], refinements: int = 1, barren: i
     of_pairs = start | {"sampled": "x", "recipe": "cot", "seed": "0", "dropped_no_chosen": 1, "items": 9, "pairs": 5}
     of_pairs |= {"items_with_pairs": 5, "validation": 1, "yield": 0.5, "low": 0.4, "high": 0.6}
     stage = {"artifact": "x", "tokens": 600, "tokens_per_second": 1.5, "peak_memory_mib": 2048, "unrefined": 0}
+    stage |= dict.fromkeys(("gpu_seconds", "metered_gpu_seconds", "gpu_wh"), 0)
     samples = {"interval": "wilson", "samples": "x"}
     tables = {
         "arms": [row | samples for row in arms],

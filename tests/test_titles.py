@@ -11,7 +11,7 @@ import yaml
 
 from browser import browser, needs_chromium, opened
 from conftest import snakemake
-from page_study import TITLES, PageStudy
+from page_study import PRICES, TITLES, PageStudy
 from selfrefine.audit.integrity import AuditedResults
 from selfrefine.audit.trace import trace
 from selfrefine.report.details import chains_asked_plainly, details, differing
@@ -84,7 +84,9 @@ def test_summary_details_and_claims_have_titles_throughout(made):
     claims = with_titles(study.claims(students=GIVEN.students), GIVEN)
     texts = [
         summary(tables, claims, TITLES, False),
-        details(tables, TITLES, [*inputs.sources, source("student", "ant-135m"), source("teacher", "qwen2.5-1.5b")]),
+        details(
+            tables, TITLES, [*inputs.sources, source("student", "ant-135m"), source("teacher", "qwen2.5-1.5b")], PRICES
+        ),
         claims_page(claims, 0.95, 5, TITLES),
     ]
     for text in texts:
@@ -99,7 +101,7 @@ def source(role: str, name: str) -> dict[str, str]:
 
 def test_no_sentence_stands_twice_without_saying_of_which_set(made):
     study, inputs = made
-    text = details(inputs.tables, TITLES, inputs.sources)
+    text = details(inputs.tables, TITLES, inputs.sources, PRICES)
     lists = [line for line in text.splitlines() if line.startswith("- ")]
     again = [line for line, number in collections.Counter(lists).items() if number > 1]
     assert lists and again == []

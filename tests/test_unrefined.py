@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import record_model, run
-from page_study import TITLES, PageStudy, checkpoint_of
+from page_study import PRICES, TITLES, PageStudy, checkpoint_of
 from selfrefine.analysis.unrefined import of_unrefined
 from selfrefine.report import paper_tables
 from selfrefine.report.details import details
@@ -132,7 +132,7 @@ def test_summary_and_details_mark_them(made):
     )
     counted = summary(inputs.tables, study.claims(True), TITLES, True)
     assert "as it was; claims count them." in counted
-    long_form = details(inputs.tables, TITLES, inputs.sources)
+    long_form = details(inputs.tables, TITLES, inputs.sources, PRICES)
     marked = [line for line in long_form.splitlines() if MARK in line and line.startswith("| ")]
     sections = re.split(r"\n## ", long_form)
     for title in ("Accuracy", "Differences", "How the answers look", "How long", "Preference pairs", "What one"):
@@ -151,7 +151,7 @@ def test_laid_out_tables_have_a_column_for_them_where_there_are_some(made, tmp_p
         ),
         "lengths": paper_tables.lengths(of_layout("lengths", "", tables.lengths()), TITLES),
         "yields": paper_tables.yields(of_layout("yields", "", tables.pairs()), TITLES),
-        "cost": paper_tables.cost(of_layout("cost", "", tables.costs())),
+        "cost": paper_tables.cost(of_layout("cost", "", tables.costs()), PRICES),
     }
     shown = {"yields": "yes", "cost": "1 of 3 checkpoints"}
     for name, table in laid.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_json
@@ -92,3 +92,18 @@ def sampled_of(record: Mapping[str, Any]) -> int:
 def trained_of(record: Mapping[str, Any]) -> int:
     """The tokens that a job's updates passed."""
     return record["figures"].get("tokens_seen") or 0
+
+
+class GpuUse(NamedTuple):
+    """The GPU seconds of a job, those of them that a meter counted, and the watt-hours that it counted."""
+
+    gpu_seconds: float
+    metered_gpu_seconds: float
+    gpu_wh: float
+
+
+def gpu_use(record: Mapping[str, Any]) -> GpuUse:
+    """What a job took of GPUs; a record from before there was a meter has no watt-hours."""
+    seconds = record["wall_seconds"] * len(record["machine"].get("gpus", ()))
+    counted = record["figures"].get("gpu_wh")
+    return GpuUse(seconds, 0.0, 0.0) if counted is None else GpuUse(seconds, seconds, counted)

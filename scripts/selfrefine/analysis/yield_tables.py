@@ -10,7 +10,7 @@ import pandas as pd
 
 from selfrefine.analysis import pass_at_k, solving, statistics
 from selfrefine.analysis.accuracy_tables import FACTS, provenance_of
-from selfrefine.analysis.jobs import tokens_of
+from selfrefine.analysis.jobs import gpu_use, tokens_of
 from selfrefine.analysis.unchanged import COLUMN, made_no_update
 from selfrefine.schema.results import EvaluatedCell
 from selfrefine.store.files import read_jsonl
@@ -105,6 +105,7 @@ def stages_table(artifacts: Sequence[str], cells: Sequence[EvaluatedCell]) -> pd
             | {
                 "tokens_per_second": figures.get("tokens_per_second", np.nan),
                 "peak_memory_mib": record["peak_memory_mib"],
+                **gpu_use(record)._asdict(),
                 COLUMN: int(made_no_update(record)),
             }
         )

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from selfrefine.analysis.jobs import Records, jobs_of, parts_taken, tokens_of, trained_of
+from selfrefine.analysis.jobs import GpuUse, Records, gpu_use, jobs_of, parts_taken, tokens_of, trained_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
 from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
 from selfrefine.answers.extraction import MATH_VERIFY
@@ -23,6 +23,8 @@ from selfrefine.store.locations import REJUDGED
 # What a row of the costs is of.
 OF_COSTS = ("student", "arm", "share", "select")
 Jobs = dict[tuple[str, ...], dict[str, set[str]]]
+# Columns that older results lack.
+LATER = (COLUMN, "tokens_trained", *GpuUse._fields)
 
 
 class Outcomes(NamedTuple):
@@ -74,9 +76,8 @@ class Recount:
         unrefined = self.unrefined(table) if table_name(table) in OF_ANSWERS else None
         if unrefined is not None:
             values |= {COLUMN: len(unrefined.intersection(sides(table, row).own))}
-        for column in (COLUMN, "tokens_trained"):
-            if column not in row.cells:  # of results from before there was such a column
-                values.pop(column, None)
+        # Of results from before there were such columns.
+        values = {name: value for name, value in values.items() if name not in LATER or name in row.cells}
         return Counted(values, words)
 
     def behind(self, table: str, row: Row) -> list[str]:
@@ -169,6 +170,7 @@ class Recount:
     def _count_stage(self, made: Record, table: str, row: Row) -> Counted:
         record = self.results.made_by(row.cells["artifact"])
         values = {"wall_seconds": record.wall_seconds, "peak_memory_mib": record.peak_memory_mib}
+        values |= gpu_use(dict(record))._asdict()
         return Counted(values | {"tokens": tokens_of(dict(record)), COLUMN: made_no_update(dict(record))}, [])
 
     def _count_kept(self, made: Record, table: str, row: Row) -> Counted:
@@ -224,6 +226,10 @@ class Recount:
             "tokens_trained": sum(share * trained_of(dict(job)) for group in groups for share, job in group)
             / len(groups),
             "peak_memory_mib": max(job.peak_memory_mib for job in jobs.values()),
+        }
+        used = [(share, gpu_use(dict(job))) for group in groups for share, job in group]
+        values |= {
+            name: sum(share * getattr(use, name) for share, use in used) / len(groups) for name in GpuUse._fields
         }
         unrefined = self.unrefined(table)
         if unrefined is not None:

@@ -161,13 +161,26 @@ def _generate(source: str, target: Path) -> None:
 
 
 def fetch_model(source: str, folder: Path) -> list[Path]:
-    """Fetches a hub model's configuration, tokenizer and safetensors into `folder`; never pickled weights."""
+    """Fetches a hub model's configuration, tokenizer and safetensors into `folder`; never pickled weights.
+
+    Where the hub is not reached, they are copied from its cache on this machine.
+    """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     found = _parts_of(source, HUB)
     patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
-    revision = urllib.parse.unquote(found["revision"])
-    snapshot_download(found["repository"], revision=revision, local_dir=folder, allow_patterns=patterns)
+    repository, revision = found["repository"], urllib.parse.unquote(found["revision"])
+    try:
+        snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=patterns)
+    except LocalEntryNotFoundError:  # no network
+        try:
+            cached = snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
+        except (LocalEntryNotFoundError, OSError) as error:
+            raise UserError(f"{source}: the hub is not reached, and its cache lacks the model: {error}") from error
+        shutil.copytree(cached, folder, dirs_exist_ok=True)
+    except HfHubHTTPError as error:
+        raise UserError(f"{source}: the hub did not give the model: {error}") from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not any(path.suffix == ".safetensors" for path in files):

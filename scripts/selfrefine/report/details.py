@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from selfrefine.report import paper_tables
+from selfrefine.report import paper_tables, spending
 from selfrefine.report.formats import NONE, PAGES, Cell, Rows, Table
 from selfrefine.report.labels import TESTS, checkpoint_label, several, unrefined_mark, with_note
 from selfrefine.report.model_names import Models
 from selfrefine.report.paper_tables import grouped
 from selfrefine.report.selection import of_layout
+from selfrefine.report.spending import Spent
 from selfrefine.report.study_tables import StudyTables
 from selfrefine.report.verdict_tables import points
 from selfrefine.schema import results
+from selfrefine.schema.assumptions import Costs
 from selfrefine.store.locations import place_of
 
 Titles = Mapping[str, str]
@@ -37,7 +39,7 @@ class Details(NamedTuple):
     sources: Table
 
 
-def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, str]]) -> str:
+def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, str]], costs: Costs) -> str:
     """The whole page."""
     rates, pairs, paths, comparisons = tables.solving(), tables.pairs(), tables.paths(), tables.comparisons()
     demonstrations = tables.demonstrations()
@@ -54,8 +56,8 @@ def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, 
         yields=paper_tables.yields(of_layout("yields", "", pairs), titles) if pairs else None,
         barren=refined_labels(barren(pairs), titles),
         refinements=len(pairs),
-        stages=stages_table(tables.stages()),
-        costs=paper_tables.cost(of_layout("cost", "", tables.costs())),
+        stages=stages_table(tables.stages(), costs),
+        costs=paper_tables.cost(of_layout("cost", "", tables.costs()), costs),
         sources=sources_table(sources, tables.models, titles),
     )
     return PAGES.get_template("templates/details.md.j2").render(found._asdict())
@@ -192,16 +194,20 @@ def barren(rows: Sequence[results.PairRow]) -> list[results.PairRow]:
     return [row for row in rows if row["unrefined"]]
 
 
-def stages_table(rows: Sequence[results.StageRow]) -> Table:
-    """What all jobs of each stage took."""
+def stages_table(rows: Sequence[results.StageRow], costs: Costs) -> Table:
+    """What all jobs of each stage took, and the study."""
     body: Rows = []
-    for stage, group in grouped(rows, lambda row: row["stage"]).items():
+    groups = grouped(rows, lambda row: row["stage"])
+    for stage, group in (*groups.items(), ("all", list(rows))):
         tokens, seconds = sum(row["tokens"] for row in group), sum(row["wall_seconds"] for row in group)
-        rate = f"{tokens / seconds:.0f}" if tokens and seconds else NONE
+        rate = f"{tokens / seconds:.0f}" if tokens and seconds and stage in groups else NONE
         memory = max(row["peak_memory_mib"] for row in group)
-        body.append([stage, str(len(group)), f"{seconds:.0f}", str(tokens), rate, str(memory)])
+        known = [stage, str(len(group)), f"{seconds:.0f}", str(tokens), rate, str(memory)]
+        body.append([*known, *spending.cells(Spent.of(group), costs)])
     header = ["stage", "artifacts", "wall seconds", "tokens", "tokens/s", "peak memory (MiB)"]
-    return Table("stages", "", header, body, list("lrrrrr"))
+    header += spending.header(costs)
+    table = Table("stages", spending.told(Spent.of(rows), costs), header, body, ["l"] + ["r"] * (len(header) - 1))
+    return paper_tables.finished(table)
 
 
 def sources_table(sources: Sequence[Mapping[str, str]], models: Models, titles: Titles) -> Table:

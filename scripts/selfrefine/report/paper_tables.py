@@ -7,9 +7,12 @@ from typing import Any, TypeVar
 
 from selfrefine.data.prompts import messages
 from selfrefine.data.shots import items_to_show
+from selfrefine.report import spending
 from selfrefine.report.formats import NONE, Cell, Number, Rows, Table
 from selfrefine.report.labels import UNREFINED, unrefined_cell
 from selfrefine.report.selection import FACTS, column_of_teachers, facts_shown
+from selfrefine.report.spending import Spent
+from selfrefine.schema.assumptions import Costs
 from selfrefine.schema.prompt import TaskPrompt
 from selfrefine.schema.results import ArmRow, CostRow, LengthRow, PairRow, PassRow, SolvingRow
 from selfrefine.schema.rows import judged_correct
@@ -216,7 +219,7 @@ def yields(rows: Sequence[PairRow], titles: Titles) -> Table:
     return finished(Table("yields", caption, header, body, columns))
 
 
-def cost(rows: Sequence[CostRow]) -> Table:
+def cost(rows: Sequence[CostRow], costs: Costs) -> Table:
     """What one checkpoint of each arm took, by stage."""
     body: Rows = []
     for group in grouped(rows, lambda row: (row["student"], row["arm"])).values():
@@ -226,12 +229,13 @@ def cost(rows: Sequence[CostRow]) -> Table:
             counts = [unrefined_cell(row, "checkpoints"), str(row["checkpoints"]), f"{row['jobs']:g}"]
             tokens = f"{row['tokens']:.0f}", f"{row['tokens_trained']:.0f}"
             spent: list[Cell] = [seconds, *tokens, str(row["peak_memory_mib"])]
-            body.append([*facts_shown("cost", row, {}), *counts, *spent])
+            body.append([*facts_shown("cost", row, {}), *counts, *spent, *spending.cells(Spent.of([row]), costs)])
     caption = (
         "Cost of one checkpoint of each arm from its teacher's answers to its evaluation: the mean over the arm's "
         "checkpoints of the largest share, and the range of the wall time. Jobs that several checkpoints share count "
-        "for each. Tokens: generated and, in training, seen; trained: the latter."
+        "for each. Tokens: generated and, in training, seen; trained: the latter. "
+        f"{spending.told(Spent.of(rows), costs)}"
     )
     header = [*FACTS["cost"], LACKING, "checkpoints", "jobs", "wall seconds", "tokens", "trained"]
-    header.append("peak memory (MiB)")
-    return finished(Table("cost", caption, header, body, ["l"] * 4 + ["r"] * 6))
+    header += ["peak memory (MiB)", *spending.header(costs)]
+    return finished(Table("cost", caption, header, body, ["l"] * 4 + ["r"] * (len(header) - 4)))

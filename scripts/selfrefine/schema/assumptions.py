@@ -69,6 +69,24 @@ class PowerAssumptions(Strict):
     between_seeds: float = Field(ge=0, description="The standard deviation of a difference between seeds.")
 
 
+class Costs(Strict):
+    """What GPU hours cost in money, energy and emissions; no result depends on it but the tables of costs."""
+
+    currency: str = Field(min_length=1, description="Of the prices, such as USD.")
+    gpu_hour: dict[str, Annotated[float, Field(ge=0)] | None] = Field(
+        description="By name, such as on-demand, the price of an hour of one GPU; null leaves one out."
+    )
+    gpu_watts: float = Field(ge=0, description="One GPU in a job, where nothing measured it.")
+    host_watts: float = Field(ge=0, description="The rest of the machine, for each GPU of a job, or a job without.")
+    pue: float = Field(ge=1, description="What the building draws over what its machines draw.")
+    grid: float = Field(ge=0, description="Kilograms of CO2e for each kilowatt-hour.")
+
+    @property
+    def prices(self) -> dict[str, float]:
+        """The prices that are given, by name."""
+        return {name: price for name, price in self.gpu_hour.items() if price is not None}
+
+
 class Assumptions(Strict):
     """All that planning assumes."""
 
@@ -80,6 +98,7 @@ class Assumptions(Strict):
     yields: Yields
     items: dict[str, dict[Split, int]]
     power: PowerAssumptions
+    costs: Costs
     bytes_per_token: float = Field(gt=0)
     generate_tokens_per_second: dict[str, float] = {}
     train_tokens_per_second: dict[str, float] = {}

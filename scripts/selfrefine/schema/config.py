@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from selfrefine.schema.assumptions import Costs
 from selfrefine.schema.base import NAME, Strict
 from selfrefine.schema.benchmark import Benchmark
 from selfrefine.schema.claims import Claims, Statistics
@@ -214,3 +215,4 @@ class Configuration(Strict):
     )
     threads: Threads = Threads()
     cluster: Cluster | None = Field(None, description="Null: jobs ask for no GPUs.")
+    costs: Costs | None = Field(None, description="Null: prices and energy as in config/assumptions.yaml.")

@@ -210,6 +210,11 @@ class StageRow(TypedDict):
     tokens: int
     tokens_per_second: float
     peak_memory_mib: int
+    gpu_seconds: float
+    metered_gpu_seconds: float
+    """Those of the GPU seconds that a meter counted."""
+    gpu_wh: float
+    """What it counted, in watt-hours."""
     unrefined: int
 
 
@@ -231,6 +236,9 @@ class CostRow(TypedDict):
     tokens_trained: float
     """Those of `tokens` that updates passed; the others were generated."""
     peak_memory_mib: int
+    gpu_seconds: float
+    metered_gpu_seconds: float
+    gpu_wh: float
 
 
 class CheckpointFacts(TypedDict):

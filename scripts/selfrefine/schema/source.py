@@ -15,6 +15,9 @@ SCHEMES = ("pypi", "hf", "hf-model", "https", "file", "reasoning-gym")
 PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9._{}:-]+)==(?P<version>[^/]+)/(?P<member>.+)")
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet"]
 HUB = re.compile(r"hf(?:-model)?:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w.%-]+)(?:/(?P<member>.+))?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# Keys that an entry has only where they are given.
+SELDOM = ("gated", "format", "columns", "delimiter", "rows")
 
 
 class Source(Strict):
@@ -28,6 +31,14 @@ class Source(Strict):
         None, pattern=r"^[0-9a-f]{64}$", description="None only for `file:`, `hf:` and `hf-model:`."
     )
     licence: str = Field("", description="Listed in the report; no key depends on it.")
+    gated: bool | None = Field(
+        None, description="Whether the hub asks for a login and an accepted licence; only named, in the dry run."
+    )
+
+    @model_serializer(mode="wrap")
+    def _given_alone(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is said of few sources and is not said of this one."""
+        return {key: value for key, value in handler(self).items() if key not in SELDOM or value is not None}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -53,6 +64,18 @@ class Source(Strict):
         if self.sha256 is None and scheme not in ("file", "hf", "hf-model"):
             raise ValueError(f"source {self.source!r}: needs its sha256")
         return self
+
+    @property
+    def repository(self) -> str | None:
+        """The repository of the hub, as owner/name; None for a source of another kind."""
+        found = HUB.fullmatch(self.source)
+        return found["repository"] if found else None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it always gives the same: it has a sha256, or a commit of the hub for its revision."""
+        found = HUB.fullmatch(self.source)
+        return found is None or self.sha256 is not None or bool(COMMIT.fullmatch(found["revision"]))
 
     @property
     def suffix(self) -> str:
@@ -127,12 +150,6 @@ class RawFile(Source, Reading):
         if self.rows and found != "json":
             raise ValueError(f"rows: is for JSON files, and {self.source!r} is {found}")
         return self
-
-    @model_serializer(mode="wrap")
-    def _given_alone(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            key: value for key, value in handler(self).items() if key not in Reading.model_fields or value is not None
-        }
 
     @property
     def reading(self) -> Reading | None:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from selfrefine.schema.assumptions import Costs
 from selfrefine.schema.base import Strict
 from selfrefine.schema.benchmark import Mapping, Split
 from selfrefine.schema.claims import Claims
@@ -262,6 +263,7 @@ class SummariseSettings(Titles):
     """What the summarise stage reads besides the tables and claims."""
 
     sources: list[dict[str, str]] = Field(description="What the study uses, from where, under which licence.")
+    costs: Costs = Field(description="Prices and energy.")
 
 
 class PageSettings(Titles):
@@ -285,3 +287,4 @@ class LayoutSettings(Titles):
     )
     level: float | None = Field(None, description="Of the intervals (teachers, chains).")
     extractor: str = Field("", description="Whose verdict counts (teachers).")
+    costs: Costs | None = Field(None, description="Prices and energy (cost).")

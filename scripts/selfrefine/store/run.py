@@ -18,6 +18,7 @@ from selfrefine.store.commands import commands_of
 from selfrefine.store.environment import differences, machine_facts, package_versions
 from selfrefine.store.files import remove_torn, write_json
 from selfrefine.store.fingerprint import fingerprint, scripts_folder
+from selfrefine.store.gpu_energy import counters, watt_hours
 from selfrefine.store.locations import ADAPTER, FETCHING, FILES, PARTIAL, TRAINER
 from selfrefine.store.locks import held
 from selfrefine.store.provenance import checked, files_of, read_record, record_of, state_of, weights_of
@@ -57,6 +58,7 @@ class Run:
         self.path = Path(record)
         self.folder = self.path.parent
         self.started = time.time()
+        self._energy = counters() if leads else {}
         self._wanted = inputs
         self._checkpoint = checkpoint
         self._sources = sources or {}
@@ -165,6 +167,8 @@ class Run:
         if torch is not None and torch.cuda.is_available():
             gpus = range(torch.cuda.device_count())
             figures["peak_gpu_memory_mib"] = max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus) >> 20
+            if (used := watt_hours(self._energy)) is not None:
+                figures["gpu_wh"] = round(used, 3)
         record = Record(
             stage=self.stage,
             inputs=self.inputs,

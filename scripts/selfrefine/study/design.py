@@ -224,6 +224,7 @@ class Study(Configuration):
         unseen: dict[str, Any] = {"cluster": True, "models": dict.fromkeys(self.models, sizes)}
         if self.demonstrations.select is None:
             unseen["demonstrations"] = {*Demonstrations.model_fields} - {*DemonstrateSettings.model_fields}
+        unseen |= {"costs": True} if self.costs is None else {}
         return yaml.safe_dump(ordered.model_dump(mode="json", exclude=unseen), sort_keys=False)
 
     def figures(self) -> list[str]:

@@ -7,6 +7,7 @@ from selfrefine.schema.prompt import Asking
 from selfrefine.schema.teacher import Teacher
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study.artifact import Artifact
+from selfrefine.study.costs import costs_of
 from selfrefine.study.figures_and_layouts import kind_of
 from selfrefine.study.mixtures import asked_teachers
 from selfrefine.study.resolve import request_of
@@ -22,6 +23,7 @@ def layout_inputs(inputs: TableInputs, name: str) -> tuple[dict[str, Any], list[
     names = study.shown_names()
     if kind == "cost":
         names["titles"] = {}
+        settings["costs"] = costs_of(study).model_dump()
     behind: list[Artifact] = []
     if kind == "prompts":
         settings["rows"], behind = _prompts(inputs)

@@ -10,7 +10,6 @@ from selfrefine.analysis.paper_claims import Arm, Claim
 from selfrefine.analysis.power import POWER
 from selfrefine.analysis.verdicts import key_of
 from selfrefine.report.formats import NONE, Rows, Table
-from selfrefine.report.labels import named
 from selfrefine.schema.assumptions import PowerAssumptions
 from selfrefine.schema.config import STOCK, StockTask
 from selfrefine.study.artifact import Artifact
@@ -47,6 +46,16 @@ class ClaimPlan(NamedTuple):
     """Independent training runs that the variance between seeds is estimated over, of the comparisons with the fewest."""
     complete: bool
 
+    @property
+    def name(self) -> str:
+        """The claim with its number and, where there are several, the preference recipe."""
+        return f"{self.claim.number}. {self.claim.title}" + (f" ({self.recipe})" if self.recipe else "")
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the study has what the claim compares."""
+        return bool(self.comparisons) and self.complete
+
 
 class PowerTable:
     """The power of a study's claims in designs of any size, and what these cost."""
@@ -54,7 +63,7 @@ class PowerTable:
     def __init__(self, planner: Planner, jobs: Sequence[Artifact], pilot: Pilot | None = None):
         self.study = planner.study
         self.assumed = planner.assumed.power
-        self._planner = planner
+        self.planner = planner
         self._jobs = jobs
         self._pilot = pilot
         claims, arms = claims_of(self.study.claims), self.study.arms()
@@ -65,16 +74,15 @@ class PowerTable:
         """The claims' power in one design, the cheapest designs, and what is assumed, in Markdown."""
         rows: Rows = []
         for plan in self._plans:
-            name = named(plan.claim.number, plan.claim.title) + (f" ({plan.recipe})" if plan.recipe else "")
-            if not plan.comparisons or not plan.complete:
-                rows.append([name, str(len(plan.comparisons)), NONE, "not tested", *[NONE] * 4])
+            if not plan.is_tested:
+                rows.append([plan.name, str(len(plan.comparisons)), NONE, "not tested", *[NONE] * 4])
                 continue
             cheapest = self.cheapest(plan)
             effects = sorted({round(100 * self._assumed(plan.claim, *pair).difference, 1) for pair in plan.comparisons})
             shown = f"{effects[0]:+g}" + (f" to {effects[-1]:+g}" if len(effects) > 1 else "")
             by_items = self._fewest_items(plan)
             rows.append(
-                [name, str(len(plan.comparisons)), shown]
+                [plan.name, str(len(plan.comparisons)), shown]
                 + [f"{100 * power:.0f} %" for power in (self.power(plan, design), self.weakest(plan, design))]
                 + [NONE if by_items is None else f"{by_items:,} items", NONE if cheapest is None else str(cheapest)]
                 + [NONE if cheapest is None else hours(self.cost(cheapest))]
@@ -89,6 +97,10 @@ class PowerTable:
         )
         table = Table("power", caption, header, rows, list("lrrrrlll")).markdown().strip()
         return f"## Power of the claims\n\n{table}\n\n{self.assumptions()}"
+
+    def powers(self, design: Design) -> dict[str, float | None]:
+        """The power of each claim in a design; None of one that the study does not test."""
+        return {plan.name: self.power(plan, design) if plan.is_tested else None for plan in self._plans}
 
     def power(self, plan: ClaimPlan, design: Design) -> float:
         """The probability that a claim is supported."""
@@ -147,26 +159,31 @@ class PowerTable:
     def _configured(self, task: str) -> int:
         if task.startswith(STOCK):
             return self.study.lm_eval.tasks.get(task.removeprefix(STOCK), StockTask()).limit or STOCK_ITEMS
-        return self._planner.work.items(task, "test")
+        return self.planner.work.items(task, "test")
 
     def _available(self, task: str) -> int | None:
         """The items that a benchmark is known to have; None where only its size in this study is known."""
         if task.startswith(STOCK):
             return self._configured(task)
-        return self._planner.assumed.items.get(task, {}).get("test")
+        return self.planner.assumed.items.get(task, {}).get("test")
 
     def cost(self, design: Design) -> float:
         """The GPU hours of the whole study in a design: jobs that are done count as well."""
         if design.items not in self._costs:
             sizes = self.sizes(design.items)
             own = {task: sizes(task) for task in self.study.study.benchmarks}
-            planner = Planner(self.study, self._planner.assumed, self._planner.work.items_of, own)
+            planner = Planner(self.study, self.planner.assumed, self.planner.work.items_of, own)
             spent = {True: 0.0, False: 0.0}
             for job in self._jobs:
                 spent[_is_seeded(job)] += planner.cost(job.stage, **job.of).gpu_hours
             self._costs[design.items] = spent[False], spent[True] / len(self.study.study.seeds)
         once, seeded = self._costs[design.items]
         return once + seeded * design.seeds
+
+    def jobs(self, design: Design) -> int:
+        """The jobs of the whole study in a design, those that are done among them."""
+        seeded = sum(map(_is_seeded, self._jobs))
+        return len(self._jobs) - seeded + seeded // len(self.study.study.seeds) * design.seeds
 
     def _assumed(self, claim: Claim, treated: Arm, control: Arm) -> Assumed:
         own = assumed_of(self.assumed, claim, treated, control)

@@ -22,6 +22,7 @@ from selfrefine.schema.ways import WAYS, percent_of, way_of
 from selfrefine.store.hashing import canonical_json
 from selfrefine.study import figures_and_layouts
 from selfrefine.study.checkpoint_names import student_of
+from selfrefine.study.costs import costs_of
 from selfrefine.study.design import Study
 from selfrefine.study.mixtures import drawn_for, mixture_of
 from selfrefine.study.resolve import extractor_of, phrases_of, prompt_of, request_of, split_of, stock_task, training_of
@@ -260,7 +261,7 @@ def page(study: Study) -> Slice:
 @stage
 def summarise(study: Study) -> Slice:
     """What benchmarks and models are called, and what the study is made of."""
-    return {**study.shown_names(), "sources": study.sources()}
+    return {**study.shown_names(), "sources": study.sources(), "costs": costs_of(study).model_dump()}
 
 
 def share_left(share: str) -> int:

@@ -16,9 +16,12 @@ from selfrefine.store.invocations import note_files
 from selfrefine.store.locations import STORE, summary_file
 from selfrefine.store.locks import occupy, stamp_of
 from selfrefine.store.register import register
+from selfrefine.study.artifact import Artifact
 from selfrefine.study.design import Study
 from selfrefine.study.duration import expected_duration
 from selfrefine.study.final_artifacts import FinalArtifacts
+from selfrefine.study.hub_access import check_access
+from selfrefine.study.hub_sources import gated
 from selfrefine.study.idle_settings import idle_settings
 from selfrefine.study.model_uses import check_models
 from selfrefine.study.open_study import finals_of
@@ -68,7 +71,8 @@ class Session:
                     check_pinned_files(self.finals.artifacts, self.finals.hashes)
                 found = [*long_warm_ups(self.study, lambda *of: items(*of).file), *idle_settings(self.study)]
                 warnings = [f"Beware: {each}" for each in found]
-                for line in [*warnings, *hub_data(self.finals)]:
+                notes = [*hub_data(self.finals), *gated(self.finals)]
+                for line in [*warnings, *notes]:
                     print(line, file=sys.stderr, flush=True)
         self.inputs = RuleInputs(self.finals, root, plans)
         self.resources = RuleResources(self.study, self.planner, self.inputs)
@@ -110,6 +114,7 @@ class Session:
             slurm_plugin.install(stream)
         self._interruption.install(stream, here=not executor.common_settings.non_local_exec)
         with refused():
+            check_access(self.study, self._fetched())
             self._occupied = occupy(STORE, self._planned_at)
             register(self.study.study.name, self.finals.listings.policy())
             note_files(STORE, self.study.study.name, self._workflow.config_settings.configfiles)
@@ -156,6 +161,11 @@ class Session:
                 print(f"{'Would delete' if dryrun else 'Deleting'} {folder}/", file=sys.stderr)
             if not dryrun:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetched(self) -> list[Artifact]:
+        """What this run is about to fetch."""
+        wanted = {str(path) for job in self._workflow.dag.needrun_jobs() for path in job.output}
+        return [one for one in self.finals.missing() if str(one.record) in wanted]
 
     def _on_nodes(self) -> bool:
         """Whether jobs are sent elsewhere."""
