@@ -9,6 +9,7 @@ greedy   tokens of engine transformers on the GPU against the CPU's: equal in fl
 seeds    a request's draw in two batches, with other neighbours, alone, and after a resumption
 decode   tokens per second of engine transformers, beside `transformers.generate` on the same prompts
 sft, dpo both training stages, beside plain TRL: tokens per second, MFU and peak memory, on plain and on 4-bit weights
+online   GRPO, beside TRL's own with `generate`: sampled tokens per second of whole updates; ours starts at its reference
 memory   the memory that study/resources.py estimates for training and generating, against what they took
 
 Models are randomly initialised. Prompts and answers are synthetic and all of one length. "ours" is scripts/instruct.py
@@ -43,7 +44,7 @@ from on_gpu.random_models import SHAPES  # noqa: E402
 from on_gpu.sheet import Sheet  # noqa: E402
 from on_gpu.training_rates import write_data  # noqa: E402
 
-PARTS = ("greedy", "seeds", "decode", "sft", "dpo", "memory")
+PARTS = ("greedy", "seeds", "decode", "sft", "dpo", "online", "memory")
 # Dense bfloat16 peaks in TFLOPS, by a part of the GPU's name; the first that fits counts.
 PEAKS = {
     "H100 PCIe": 756,
@@ -135,6 +136,8 @@ def workers(args: argparse.Namespace, gpu: bool) -> list[str]:
     found = [f"checks:{'135m' if gpu else 'tiny'}"] if wanted & {"greedy", "seeds"} else []
     if wanted & {"decode", "memory"}:
         found.append(f"decode:{shapes[0]}")
+    if "online" in wanted:
+        found.append(f"online:{shapes[0]}")
     if wanted & {"sft", "dpo", "memory"}:
         kinds = [q for q in args.quantisation if not (args.method == "full" and q == "nf4")]
         cases = itertools.product(enumerate(shapes), enumerate(kinds))
@@ -146,7 +149,7 @@ def workers(args: argparse.Namespace, gpu: bool) -> list[str]:
 
 def missing(worker: str) -> str | None:
     """The packages that a worker needs and that are not installed."""
-    if not worker.startswith("training"):
+    if not worker.startswith(("training", "online")):
         return None
     needed = ["trl", "peft", "datasets", *(["bitsandbytes"] if worker.endswith("nf4") else [])]
     absent = [name for name in needed if importlib.util.find_spec(name) is None]

@@ -1,4 +1,4 @@
-"""Judges the claims under every other choice that the study's data allow for, and says which verdicts flip.
+"""Judges the claims under every other choice that the data allow for: which verdicts flip.
 
 flips.csv        each claim under each choice: verdict, kind of flip, and the comparison that the verdict hangs on
 flips.md         the same in tables: flips by claim, by axis, and one by one

@@ -16,7 +16,6 @@ from selfrefine.programs import cli
 from selfrefine.schema.stages import RefineSettings
 from selfrefine.store.files import read_jsonl
 from selfrefine.store.run import Run
-from selfrefine.training.budget import within_budget
 from selfrefine.training.examples import encode_pairs
 
 
@@ -51,6 +50,7 @@ def main() -> None:
 def refine(args: argparse.Namespace, run: Run) -> None:
     prepare_torch(args.threads)
     # What they import needs torch as it was just prepared.
+    from selfrefine.training.budget import within_budget
     from selfrefine.training.loop import Start, train
     from selfrefine.training.refine_phase import REFINE, record_unchanged
 

@@ -1,4 +1,4 @@
-"""Phase 2, online: the student samples completions of the training items as it learns (TRL's GRPOTrainer).
+"""Phase 2, online: the student samples completions as it learns (TRL's GRPOTrainer).
 
 Each is rewarded by the verdict of the study's extractor. An interrupted run goes on from its last trainer checkpoint.
 """

@@ -42,7 +42,6 @@ def plan(command: argparse.ArgumentParser) -> None:
     plan --seeds 5 --items 1000 --pilot results/quickstart/claims.json
     plan --seeds 3 5 10 --items 500 1000
     plan --configfile config/paper.yaml --against config/studies/paper-pilot.yaml
-    plan --configfile config/paper.yaml --assume config/assumptions.yaml
     """
     add_configuration(command)
     assume = "your own figures, in files with some of the keys of config/assumptions.yaml"

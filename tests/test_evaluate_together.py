@@ -82,7 +82,7 @@ def test_for_a_further_benchmark_weights_are_loaded_to_evaluate_on_it_alone(copy
     assert made == {
         "evaluate": 7,
         "prepare": 2,
-        "listing": 4,
+        "listing": 5,
         **dict.fromkeys(("fetch", "export_task"), 1),
         **dict.fromkeys(("demonstrate", "instruct", "sample", "pair", "refine"), 1),
         "ask": 2,

@@ -80,7 +80,7 @@ REFUSED = {
     "a typo in a fact": (
         OWN | {"treated": {"recipie": "cot"}, "control": {"recipe": "rft"}},
         "claims.mine.treated.recipie: is no fact of an arm; facts are arm, student, teacher, family, task, refine_task, "
-        "recipe, share, evaluation",
+        "recipe, share, select, evaluation",
     ),
     "a value that the study lacks": (
         OWN | {"treated": {"recipe": "dpo"}, "control": {"recipe": "rft"}},

@@ -14,6 +14,8 @@ from selfrefine.training.pairs import make_pairs, validation_items
 REPOSITORY = Path(__file__).parent.parent
 CATALOGUE = yaml.safe_load((REPOSITORY / "config/recipes.yaml").read_text())
 RECIPES = CATALOGUE["recipes"]
+# Those that learn from pairs, not from what they sample as they learn.
+PAIRED = {name: recipe for name, recipe in RECIPES.items() if "online" not in recipe}
 
 
 def path(item: str, style: str, sample: int, text: str, correct: bool, finish_reason: str = "stop") -> dict:
@@ -81,6 +83,7 @@ WRONG = {"cot wrong", "cot wrong cut"}
         ("star-round", {"cot right"}, {None}),
         ("irpo-round", {"cot right"}, WRONG),
         ("spin-round", {"taught"}, WRONG | {"cot right", "cot right cut"}),
+        ("format-tuning", {"taught"}, {None}),
     ],
 )
 def test_shipped_recipes_draw_on_these_responses_and_no_others(name, chosen, rejected):
@@ -96,7 +99,7 @@ def test_shipped_recipes_draw_on_these_responses_and_no_others(name, chosen, rej
 
 def test_every_shipped_recipe_is_tested_and_names_its_source():
     tested = next(mark for mark in test_shipped_recipes_draw_on_these_responses_and_no_others.pytestmark).args[1]
-    assert {name for name, _, _ in tested} == set(RECIPES)
+    assert {name for name, _, _ in tested} == set(PAIRED)
     assert all(Recipe(**recipe).cited for recipe in RECIPES.values())
     for schedule in CATALOGUE["schedules"].values():
         assert set(Schedule(**schedule).steps) <= set(RECIPES) and schedule["cited"]
@@ -157,7 +160,11 @@ def test_a_recipe_that_makes_no_sense_is_refused(change, message):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipes_say_whether_they_need_a_teacher(name):
-    assert Recipe(**RECIPES[name]).needs_teacher is (name in ("answer", "spin-round"))
+    assert Recipe(**RECIPES[name]).needs_teacher is (name in ("answer", "spin-round", "format-tuning"))
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_recipe_that_falls_back_on_a_teacher_needs_one(name):
     assert Recipe(**RECIPES[name] | {"fallback": {"source": "teacher"}}).needs_teacher
 
 
@@ -195,7 +202,7 @@ def test_pair_says_where_its_responses_come_from():
     }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PAIRED)
 def test_cut_responses_are_never_chosen(name):
     rows = [row | {"finish_reason": "length"} for row in PATHS]
     pairs, counts = made(rows, [], RECIPES[name])
@@ -330,7 +337,7 @@ def many_paths(items: int = 60) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PAIRED)
 def test_pairs_do_not_depend_on_the_order_of_rows(name):
     rows = many_paths()
     taught = [demonstration(f"item{i}", f"taught {i}") for i in range(60)]

@@ -68,6 +68,17 @@ def test_training_holds_weights_moments_activations_and_logits():
     assert light.each == pytest.approx(8192 * (32 * 2 * 4096 + 34 * 4096 + logits) / 1e9)
 
 
+def test_an_adapter_keeps_the_inputs_of_its_matrices_in_float32():
+    given = {"number_bytes": 2, "weight_bytes": 2, "trained": 0.02, "tokens": 8192}
+    for checkpointing, layers in ((False, 32), (True, 1)):
+        plain, adapted = (
+            resources.training(SIZE, **given, checkpointing=checkpointing, lora=lora) for lora in (False, True)
+        )
+        # q, k, v, o, gate and up as wide as the layer, down 8/3 times, four bytes each.
+        assert adapted.each - plain.each == pytest.approx(8192 * layers * 4096 * (6 + 8 / 3) * 4 / 1e9)
+        assert adapted.divided == plain.divided
+
+
 def test_gpus_divide_what_can_be_divided():
     assert [resources.gpus(Memory(10, 4), gpu, 1, 8) for gpu in (14, 13.9, 9, 5.3)] == [1, 2, 2, 8]
     with pytest.raises(
@@ -180,7 +191,7 @@ def test_a_server_or_a_split_of_unknown_size_stops_no_plan():
         ),
         (
             {"gpu_memory": 16, "gpus_per_node": 99},
-            "students.llama-2-70b: rule instruct does not fit on a node: each GPU must hold 52.7 GB, and one of 16 GB",
+            "students.llama-2-70b: rule instruct does not fit on a node: each GPU must hold 55.3 GB, and one of 16 GB",
         ),
     ],
 )

@@ -306,7 +306,7 @@ def test_a_way_of_choosing_moves_exactly_what_depends_on_it(tmp_path):
     heavier = keys(study_of(tmp_path, {"demonstrations": {"select": ALL, "weight": 2.0}}))
     high = keys(study_of(tmp_path, {"demonstrations": {"select": ALL, "prefer": "high"}}))
     fewer = keys(study_of(tmp_path, {"demonstrations": {"select": ALL[:2]}}))
-    final = {"tables", "claims", "plot", "layout", "listing", "summarise", "page"}
+    final = {"tables", "claims", "flips", "plot", "layout", "listing", "summarise", "page"}
 
     def moved(after):
         return {name for name in before if name.split("/")[0] not in final and before[name] != after.get(name)}

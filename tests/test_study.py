@@ -210,7 +210,7 @@ def test_key_out_of_a_closed_list_is_refused_with_its_path_and_the_list(path, ke
 
 def test_unknown_key_far_from_any_known_one_is_told_the_known_ones():
     assert refused(changed(SHIPPED, "statistics/zzz", 1)) == (
-        "statistics.zzz: unknown key; defined are count_unrefined, level, looks, margin, spending"
+        "statistics.zzz: unknown key; defined are count_unrefined, level, looks, margin, matched_length, spending"
     )
 
 
@@ -517,7 +517,7 @@ def test_teachers_are_asked_in_every_style():
     assert wishes == {"cot": "Be brief.", "plain": ""}
 
 
-def test_plain_answers_of_teachers_reach_the_table_of_teachers_alone():
+def test_plain_answers_of_teachers_reach_their_table_and_the_verdicts_under_other_prompts():
     both, alone = finals(changed(SMALL, "study/teacher_styles", ["cot", "plain"])), finals(SMALL)
     assert both.listings.text("tables") == alone.listings.text("tables")
     finals_of_both = {place(one): one.key for one in both.all()}
@@ -525,6 +525,9 @@ def test_plain_answers_of_teachers_reach_the_table_of_teachers_alone():
         "listing/configuration",
         "layout/teachers",
         "layout/prompts",
+        "flips",
+        "plot/flips",
+        "summarise",
         "page",
     }
     assert both.layout("prompts").inputs["behind"] == tuple(map(both.artifacts.items, ("add", "pick"), ("test",) * 2))

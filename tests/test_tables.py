@@ -231,7 +231,7 @@ PRICES = Costs(
 def cost_row(**known) -> dict:
     """A row of costs.csv: two GPUs for half an hour, which no meter counted."""
     row = dict(zip(("student", "arm", "share", "stage"), ("s", "instruct", "100", "instruct"), strict=True))
-    row |= {"checkpoints": 1, "unrefined": 0, "jobs": 1.0, "tokens": 10.0, "peak_memory_mib": 5}
+    row |= {"checkpoints": 1, "unrefined": 0, "jobs": 1.0, "tokens": 10.0, "tokens_trained": 5.0, "peak_memory_mib": 5}
     row |= dict.fromkeys(("wall_seconds", "least", "most"), 1800.0)
     return row | {"gpu_seconds": 3600.0, "metered_gpu_seconds": 0.0, "gpu_wh": 0.0} | known
 

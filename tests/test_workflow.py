@@ -185,7 +185,7 @@ def test_every_shipped_recipe_and_schedule_runs(fresh):
             | {
                 "study": config["study"] | design,
                 "schedules": rounds,
-                "recipes": {"grpo": {"online": {"group": 4, "generation": {"max_tokens": 12}}}},
+                "recipes": {"grpo": {"online": {"group": 4, "generation": {"max_tokens": 12, "temperature": 1}}}},
                 "sampling": config["sampling"] | {"rationales": 2},
             }
         )

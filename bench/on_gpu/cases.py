@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,10 @@ def report(kind: str, name: str, **facts: Any) -> None:
 
 
 class Cases:
-    """Runs cases one after another while time is left; a case that fails is skipped by name."""
+    """Runs cases one after another while time is left.
+
+    A case that lacks a package or memory is skipped by name; another error fails it.
+    """
 
     def __init__(self, until: float, guess: float):
         self.until = until
@@ -36,10 +40,13 @@ class Cases:
         try:
             yield runs
         except Exception as error:
-            report("skipped", name, why=f"{type(error).__name__}: {str(error)[:300]}")
-            if not isinstance(error, ImportError):
-                import traceback
+            why = f"{type(error).__name__}: {str(error)[:300]}"
+            import torch
 
+            if isinstance(error, ImportError | torch.OutOfMemoryError):
+                report("skipped", name, why=why)
+            else:
+                report("check", name, ok=False, detail=why)
                 traceback.print_exc()
         free()
         if runs:

@@ -47,8 +47,8 @@ def answered(engine, requests: list) -> dict[str, list[int]]:
     """The token ids that an engine makes, by request; the random model's are no text."""
     made, finish = {}, engine.finish
 
-    def noted(tokens, prompt):
-        completion = finish(tokens, prompt)
+    def noted(tokens, *more):
+        completion = finish(tokens, *more)
         made[id(completion)] = (completion, list(tokens))
         return completion
 

@@ -11,6 +11,7 @@ import sys
 from on_gpu.cases import GUESSES, Cases
 from on_gpu.decoding_checks import check_greedy, check_seeds
 from on_gpu.decoding_rates import measure_decode
+from on_gpu.online_rates import measure_online
 from on_gpu.random_models import make_model
 from on_gpu.training_rates import measure_training
 
@@ -52,6 +53,9 @@ def work(args: argparse.Namespace) -> None:
         with cases.case(f"decode {shape}") as runs:
             if runs:
                 measure_decode(make_model(args.folder, shape), shape, args.only)
+    elif part == "online":
+        (shape,) = of
+        measure_online(args.folder, shape, Cases(args.until, GUESSES[shape]), args)
     else:
         shape, quantisation = of
         measure_training(args.folder, shape, quantisation, Cases(args.until, GUESSES[shape]), args)

@@ -31,7 +31,8 @@ class Sheet:
         if row["memory"] is not None:
             entry.setdefault("memory_gb", {})[side] = row["memory"]
         shown = f"{side} {row['speed']:,.0f} tokens/s"
-        if self.peak:
+        # Of an update that samples, decoding takes most of the time and few operations.
+        if self.peak and not name.startswith("online"):
             operations = self.operations + 2 * name.startswith("dpo")
             mfu = row["speed"] * operations * row["weights"] / (self.peak * 1e12)
             entry.setdefault("mfu", {})[side] = mfu

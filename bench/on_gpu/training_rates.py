@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 
 from on_gpu.cases import Cases, report
 from on_gpu.random_models import free, make_model, model_of, parameters, peak_gb, size_of
@@ -63,6 +64,34 @@ def tokens_of(model: Path, folder: Path) -> dict[str, int]:
     return {"sft": chosen, "dpo": chosen + rejected}
 
 
+class References:
+    """The times that a reference's passes take, noted in every trainer that has one."""
+
+    def __init__(self):
+        from selfrefine.training.objectives.pairwise import PairTrainer
+
+        self._took: list[float] = []
+        passed, took = PairTrainer.compute_ref_log_probs, self._took
+
+        def noted(trainer, *given, **more):
+            import torch
+
+            began = time.perf_counter()
+            found = passed(trainer, *given, **more)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - began)
+            return found
+
+        PairTrainer.compute_ref_log_probs = noted
+
+    def taken(self) -> float:
+        """The median of the passes since the last call: the first ones compile what they run."""
+        passes = self._took.copy()
+        self._took.clear()
+        return statistics.median(passes) if passes else 0.0
+
+
 class Ticks:
     """The times at which a trainer's updates end, noted by a callback that every trainer gets."""
 
@@ -89,6 +118,18 @@ class Ticks:
         return times
 
 
+def run_program(program: ModuleType, settings: dict, folder: Path, shape: str, made: Path, *data: str | Path) -> None:
+    """Runs a training stage's program on a model and the items, as a rule would; its record lies in `made`."""
+    command = [program.__file__, "--settings", json.dumps(settings), *data, "--items", folder / "items.jsonl"]
+    command += ["--start", model_of(folder, shape) / "record.json", "--threads", os.cpu_count()]
+    command += ["--record", made / "record.json"]
+    given, sys.argv = sys.argv, list(map(str, command))
+    try:
+        program.main()
+    finally:
+        sys.argv = given
+
+
 def ours(part: str, folder: Path, shape: str, quantisation: str, args: argparse.Namespace) -> dict:
     """One run of a stage's program: its record's figures."""
     training = {
@@ -107,14 +148,7 @@ def ours(part: str, folder: Path, shape: str, quantisation: str, args: argparse.
         settings["training"] = training | {"evaluate_every": 10**6}
         program, data = refine, ["--pairs", folder / "pairs.jsonl"]
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        command = [program.__file__, "--settings", json.dumps(settings), *data, "--items", folder / "items.jsonl"]
-        command += ["--start", model_of(folder, shape) / "record.json", "--threads", os.cpu_count()]
-        command += ["--record", f"{made}/record.json"]
-        given, sys.argv = sys.argv, list(map(str, command))
-        try:
-            program.main()
-        finally:
-            sys.argv = given
+        run_program(program, settings, folder, shape, Path(made), *data)
         return read_json(Path(made) / "record.json")["figures"]
 
 
@@ -168,7 +202,7 @@ def plain(part: str, folder: Path, shape: str, quantisation: str, args: argparse
 def measure_training(folder: Path, shape: str, quantisation: str, cases: Cases, args: argparse.Namespace) -> None:
     """Both stages on one model, ours and TRL's alternating."""
     model = make_model(folder, shape)
-    weights, lengths, ticks = parameters(model), tokens_of(model, folder), Ticks()
+    weights, lengths, ticks, references = parameters(model), tokens_of(model, folder), Ticks(), References()
     stages = [part for part in STAGES if part in args.only] or list(STAGES)
     sides = {"ours": ours, "TRL": plain} if set(STAGES).intersection(args.only) else {"ours": ours}
     for part in stages:
@@ -180,7 +214,8 @@ def measure_training(folder: Path, shape: str, quantisation: str, cases: Cases, 
                 free()
                 ticks.taken()
                 figures = side(part, folder, shape, quantisation, args)
-                found[name].append(speed(figures, ticks.taken(), lengths[part] * args.batch, args.updates))
+                once = args.batch / args.micro_batch * references.taken()
+                found[name].append(speed(figures, ticks.taken(), lengths[part] * args.batch, args.updates, once))
         for name, timings in found.items():
             if timings:
                 seen = statistics.median(run["speed"] for run in timings)
@@ -199,13 +234,16 @@ def measure_training(folder: Path, shape: str, quantisation: str, cases: Cases, 
                 size.parameters if full else size.lora(lora.r),
                 args.micro_batch * lengths[part],
                 args.checkpointing,
+                not full,
             ).total
             report("memory", of, estimated=estimated, used=used, ratio=estimated / used)
 
 
-def speed(figures: dict, ticks: list[float], tokens: int, updates: int) -> dict:
-    """{speed, memory} of one training with `tokens` per update: from its ticks, or, without those, from all of it."""
-    reference = figures.get("reference_seconds", 0.0) / updates
+def speed(figures: dict, ticks: list[float], tokens: int, updates: int, reference: float) -> dict:
+    """{speed, memory} of one training with `tokens` per update: from its ticks, or, without those, from all of it.
+
+    `reference`: seconds that a reference takes for the examples of an update, where it runs before the first one.
+    """
     if len(ticks) == updates:
         seconds = (ticks[-1] - ticks[0]) / (updates - 1)
     else:

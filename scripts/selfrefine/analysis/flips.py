@@ -1,4 +1,4 @@
-"""The verdict on each claim under every other choice that a study's data allow for, and which of them flip.
+"""The verdict on each claim under every other choice that the data allow for: which flip.
 
 A verdict flips by a reversal (supported turns into contradicted, or the other way around), a loss (decided turns into
 undecided) or a gain (undecided turns into decided). A choice that takes away all that a part of a claim is tested on

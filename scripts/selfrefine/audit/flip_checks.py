@@ -1,4 +1,4 @@
-"""Whether the verdicts under other choices agree with the claims, and their kinds of flip with each other."""
+"""Whether verdicts under other choices agree with the claims, and kinds of flip with verdicts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """Whether the study's tables and claims are what the files behind their rows say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from selfrefine.audit.flip_checks import flip_faults
 from selfrefine.audit.integrity import AuditedResults
@@ -23,7 +23,7 @@ class Tables:
     def __init__(self, results: AuditedResults):
         self.results = results
         self.recount = Recount(results)
-        self._samples: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
+        self._samples: dict[tuple[str, tuple[str, ...]], dict[tuple[str, ...], list[str]]] = {}
 
     def rows(self, table: str) -> list[Row]:
         """A table's rows, or the claims' comparisons; `UserError` if it is not there."""
@@ -118,27 +118,28 @@ class Tables:
         is_claim = kind in ("claims", "flips")
         if is_claim:
             columns = tuple(c for c in ("arm", *SIDE, "refine_task") if c in columns)
-        expected = self._samples_by(cells, columns).get(tuple(row.cells[column] for column in columns), [])
+        expected = self._samples_by(table, columns).get(tuple(row.cells[column] for column in columns), [])
         # A comparison of a claim does not name all facts of its arm, so its files are some of these.
         if sorted(own) != sorted(expected) and not (is_claim and set(own) <= set(expected)):
             self._fault(where, f"the samples of its arm ({' '.join(expected) or 'there are none'})", " ".join(own))
         if against:
             arm, evaluation = row.cells["against"], row.cells["evaluation"]
-            known = self._samples_by(cells, ("arm", "evaluation")).get((arm, evaluation), [])
+            known = self._samples_by(table, ("arm", "evaluation")).get((arm, evaluation), [])
             others = [name for name in against if name not in known]
             if others:
                 self._fault(where, f"the samples of an arm {arm} to compare with", " ".join(others))
 
-    def _samples_by(
-        self, cells: Sequence[Mapping[str, object]], columns: tuple[str, ...]
-    ) -> dict[tuple[str, ...], list[str]]:
-        """The samples of the study's cells, by the text of these columns."""
-        if columns not in self._samples:
-            self._samples[columns] = {}
-            for cell in cells:
-                of = tuple(str(cell[column]) for column in columns)
-                self._samples[columns].setdefault(of, []).append(str(cell["samples"]))
-        return self._samples[columns]
+    def _samples_by(self, table: str, columns: tuple[str, ...]) -> dict[tuple[str, ...], list[str]]:
+        """The samples of the cells that a table was made from, by the text of these columns."""
+        key = table.rpartition("/")[0], columns
+        if key not in self._samples:
+            self._samples[key] = {}
+            for cell in self.recount.cells(table):
+                known: Mapping[str, object] = {**cell}
+                self._samples[key].setdefault(tuple(str(known[column]) for column in columns), []).append(
+                    str(cell["samples"])
+                )
+        return self._samples[key]
 
 
 def check_all(results: AuditedResults) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts of an extractor on answers that are kept, where the study did not ask for it: nothing is generated."""
+"""Verdicts of a further extractor on answers that are kept: nothing is generated."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

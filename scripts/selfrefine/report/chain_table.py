@@ -1,4 +1,4 @@
-"""How well students learn from short and from long chains: accuracy by the length of the demonstrations."""
+"""How well students learn from short and long chains: accuracy by demonstrations' length."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Online sampling: a student samples completions as it learns, and learns from which of a prompt's are correct."""
+"""Online sampling: a student learns from which of a prompt's completions are correct."""
 
 from typing import Literal, Self
 

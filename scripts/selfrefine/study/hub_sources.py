@@ -7,7 +7,7 @@ from selfrefine.schema.source import Source
 from selfrefine.study.artifact import Artifact
 from selfrefine.study.design import Study
 from selfrefine.study.final_artifacts import FinalArtifacts
-from selfrefine.study.resolve import stock_task
+from selfrefine.study.resolve import loaded_models, stock_task
 
 HUB = "https://huggingface.co"
 
@@ -51,11 +51,12 @@ def hub_sources(study: Study, fetched: Iterable[Artifact]) -> Iterator[HubSource
 
 def gated(finals: FinalArtifacts) -> list[str]:
     """A line on what is still to be fetched and is gated, by the configuration; none where nothing is."""
-    study = finals.study
-    files = (file for benchmark in study.benchmarks.values() for file in benchmark.files.values())
-    if not any(source.gated for source in (*study.models.values(), *files)):
-        return []
-    found = {one.page: one for one in hub_sources(study, finals.missing()) if one.source and one.source.gated}
+    # Not by planning the whole study: a run may ask for a part that can be made while others lack a file.
+    study, artifacts = finals.study, finals.artifacts
+    asked = [artifacts.model(name) for name in loaded_models(study) if study.models[name].gated]
+    for task in sorted({*study.study.tasks, *study.study.benchmarks}):
+        asked += [artifacts.raw(task, file) for file, source in study.benchmarks[task].files.items() if source.gated]
+    found = {one.page: one for one in hub_sources(study, (one for one in asked if not one.record.exists()))}
     if not found:
         return []
     named = ", ".join(f"{one.key} ({page})" for page, one in found.items())

@@ -1,4 +1,4 @@
-"""Checks of recipes that sample online: groups fill updates, and what generates can be trained beside."""
+"""Checks of recipes that sample online: groups fill updates; what generates can be trained."""
 
 import itertools
 from collections.abc import Iterator

@@ -208,7 +208,8 @@ class Planner:
         else:
             packed = self.study.students[loader.name].quantisation == "nf4"
             trained, weight = size.lora(settings.lora.r), resources.PACKED_BYTES if packed else number
-        held = resources.training(size, number, weight, trained, tokens, settings.gradient_checkpointing)
+        lora = settings.method == "lora"
+        held = resources.training(size, number, weight, trained, tokens, settings.gradient_checkpointing, lora)
         # Each process holds all of it; further ones share out the examples of an update, and weights that all learn.
         return held if self._shards(phase, loader) else held.whole
 

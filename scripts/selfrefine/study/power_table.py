@@ -10,6 +10,7 @@ from selfrefine.analysis.paper_claims import Arm, Claim
 from selfrefine.analysis.power import POWER
 from selfrefine.analysis.verdicts import key_of
 from selfrefine.report.formats import NONE, Rows, Table
+from selfrefine.report.labels import named
 from selfrefine.schema.assumptions import PowerAssumptions
 from selfrefine.schema.config import STOCK, StockTask
 from selfrefine.study.artifact import Artifact
@@ -49,7 +50,7 @@ class ClaimPlan(NamedTuple):
     @property
     def name(self) -> str:
         """The claim with its number and, where there are several, the preference recipe."""
-        return f"{self.claim.number}. {self.claim.title}" + (f" ({self.recipe})" if self.recipe else "")
+        return named(self.claim.number, self.claim.title) + (f" ({self.recipe})" if self.recipe else "")
 
     @property
     def is_tested(self) -> bool:

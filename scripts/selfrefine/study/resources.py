@@ -15,6 +15,9 @@ BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
 # Of one layer, per token and unit of width, kept for the backward pass at two bytes a number; attention keeps no matrix
 # (Korthikanti et al. 2022, arXiv 2205.05198, equation 2 without its second term).
 LAYER_BYTES = 34
+# What a LoRA adds to it: peft keeps the input of each of a layer's seven adapted matrices in float32, a copy for each, six
+# of them as wide as the layer and that of `down_proj` 8/3 times (peft/tuners/lora/layer.py, `_cast_input_dtype`).
+LORA_LAYER_BYTES = (6 + 8 / 3) * 4
 # Of one layer while it reads a prompt, likewise: its input twice, and three numbers of an MLP that is 8/3 as wide.
 READING_BYTES = 2 * 2 + 3 * 8 / 3 * 2
 # Of the logits, per token and entry of the vocabulary: at two bytes, in float32, and their gradient.
@@ -92,15 +95,22 @@ def scoring(size: Size, number_bytes: float, tokens: int) -> Memory:
 
 
 def training(
-    size: Size, number_bytes: float, weight_bytes: float, trained: float, tokens: int, checkpointing: bool
+    size: Size,
+    number_bytes: float,
+    weight_bytes: float,
+    trained: float,
+    tokens: int,
+    checkpointing: bool,
+    lora: bool = False,
 ) -> Memory:
     """To train: weights at `weight_bytes` each, `trained` billions of parameters with optimizer state, activations.
 
     `tokens` are those of one forward pass, `number_bytes` what an activation takes; `checkpointing` keeps each layer's
-    input alone and computes the rest again.
+    input alone and computes the rest again; `lora`: what is trained is an adapter on all of a layer's matrices.
     """
     width = size.width * number_bytes / 2
-    kept = size.layers * 2 * width + LAYER_BYTES * width if checkpointing else size.layers * LAYER_BYTES * width
+    layer = LAYER_BYTES * width + (LORA_LAYER_BYTES * size.width if lora else 0.0)
+    kept = size.layers * 2 * width + layer if checkpointing else size.layers * layer
     activations = tokens * (kept + LOGIT_BYTES * size.vocabulary)
     return Memory(size.parameters * weight_bytes + trained * TRAINED_BYTES, activations / GB)
 

@@ -1,4 +1,4 @@
-"""A budget of tokens for preference optimisation: what was sampled counts in it, and the rest is trained on."""
+"""A budget of tokens for preference optimisation: sampled ones count, the rest is trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path

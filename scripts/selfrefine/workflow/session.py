@@ -39,6 +39,9 @@ from selfrefine.workflow.rule_flags import RuleFlags
 from selfrefine.workflow.rule_inputs import RuleInputs
 from selfrefine.workflow.rule_resources import RuleResources
 
+# The rules that fetch from the Hugging Face hub, if anything is from there.
+FETCHING = ("fetch", "fetch_model", "fetch_task")
+
 
 class Session:
     """The validated study of one run of Snakemake, and the functions that its rules are made of.
@@ -164,8 +167,8 @@ class Session:
 
     def _fetched(self) -> list[Artifact]:
         """What this run is about to fetch."""
-        wanted = {str(path) for job in self._workflow.dag.needrun_jobs() for path in job.output}
-        return [one for one in self.finals.missing() if str(one.record) in wanted]
+        jobs = [job for job in self._workflow.dag.needrun_jobs() if job.rule.name in FETCHING]
+        return [self.inputs.artifact_of(job.rule.name, job.wildcards) for job in jobs]
 
     def _on_nodes(self) -> bool:
         """Whether jobs are sent elsewhere."""

@@ -10,18 +10,19 @@ from selfrefine.report.figures.style import Fill
 from selfrefine.report.labels import unrefined_mark
 from selfrefine.schema.results import CostRow
 
-FILLS = (
-    Fill(style.PURPLE, ""),
-    Fill(style.PURPLE, "....."),
-    Fill(style.BLACK, ""),
-    Fill("#FFFFFF", "....."),
-    Fill(style.SKY, "/////"),
-    Fill(style.YELLOW, ""),
-    Fill("#FFFFFF", "xxxxx"),
-    Fill(style.VERMILION, ""),
-    Fill(style.PURPLE, ""),
-    Fill(style.GREEN, "-----"),
-)
+FILLS = {
+    "embed": Fill(style.ORANGE, "....."),
+    "choose": Fill(style.ORANGE, ""),
+    "teach": Fill(style.BLACK, ""),
+    "mix": Fill("#FFFFFF", "/////"),
+    "demonstrate": Fill("#FFFFFF", "....."),
+    "instruct": Fill(style.SKY, "/////"),
+    "sample": Fill(style.YELLOW, ""),
+    "pair": Fill("#FFFFFF", "xxxxx"),
+    "refine": Fill(style.VERMILION, ""),
+    "refine_online": Fill(style.PURPLE, ""),
+    "evaluate": Fill(style.GREEN, "-----"),
+}
 # Of any other stage.
 OTHER = Fill("#FFFFFF", "+++++")
 # Inches around the bars; characters of a line of a bar's name.
@@ -33,7 +34,9 @@ LONG = 7200
 def draw_cost(rows: Sequence[CostRow]) -> plt.Figure:
     """Left wall time, right tokens; a bar per student and arm."""
     arms = list(dict.fromkeys((row["student"], row["arm"]) for row in rows))
-    fills = dict(zip(STAGES, FILLS, strict=True)) | {row["stage"]: OTHER for row in rows if row["stage"] not in STAGES}
+    fills = {stage: FILLS[stage] for stage in STAGES} | {
+        row["stage"]: OTHER for row in rows if row["stage"] not in STAGES
+    }
     seconds, tokens = ({stage: [0.0] * len(arms) for stage in fills} for _ in range(2))
     for row in rows:
         place = arms.index((row["student"], row["arm"]))

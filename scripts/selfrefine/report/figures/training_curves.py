@@ -1,4 +1,4 @@
-"""Loss of each training run by update, of refinements rewards and how likely responses are, of online ones the reward."""
+"""Training curves by update: losses, and of refinements rewards and how likely responses are."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

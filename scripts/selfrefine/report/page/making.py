@@ -4,22 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from selfrefine.analysis.costs import STAGES
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.store.files import read_json
 
-STAGES = (
-    "embed",
-    "choose",
-    "teach",
-    "mix",
-    "demonstrate",
-    "instruct",
-    "sample",
-    "pair",
-    "refine",
-    "refine_online",
-    "evaluate",
-)
 DOES = {
     "embed": "The student reads the questions",
     "choose": "Items are chosen",

@@ -9,6 +9,7 @@ from trl import DPOConfig, DPOTrainer
 
 from selfrefine.schema.preference import Objective
 from selfrefine.training.batches import EpochOrder
+from selfrefine.training.objectives.reference_cache import name_by_data
 from selfrefine.training.side_means import SIDES, Responses, SideMeans
 from selfrefine.training.trainer_mixins import EncodedMicroBatch, Update
 
@@ -28,6 +29,9 @@ def odds_ratio_loss(chosen: torch.Tensor, rejected: torch.Tensor, weight: float)
     chosen, rejected = chosen.clamp(max=most), rejected.clamp(max=most)
     chosen_odds, rejected_odds = (mean - torch.log(-torch.expm1(mean)) for mean in (chosen, rejected))
     return -weight * logsigmoid(chosen_odds - rejected_odds).mean()
+
+
+name_by_data()
 
 
 class PairTrainer(SideMeans, DPOTrainer):

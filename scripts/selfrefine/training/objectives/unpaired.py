@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from trl import KTOConfig, KTOTrainer
 
+from selfrefine.training.objectives.reference_cache import name_by_data
 from selfrefine.training.side_means import SIDES, Responses, SideMeans
 from selfrefine.training.trainer_mixins import EncodedMicroBatch, Update
+
+name_by_data()
 
 
 class UnpairedTrainer(SideMeans, KTOTrainer):

@@ -1,4 +1,4 @@
-"""The log of an online refinement: rows of training.jsonl, and sums over all updates, from the trainer's history."""
+"""The log of an online refinement: rows of training.jsonl, and sums over all updates."""
 
 from typing import Any, Literal, TypedDict
 

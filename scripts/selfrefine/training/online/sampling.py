@@ -1,4 +1,4 @@
-"""Samples from a model between two of its updates, token by token as engine transformers does for other stages."""
+"""Samples from a model between two of its updates, as engine transformers does elsewhere."""
 
 from typing import Any
 
