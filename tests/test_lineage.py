@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ import show
 from conftest import REPOSITORY, run
 from selfrefine.audit import recorded_results
 from selfrefine.audit.integrity import SET_ASIDE, AuditedResults
-from selfrefine.audit.table_checks import check_all
+from selfrefine.audit.table_checks import Tables, check_all
 from selfrefine.audit.trace import trace
 from selfrefine.errors import UserError
 from selfrefine.schema.record import Record
@@ -1188,3 +1189,14 @@ def test_the_program_needs_nothing_but_pydantic_and_says_by_its_status_whether_a
     shutil.move("results", "moved")
     moved = run(*program, "--results", "moved", "--all", cwd=study, check=False)
     assert moved.returncode == 1 and moved.stderr.startswith(f"broken: {TRAIN}: ")
+
+
+def test_a_table_is_held_against_the_cells_that_it_was_made_from(tmp_path):
+    """Of the teachers' answers, the verdicts under other choices have those under other prompts too."""
+    asked = {"arm": "teacher", "evaluation": "boxes", "samples": "cot.jsonl"}
+    cells = {"tables/claims.json": [asked], "tables/flips.csv": [asked, asked | {"samples": "plain.jsonl"}]}
+    tables = Tables(AuditedResults(tmp_path))
+    tables.recount = SimpleNamespace(cells=cells.__getitem__)
+    for table, known in cells.items():
+        of = tables._samples_by(table, ("arm", "evaluation"))
+        assert of == {("teacher", "boxes"): [cell["samples"] for cell in known]}

@@ -131,7 +131,7 @@ class Tables:
 
     def _samples_by(self, table: str, columns: tuple[str, ...]) -> dict[tuple[str, ...], list[str]]:
         """The samples of the cells that a table was made from, by the text of these columns."""
-        key = table.rpartition("/")[0], columns
+        key = table, columns
         if key not in self._samples:
             self._samples[key] = {}
             for cell in self.recount.cells(table):
