@@ -215,6 +215,24 @@ def crate(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
 
 
+def share(command: argparse.ArgumentParser) -> None:
+    """Copy a finished study to a folder that others can trace, without weights and the text of benchmarks.
+
+    share laptop docs/laptop-study
+    trace --all --results docs/laptop-study
+    """
+    command.add_argument("study", help="the study's name, as in results/STUDY")
+    command.add_argument("folder", type=Path, help="a new folder to copy to")
+    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+
+    def run(args: argparse.Namespace) -> None:
+        from selfrefine.audit.sharing import share
+
+        print(share(args.results, args.study, args.folder))
+
+    command.set_defaults(run=run)
+
+
 def record(command: argparse.ArgumentParser) -> None:
     """Keep a teacher's completions in a file, for engine `recorded` to replay instead of generating or paying again.
 
@@ -316,7 +334,7 @@ def read_asked(args: argparse.Namespace) -> Any:
 
 def build() -> argparse.ArgumentParser:
     """The program's arguments, those of every command among them."""
-    return program(__doc__, (preview, plan, why, trace, verify, prune, adopt, crate, record, batch, estimate))
+    return program(__doc__, (preview, plan, why, trace, verify, prune, adopt, crate, share, record, batch, estimate))
 
 
 def main() -> None:

@@ -1200,3 +1200,62 @@ def test_a_table_is_held_against_the_cells_that_it_was_made_from(tmp_path):
     for table, known in cells.items():
         of = tables._samples_by(table, ("arm", "evaluation"))
         assert of == {("teacher", "boxes"): [cell["samples"] for cell in known]}
+
+
+# A study as `share` copies it.
+
+
+@pytest.fixture
+def shared(study) -> Path:
+    """A shared copy of the planted study; what it was copied from is gone."""
+    finals = [str(path) for path in sorted(Path("results/store").rglob("record.json")) if path.parts[2] in FINAL]
+    write("results/tiny/.shown/0123.0", "".join(f"{path}\n" for path in finals))
+    told = run(*PROGRAM, "share", "tiny", "shared", cwd=study).stdout
+    assert told.startswith("shared: ") and told.endswith(" more by size and sha256 alone\n")
+    for name in ("results", "published", "boxes.jsonl", "oracle.jsonl"):
+        shutil.move(name, f"{name}.gone")
+    return Path("shared")
+
+
+def test_a_shared_study_is_traced_without_what_was_left_out(shared, study):
+    there = {path.relative_to(shared).as_posix() for path in shared.rglob("*") if path.is_file()}
+    for name in (WEIGHTS, ADAPTER, RAW, TRAIN, TEST, KEPT, PATHS, PAIRS):
+        assert name.removeprefix("results/") not in there
+        assert record_of(name).removeprefix("results/") in there
+    assert not any(path.is_symlink() for path in shared.rglob("*"))
+    assert {"tiny/claims.md", "tiny/tables/accuracy.csv", "tiny/figures/accuracy.svg"} <= there
+    whole = run(*PROGRAM, "trace", "--all", "--results", "shared", cwd=study)
+    assert " files were left out when the study was shared" in whole.stdout
+    assert whole.stdout.endswith(": every link holds\n") and whole.stderr == ""
+    row = run(
+        *PROGRAM, "trace", "--results", "shared", "shared/tiny/tables/accuracy.csv", "arm=instruct", "seed=0", cwd=study
+    )
+    assert f"3 of 4 correct in {SAMPLES['instruct/0']}\n" in row.stdout
+    lines = [line for line in row.stdout.splitlines() if TRAIN in line]
+    assert "(left out, " in lines[0] and not any("missing" in line for line in lines)
+    row = run(*PROGRAM, "trace", "--results", "shared", "shared/tiny/tables/pairs.csv", "seed=0", cwd=study)
+    assert "not counted again: what it was counted from was left out" in row.stdout
+
+
+@pytest.mark.parametrize("name", [SAMPLES["instruct/0"], table("accuracy"), table("stages"), LOGS[0]])
+def test_what_was_changed_in_a_shared_study_is_found(shared, name):
+    path = shared / name.removeprefix("results/")
+    path.write_bytes(path.read_bytes().replace(b"1", b"3", 1))
+    assert any(name in fault for fault in faults("shared"))
+
+
+def test_a_file_that_was_lost_from_a_shared_study_is_a_fault(shared):
+    (shared / SAMPLES["base"].removeprefix("results/")).unlink()
+    assert any(fault.startswith(f"{SAMPLES['base']}: ") for fault in faults("shared"))
+
+
+def test_only_a_whole_study_is_shared_and_only_to_a_new_folder(shared, study):
+    shutil.move("results.gone", "results")
+    again = run(*PROGRAM, "share", "tiny", "shared", cwd=study, check=False)
+    assert "shared: is not empty" in again.stderr
+    other = run(*PROGRAM, "share", "other", "new", cwd=study, check=False)
+    assert "results/other: shows no finished study" in other.stderr
+    edit(SAMPLES["base"], '"tokens": 10', '"tokens": 11')
+    damaged = run(*PROGRAM, "share", "tiny", "new", cwd=study, check=False)
+    assert damaged.stderr.startswith(f"error: {SAMPLES['base']}: is not what ")
+    assert not Path("new").exists()

@@ -14,7 +14,8 @@ from page_study import HOSTILE, PROMPT, SHOTS, TITLES, PageStudy
 from selfrefine.data.prompts import messages
 from selfrefine.data.shots import items_to_show
 from selfrefine.report.page import captions, changes, claim_rows, funnels, making, model_titles, result_tables
-from selfrefine.report.page.assemble import assemble, embedded
+from selfrefine.report.page.assemble import assemble
+from selfrefine.report.page.embedded import embedded, without_questions
 from selfrefine.report.page.responses import Reader
 from selfrefine.schema.prompt import Prompt, TaskPrompt
 from selfrefine.store.files import read_jsonl
@@ -203,6 +204,25 @@ def test_embedded_text_neither_ends_the_script_nor_changes(text):
     assert "<" not in found
     assert json.loads(found) == {"text": text}
     found.encode("utf-8")
+
+
+def test_a_page_without_questions_keeps_all_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = assemble(PageStudy(texts=HOSTILE).inputs())
+    cut = without_questions(whole, "left <out>")
+    start, end = '<script type="application/json" id="data">', "</script>"
+    (before, data, after), (same_before, cut_data, same_after) = (
+        (page[: page.index(start)], *page[page.index(start) + len(start) :].split(end, 1)) for page in (whole, cut)
+    )
+    assert (before, after) == (same_before, same_after)
+    left, kept = json.loads(cut_data), json.loads(data)
+    questions = [(item[3], *item[4]) for item in kept["items"]]
+    assert any(len(one) > 1 for one in questions) and "left" not in data
+    for item, (_, *options) in zip(kept["items"], questions, strict=True):
+        item[3], item[4] = "left <out>", ["left <out>" for _ in options]
+    assert left == kept
+    with pytest.raises(ValueError, match="no page"):
+        without_questions("<html></html>", "")
 
 
 def test_model_output_is_in_the_data_alone(tmp_path, monkeypatch):

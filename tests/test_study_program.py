@@ -1,6 +1,7 @@
 """The program for people, scripts/study.py: its help, its examples, and how it takes a configuration."""
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -12,8 +13,22 @@ import study
 from conftest import REPOSITORY, run
 from selfrefine.errors import UserError
 from selfrefine.programs.subcommands import configuration, configuration_last, configurations, program
+from selfrefine.store.files import read_jsonl
 
-COMMANDS = ("preview", "plan", "why", "trace", "verify", "prune", "adopt", "crate", "record", "batch", "estimate")
+COMMANDS = (
+    "preview",
+    "plan",
+    "why",
+    "trace",
+    "verify",
+    "prune",
+    "adopt",
+    "crate",
+    "share",
+    "record",
+    "batch",
+    "estimate",
+)
 EVERY = ((), *((name,) for name in COMMANDS), ("batch", "export"), ("batch", "import"))
 # Modules that take long to load, or are not there where an archive is checked.
 HEAVY = ("torch", "numpy", "pandas", "scipy", "yaml", "matplotlib", "snakemake", "transformers", "datasets", "jinja2")
@@ -154,6 +169,29 @@ def test_the_examples_of_archives_run_on_a_finished_study(finished, tmp_path, ca
     left_out = [int(re.search(r"(\d+) more by size", said)[1]) for said in (whole, lighter)]
     # The weights of the base model, of an instructed and of a refined student.
     assert left_out[1] - left_out[0] == len(list(folder.glob("results/store/**/*.safetensors"))) >= 3
+
+
+def test_the_examples_of_sharing_run_on_a_finished_study(finished, tmp_path, capsys):
+    folder, config = finished
+    names = {"laptop": config["study"]["name"], "docs/laptop-study": str(tmp_path / "shared")}
+    share, trace = (
+        [names.get(argument, argument) for argument in arguments]
+        for arguments in examples_in(help_of("share", capsys=capsys))
+    )
+    assert run("python", "scripts/study.py", *share, cwd=folder).stdout.startswith(f"{tmp_path}/shared: ")
+    assert run("python", "scripts/study.py", *trace, cwd=folder).stdout.endswith(": every link holds\n")
+    assert not [*tmp_path.rglob("*.safetensors")]
+    questions = [
+        json.dumps(item["question"])[1:-1]
+        for path in folder.glob("results/store/prepare/*/*/items.jsonl")
+        for item in read_jsonl(path)
+    ]
+    assert len(questions) > 20
+    for path in tmp_path.rglob("*"):
+        text = path.read_text("utf-8") if path.suffix in (".html", ".jsonl", ".json", ".csv") else ""
+        quoted = [question for question in questions if question in text]
+        # A laid-out table quotes a question of each kind.
+        assert len(quoted) <= (1 if path.parent.name == "prompts" or path.stem == "prompts" else 0), path
 
 
 def test_a_teacher_that_is_not_served_has_no_batch(finished, tmp_path):

@@ -60,7 +60,9 @@ class Chain:
         """
         results, record = self.results, self.results.record(record_name)
         first, *rest = [name for name in names if name in record.outputs] or [record_name]
-        text = ", ".join([f"{short(results.state(first))} {first}", *(PurePosixPath(name).name for name in rest)])
+        is_left_out = first in results.left_out
+        state = record.outputs[first] if is_left_out else results.state(first)
+        text = ", ".join([f"{short(state)} {first}", *(PurePosixPath(name).name for name in rest)])
         is_above = record_name in self._seen
         if inputs is None:
             inputs = [] if is_above else list(record.inputs)
@@ -72,7 +74,8 @@ class Chain:
         self._seen.add(record_name)
         results.check_outputs(record_name)
         seed = [] if record.seed is None else [f"seed {record.seed}"]
-        notes = ", ".join([*seed, *_source(record), *_counts(record.figures)])
+        kept = ["left out"] if is_left_out else []
+        notes = ", ".join([*kept, *seed, *_source(record), *_counts(record.figures)])
         text = f"{record.stage} {record.started.date()}  {text}{f' ({notes})' if notes else ''}"
         self._line(depth, text, record_name, *record.outputs)
         if reason := self._reason_for_version(record):

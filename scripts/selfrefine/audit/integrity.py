@@ -10,7 +10,7 @@ from selfrefine.schema.record import FileState
 from selfrefine.store.files import read_json
 from selfrefine.store.fingerprint import Code, fingerprint_of
 from selfrefine.store.invocations import command
-from selfrefine.store.locations import CODE, RECORD, RESULTS, STORE, artifact_folder, is_result, place_of
+from selfrefine.store.locations import CODE, LEFT_OUT, RECORD, RESULTS, STORE, artifact_folder, is_result, place_of
 from selfrefine.store.reuse import content_of_record
 
 SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way"
@@ -21,7 +21,7 @@ class AuditedResults(RecordedResults):
 
     `faults` has one line per broken link, with the file (or file:line) that it is about. Of the files that the study
     read outside its results, `outside` has those that are not here, and `changed_outside` those that have changed since
-    some artifact was made from them.
+    some artifact was made from them. `left_out` has those that were left out when the study was shared.
     """
 
     def __init__(self, folder: Path):
@@ -29,7 +29,14 @@ class AuditedResults(RecordedResults):
         self.faults: dict[str, str] = {}
         self.outside: set[str] = set()
         self.changed_outside: set[str] = set()
+        self.left_out = self._left_out()
         self._checked: set[tuple[str, ...]] = set()
+
+    def _left_out(self) -> frozenset[str]:
+        """The files that are known by their records alone."""
+        path = self.folder / LEFT_OUT
+        names = read_json(path) if path.is_file() else []
+        return frozenset(name for name in names if not self.is_there(name))
 
     def fault(self, where: str, expected: str, found: str, remedy: str) -> None:
         """Notes a broken link, and what to do about it."""
@@ -113,6 +120,8 @@ class AuditedResults(RecordedResults):
         if not self._is_first("file", name, expected.sha256):
             return
         found, claimed = self.state(name), f"{described(expected)} (says {record_name})"
+        if found is None and name in self.left_out:
+            return
         if found is None:
             self.fault(name, claimed, "no file: it is missing", self.remake(name))
         elif self._is_misnamed(record_name, name):

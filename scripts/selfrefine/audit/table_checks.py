@@ -14,6 +14,7 @@ from selfrefine.store.locations import VERDICTS
 
 # The columns that an arm of a claim is known by, beside its name and its task.
 SIDE = ("student", "share", "evaluation")
+LEFT_OUT = "not counted again: what it was counted from was left out when the study was shared"
 STALE = "not counted again: what it was counted from is not what was made"
 
 
@@ -63,8 +64,12 @@ class Tables:
         if others or not names:
             self._fault(where, "files that the table was made from", " ".join(others) or "none")
             return []
-        made = [self._made(name) for name in names]
-        if None in made or made != [self.results.state(name) for name in names]:
+        there = [name for name in names if name not in self.results.left_out]
+        # What a job took stands in its record.
+        if there != names and table_name(table) not in ("stages", "costs"):
+            return [LEFT_OUT]
+        made = [self._made(name) for name in there]
+        if None in made or made != [self.results.state(name) for name in there]:
             return [STALE]
         try:
             counted = self.recount.count(table, row)

@@ -29,6 +29,10 @@ def print_trace(folder: Path, path: str | None, wanted: list[str]) -> bool:
     results = AuditedResults(folder)
     if path is None:
         check_all(results)
+        if results.left_out:
+            print(
+                f"{len(results.left_out)} files were left out when the study was shared: known by their records alone"
+            )
         if results.outside:
             print(f"{len(results.outside)} files outside the results, not here: not checked")
         if results.changed_outside:

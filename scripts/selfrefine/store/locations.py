@@ -16,8 +16,9 @@ CODE = "code"
 HASHES = ".hashes.jsonl"
 POLICIES = ".policies.jsonl"
 INVOCATIONS = ".invocations.json"
-# Beside the store: what was damaged.
+# Beside the store: what was damaged; and, where a study was shared, which of its files were left out.
 ASIDE = "set-aside"
+LEFT_OUT = "left-out.json"
 SET_ASIDE = "`python scripts/study.py verify --set-aside` moves it out of the way, and snakemake makes it again"
 
 # The key of an artifact: so many hexadecimal digits of a hash.

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from selfrefine.report import flip_tables
 from selfrefine.report.figures.font_note import LACKING, lacking_font
 from selfrefine.report.labels import whose_claims
 from selfrefine.report.page import captions, changes, claim_rows, flip_rows, funnels, making, result_tables
+from selfrefine.report.page.embedded import embedded
 from selfrefine.report.page.model_titles import ARMS, STYLES
 from selfrefine.report.page.page_inputs import PageInputs
 from selfrefine.report.page.responses import MOST, Reader
@@ -70,14 +70,6 @@ def assemble(inputs: PageInputs, most: int = MOST) -> str:
         data=Markup(embedded({**reader.data(), "starts": starts(reader, found), "arms": ARMS, "styles": STYLES})),
         configuration_link=data_link("application/yaml", inputs.configuration.encode()),
     )
-
-
-def embedded(value: Any) -> str:
-    """A value as JSON that may stand in a script element, whatever its strings hold."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # An element ends at `</script`, and `<!--` changes how it is read;
-    # half a surrogate pair cannot be written as UTF-8.
-    return text.replace("<", "\\u003c").encode("utf-8", "backslashreplace").decode()
 
 
 def data_link(kind: str, content: bytes) -> str:
