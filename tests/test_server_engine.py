@@ -27,7 +27,7 @@ from selfrefine.engines.openai.token_counts import most
 from selfrefine.errors import UserError
 from selfrefine.schema.generation import Generation
 from selfrefine.schema.server import Budget, Prices, Server
-from selfrefine.store.files import read_json, read_jsonl, write_json
+from selfrefine.store.files import read_json, read_jsonl, write_json, write_jsonl
 from selfrefine.study.design import Study
 from selfrefine.study.open_study import open_study
 
@@ -496,6 +496,20 @@ def test_a_study_asks_a_server_and_a_second_one_finds_the_answers(tiny_model, tm
     run("python", "scripts/study.py", "record", "--teacher", "oracle", "--answers", *live, "--output", recording)
     header, *rows = read_jsonl(recording)
     assert header["recording"]["source"] == "served:owl-1" and len(rows) == asked
+
+    # A recording that is there is added to; what it answers already stays, and another teacher's is refused.
+    added = tmp_path / "added.jsonl"
+    kept = [{**row, "text": "kept"} for row in rows[: asked // 2]]
+    write_jsonl(added, [{"recording": header["recording"] | {"runs": ["earlier"]}}, *kept])
+    again = ("python", "scripts/study.py", "record", "--answers", *live, "--output", added, "--teacher")
+    told = run(*again, "oracle").stdout
+    assert told == f"{added}: {asked} completions of oracle, {asked - len(kept)} of them new\n"
+    first_line, *both = read_jsonl(added)
+    assert both == [*kept, *rows[len(kept) :]]
+    assert first_line["recording"]["runs"] == ["earlier", *header["recording"]["runs"]]
+    refused = run(*again, "sage", check=False)
+    assert "has answers of another teacher, 'oracle', not 'sage'" in refused.stderr
+    assert [first_line, *both] == read_jsonl(added)
     replayed = read_json(first / answers.record)["settings"] | {"engine": "recorded"}
     run(
         *("python", "scripts/teach.py", "--settings", json.dumps(replayed), "--recording", recording),
