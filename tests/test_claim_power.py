@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from worlds import World
 
 from conftest import run
 from selfrefine.analysis import power, statistics, verdicts
-from selfrefine.analysis.claim_power import DRAWS, Assumed, power_of_claim
+from selfrefine.analysis.claim_power import DRAWS, Assumed, contradiction_of_claim, power_of_claim
 from selfrefine.analysis.paper_claims import CLAIMS
 from selfrefine.errors import UserError
 from selfrefine.report.spending import plain
@@ -114,7 +115,7 @@ def test_items_are_bounded_by_what_a_benchmark_has():
 def pilot_file(tmp_path, seeds: int = 3, spread: float = 0.0):
     of = simulated.draw(World(spread=spread), np.random.default_rng(3), seeds, 500, 0.08)
     row = {"components": of._asdict(), "evaluation": "gsm8k", "samples": ["a"], "against_samples": ["b"]}
-    claims = [{"claim": 1, "parts": [{"comparisons": [row]}]}]
+    claims = [{"claim": 1, "recipe": "cot", "parts": [{"comparisons": [row]}]}]
     path = tmp_path / "claims.json"
     path.write_text(json.dumps({"claims": claims}))
     return path, of
@@ -132,8 +133,62 @@ def test_a_pilot_replaces_assumptions_and_keeps_its_doubt_about_seeds(tmp_path):
         CLAIMS[1], *plan_of(assumed, 2).comparisons[0]
     )
     assert str(path) in mine.assumptions()
-    one_seed = Pilot(pilot_file(tmp_path, seeds=1)[0]).replace(CLAIMS[0], ONE)
+    one_seed = Pilot(pilot_file(tmp_path, seeds=1)[0]).replace(CLAIMS[0], ONE, first[0])
     assert (one_seed.spreads, one_seed.stable) == (ONE.spreads, ONE.stable)
+
+
+def test_a_pilot_gives_each_comparison_what_it_found_of_its_like(tmp_path):
+    of = simulated.draw(World(), np.random.default_rng(3), 1, 500, 0.08)._asdict()
+    found = {
+        ("cot", "a", "sums"): 0.05,
+        ("cot", "b", "sums"): 0.01,
+        ("kto", "a", "sums"): -0.03,
+        ("kto", "a", "far"): 0.4,
+    }
+    claims = [
+        {
+            "claim": 2,
+            "recipe": recipe,
+            "parts": [
+                {
+                    "comparisons": [
+                        {"components": of | {"mean": mean}, "student": student, "evaluation": evaluation}
+                        | {"samples": [f"{recipe}-{student}-{evaluation}"], "against_samples": []}
+                    ]
+                }
+            ],
+        }
+        for (recipe, student, evaluation), mean in found.items()
+    ]
+    (tmp_path / "claims.json").write_text(json.dumps({"claims": claims}))
+    pilot = Pilot(tmp_path / "claims.json")
+
+    def difference(recipe: str, student: str, evaluation: str) -> float:
+        arm = SimpleNamespace(recipe=recipe, student=student, evaluation=evaluation)
+        return pilot.replace(CLAIMS[1], ONE, arm).difference
+
+    assert {key: difference(*key) for key in found} == pytest.approx(found)
+    assert difference("cot", "a", "far") == pytest.approx(0.05)  # the recipe and the student count for more
+    assert difference("cot", "c", "sums") == pytest.approx(0.03)
+    assert difference("ipo", "b", "far") == pytest.approx(0.01)
+    assert pilot.replace(CLAIMS[2], ONE, None) == ONE
+    assert "claim 2: -3.0 to +40.0 points" in pilot.told()
+
+
+@pytest.mark.parametrize(
+    ("says", "difference", "contradicted"),
+    [
+        *(("above", -0.1, True), ("above", 0.0, False), ("above", 0.1, False)),
+        *(("not below", -0.2, True), ("not below", -0.05, False), ("not below", 0.1, False)),
+        *(("about", -0.2, True), ("about", 0.2, True), ("about", 0.0, False)),
+    ],
+)
+def test_a_claim_is_contradicted_where_one_comparison_lies_beyond(says, difference, contradicted):
+    far, fine = ONE._replace(difference=difference), ONE._replace(difference=0.06 if says == "above" else 0.0)
+    given = [(far, 1000), (fine, 1000)], says, 0.05, 0.05 if says == "above" else 0.1, 5, 2
+    chance = contradiction_of_claim(*given, runs=4)
+    assert chance > 0.95 if contradicted else chance < 0.1
+    assert chance + power_of_claim(*given, runs=4) <= 1 + 1e-9
 
 
 def test_what_is_no_pilot_is_refused(tmp_path):

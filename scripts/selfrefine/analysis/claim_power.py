@@ -6,7 +6,7 @@ which makes all of them found more often than this says where one of them is fou
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,13 +79,7 @@ def power_of_claim(
     `alpha` is two-sided; `runs` is over how many independent training runs the variance between seeds is estimated. Holm
     counts `family` comparisons; those of other preference recipes are taken as not found, which asks for the most.
     """
-    generator, df = np.random.default_rng([seeds, len(comparisons)]), usual_df(seeds, runs)
-    passed = np.array(
-        [
-            _passed(one, says, margin, _levels(alpha, family), (seeds, items, df), generator)
-            for one, items in comparisons
-        ]
-    )
+    passed = _passed_each(comparisons, _sides(says, margin), alpha, seeds, family, runs)
     # The j-th largest p is at most alpha / j, or alpha over more where others are not found.
     others = family - len(comparisons)
     levels = -_levels(alpha, family)
@@ -96,6 +90,40 @@ def power_of_claim(
     return float(ok.mean())
 
 
+def contradiction_of_claim(
+    comparisons: Sequence[tuple[Assumed, int]],
+    says: str,
+    margin: float,
+    alpha: float,
+    seeds: int,
+    family: int,
+    runs: int = 1,
+) -> float:
+    """The probability that a comparison contradicts the claim at the level of Holm's first step: at least so often.
+
+    The arguments are those of `power_of_claim`.
+    """
+    first = len(_levels(alpha, family))
+    # The claim's bounds, each from the side on which it does not hold.
+    beyond = [[(bound, -sign)] for bound, sign in _sides(says, margin)]
+    found = [_passed_each(comparisons, sides, alpha, seeds, family, runs) == first for sides in beyond]
+    return float(np.any(found, axis=(0, 1)).mean())
+
+
+def _passed_each(
+    comparisons: Sequence[tuple[Assumed, int]],
+    sides: Sequence[tuple[float, int]],
+    alpha: float,
+    seeds: int,
+    family: int,
+    runs: int,
+) -> np.ndarray:
+    """By comparison and draw, at how many levels it is found to lie on these sides of the bounds."""
+    generator, df = np.random.default_rng([seeds, len(comparisons)]), usual_df(seeds, runs)
+    levels = _levels(alpha, family)
+    return np.array([_passed(one, sides, levels, (seeds, items, df), generator) for one, items in comparisons])
+
+
 def _levels(alpha: float, family: int) -> np.ndarray:
     """Levels from alpha down to alpha over the family, each of Holm's rounded down to one of them."""
     every = alpha / np.arange(1, family + 1)
@@ -104,13 +132,12 @@ def _levels(alpha: float, family: int) -> np.ndarray:
 
 def _passed(
     one: Assumed,
-    says: str,
-    margin: float,
+    sides: Sequence[tuple[float, int]],
     levels: np.ndarray,
     size: tuple[int, int, float],
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Of each draw, at how many of the levels (falling) the comparison is found to be as the claim says.
+    """Of each draw, at how many of the levels (falling) the comparison is found on these sides of the bounds.
 
     `size` are seeds, items, and the degrees of freedom of the variance between seeds.
     """
@@ -132,7 +159,7 @@ def _passed(
         shares = np.minimum(share * points / factor, 1.0)
     n = whole / variance
     found = np.full((len(levels), DRAWS), True)
-    for bound, sign in _sides(says, margin):
+    for bound, sign in sides:
         null = np.sqrt(of_difference(bound, square, np.full(DRAWS, one.difference)) / n * factor)
         correction = 1 / items if seeds == 1 and bound == 0 else 0.0
         statistic = (sign * (estimate - bound) - correction) / null
@@ -140,8 +167,7 @@ def _passed(
     return found.sum(axis=0)
 
 
-def _sides(says: str, margin: float) -> Iterator[tuple[float, int]]:
+def _sides(says: str, margin: float) -> list[tuple[float, int]]:
     """The bounds of a claim, and on which side of each it holds."""
-    bounds = bounds_of(says, margin)
-    yield bounds[0], 1
-    yield from ((bound, -1) for bound in bounds[1:])
+    first, *others = bounds_of(says, margin)
+    return [(first, 1), *((bound, -1) for bound in others)]

@@ -1,4 +1,4 @@
-"""Copies a finished study to a folder that others can trace, without weights and without the text of benchmarks."""
+"""Copies a finished study, without weights and questions, to a folder where others can trace it."""
 
 import os
 import shutil

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from selfrefine.analysis.claim_power import Assumed, pairs_by_recipe, power_of_claim
+from selfrefine.analysis.claim_power import Assumed, contradiction_of_claim, pairs_by_recipe, power_of_claim
 from selfrefine.analysis.comparing import Policy, clusters, lineages, sides
 from selfrefine.analysis.own_claims import claims_of
 from selfrefine.analysis.paper_claims import Arm, Claim
@@ -76,7 +76,7 @@ class PowerTable:
         rows: Rows = []
         for plan in self._plans:
             if not plan.is_tested:
-                rows.append([plan.name, str(len(plan.comparisons)), NONE, "not tested", *[NONE] * 4])
+                rows.append([plan.name, str(len(plan.comparisons)), NONE, "not tested", *[NONE] * 5])
                 continue
             cheapest = self.cheapest(plan)
             effects = sorted({round(100 * self._assumed(plan.claim, *pair).difference, 1) for pair in plan.comparisons})
@@ -84,27 +84,36 @@ class PowerTable:
             by_items = self._fewest_items(plan)
             rows.append(
                 [plan.name, str(len(plan.comparisons)), shown]
-                + [f"{100 * power:.0f} %" for power in (self.power(plan, design), self.weakest(plan, design))]
+                + [f"{100 * chance:.0f} %" for chance in self._chances(plan, design)]
                 + [NONE if by_items is None else f"{by_items:,} items", NONE if cheapest is None else str(cheapest)]
                 + [NONE if cheapest is None else hours(self.cost(cheapest))]
             )
-        header = ["claim", "comparisons", "assumed, points", "power", "of the weakest"]
+        header = ["claim", "comparisons", "assumed, points", "power", "of the weakest", "contradicted"]
         header += ["one seed would need", "cheapest", "GPU hours"]
         caption = (
             f"Power: of the design with {design}, the probability that the claim is supported; it takes "
-            f"{hours(self.cost(design))} GPU hours in all. Of the weakest: that of its hardest comparison by itself. One seed: items at which a verdict on these checkpoints has "
+            f"{hours(self.cost(design))} GPU hours in all. Of the weakest: that of its hardest comparison by itself. "
+            f"Contradicted: the probability of the other decision. One seed: items at which a verdict on these checkpoints has "
             f"{POWER:.0%}. Cheapest: of designs with several seeds, whose verdicts hold for new training runs, the one that "
             f"reaches {POWER:.0%} for the fewest GPU hours; – where none of up to {SEEDS[-1]} seeds does."
         )
-        table = Table("power", caption, header, rows, list("lrrrrlll")).markdown().strip()
+        table = Table("power", caption, header, rows, list("lrrrrrlll")).markdown().strip()
         return f"## Power of the claims\n\n{table}\n\n{self.assumptions()}"
 
     def powers(self, design: Design) -> dict[str, float | None]:
         """The power of each claim in a design; None of one that the study does not test."""
         return {plan.name: self.power(plan, design) if plan.is_tested else None for plan in self._plans}
 
+    def _chances(self, plan: ClaimPlan, design: Design) -> tuple[float, float, float]:
+        """A claim's power, that of its weakest comparison, and how likely it is contradicted."""
+        contradicted = self._chance(contradiction_of_claim, plan, design)
+        return self.power(plan, design), self.weakest(plan, design), contradicted
+
     def power(self, plan: ClaimPlan, design: Design) -> float:
         """The probability that a claim is supported."""
+        return self._chance(power_of_claim, plan, design)
+
+    def _chance(self, of: Callable[..., float], plan: ClaimPlan, design: Design) -> float:
         sizes = self.sizes(design.items)
         found = [(self._assumed(plan.claim, *pair), sizes(pair[0].evaluation)) for pair in plan.comparisons]
         own = self.study.statistics
@@ -113,7 +122,7 @@ class PowerTable:
         if not alpha:
             return 0.0
         alpha *= 2 / sides(plan.claim.says)
-        return power_of_claim(found, plan.claim.says, own.margin / 100, alpha, design.seeds, plan.family, plan.runs)
+        return of(found, plan.claim.says, own.margin / 100, alpha, design.seeds, plan.family, plan.runs)
 
     def weakest(self, plan: ClaimPlan, design: Design) -> float:
         """The power of the comparison of a claim that has the least, by itself and uncorrected."""
@@ -188,7 +197,7 @@ class PowerTable:
 
     def _assumed(self, claim: Claim, treated: Arm, control: Arm) -> Assumed:
         own = assumed_of(self.assumed, claim, treated, control)
-        return self._pilot.replace(claim, own) if self._pilot else own
+        return self._pilot.replace(claim, own, treated) if self._pilot else own
 
     def assumptions(self) -> str:
         """What the power rests on, in words."""
