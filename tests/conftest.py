@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
-from forks import TRAINING, Forks
+from forks import PYTHON, SNAKEMAKE, TRAINING, Forks
+from job_forks import start_job_forks
 
 pytest_plugins = ["crate_profile"]
 
@@ -171,6 +173,10 @@ def base_checkpoint(tiny_model) -> Path:
     return tiny_model / "record.json"
 
 
+# Set by tests that are about processes: jobs then start as those of users do.
+REAL_JOBS = "REAL_JOBS"
+
+
 def environment() -> dict[str, str]:
     """This process's environment with its programs first on the path."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -309,9 +315,32 @@ def make_study(folder: Path, model: Path) -> tuple[Path, dict]:
     return path, config
 
 
-def snakemake(folder: Path, *arguments, check: bool = True) -> subprocess.CompletedProcess:
-    """Runs the tiny study's workflow in a folder that `make_study` made."""
-    return run("snakemake", *arguments, "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder, check=check)
+def snakemake(folder: Path, *arguments, check: bool = True, cores: int = 2) -> subprocess.CompletedProcess:
+    """Runs the tiny study's workflow in a folder that `make_study` made.
+
+    It and its jobs are forks of processes that have loaded their libraries, unless REAL_JOBS is set.
+    """
+    command = ("snakemake", *arguments, "--cores", cores, "--configfile", "config/tiny.yaml")
+    if os.environ.get(REAL_JOBS):
+        return run(*command, cwd=folder, check=check)
+    settings = environment() | {PYTHON: str(_job_forks() / "python")}
+    outcome = _forks_of_thread().run(*map(str, command), cwd=folder, environment=settings)
+    return checked(outcome) if check else outcome
+
+
+@functools.cache
+def _job_forks() -> Path:
+    return start_job_forks()
+
+
+def _forks_of_thread() -> Forks:
+    if not hasattr(_LOCAL, "forks"):
+        _LOCAL.forks = Forks(SNAKEMAKE)
+        atexit.register(_LOCAL.forks.__exit__)
+    return _LOCAL.forks
+
+
+_LOCAL = threading.local()
 
 
 def artifact(folder: Path, place: str) -> Path:

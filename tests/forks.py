@@ -15,6 +15,8 @@ from pathlib import Path
 
 SNAKEMAKE = ("snakemake.cli", "smart_open")
 TRAINING = ("torch", "transformers.models.auto.modeling_auto", "peft", "trl", "datasets")
+# Names the Python that a forked Snakemake takes for its own.
+PYTHON = "FORKED_PYTHON"
 
 
 class Forks:
@@ -67,6 +69,9 @@ def start(command: list[str]) -> None:
     sys.argv = command
     if command[0] == "snakemake":
         from snakemake.cli import main
+
+        # Jobs run with the Python beside the one that runs Snakemake (rules/common.smk).
+        sys.executable = os.environ.pop(PYTHON, sys.executable)
 
         main(command[1:])
     else:

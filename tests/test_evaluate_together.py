@@ -18,7 +18,6 @@ from selfrefine.study.final_artifacts import FinalArtifacts
 from selfrefine.study.open_study import open_study
 
 INSTRUCTED = "tiny/oracle-boxes-100-seed0"
-ONE_CORE = ("snakemake", "--configfile", "config/tiny.yaml", "--cores", "1")
 CHECKPOINTS = ("tiny/base", INSTRUCTED, f"{INSTRUCTED}/boxes-cot-round1")
 
 
@@ -51,7 +50,7 @@ def states(folder: Path) -> dict[Path, tuple[int, int, int]]:
 
 def test_a_checkpoint_is_loaded_once_for_all_its_benchmarks(finished, fresh):
     folder, _, _ = fresh
-    run(*ONE_CORE, cwd=folder)
+    snakemake(folder, cores=1)
     found = loads(folder)
     # The student as it comes, the instructed one where it samples, the refined one.
     assert len(found) == 3 and set(found.values()) == {1}, found
@@ -88,7 +87,7 @@ def test_for_a_further_benchmark_weights_are_loaded_to_evaluate_on_it_alone(copy
         "ask": 2,
         **dict.fromkeys(("configuration", "sources", "tables", "claims", "flips", "summarise", "page", "show"), 1),
     }
-    run(*ONE_CORE, cwd=copy)
+    snakemake(copy, cores=1)
     assert loads(copy) == {f"evaluate/{checkpoint}/near": 1 for checkpoint in CHECKPOINTS}
     after = states(copy)
     assert {path: after[path] for path in before} == before
@@ -124,7 +123,7 @@ def test_what_a_job_takes_along_follows_from_where_it_runs(fresh, cluster, share
 def test_where_gpus_are_to_spare_each_evaluation_is_a_job_that_loads(finished, fresh):
     folder, _, _ = fresh
     change(folder, lambda config: config.update(cluster={"evaluate_together": False}))
-    run(*ONE_CORE, cwd=folder)
+    snakemake(folder, cores=1)
     names = [f"evaluate/{checkpoint}/{task}" for checkpoint in CHECKPOINTS for task in ("boxes", "far")]
     assert loads(folder) == dict.fromkeys([f"sample/{INSTRUCTED}/boxes-100-seed0", *names], 1)
     assert_same_results(finished[0], folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import REPOSITORY, environment, make_study, run
+from conftest import REPOSITORY, environment, make_study, run, snakemake
 from forks import SNAKEMAKE, Forks
 from selfrefine.store import versions as versions_module
 from selfrefine.store.hashing import sha256_of
@@ -42,7 +42,7 @@ def study(tmp_path_factory, tiny_model) -> Path:
     for script in (folder / "scripts").glob("*.py"):
         if script.stem != "study":
             versions_module.adopt(script.stem, "as it stands", folder / "scripts")
-    run("snakemake", "--cores", "2", "--configfile", "config/tiny.yaml", cwd=folder)
+    snakemake(folder)
     return folder
 
 

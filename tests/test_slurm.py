@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from cluster import Cluster, install, obstacle
-from conftest import artifact, assert_same_results, loads, make_study, nothing_to_do, planned_jobs, snakemake
+from conftest import REAL_JOBS, artifact, assert_same_results, loads, make_study, nothing_to_do, planned_jobs, snakemake
+
+
+@pytest.fixture(autouse=True)
+def real_jobs(monkeypatch):
+    """Jobs are processes of Snakemake's, to be found and killed as those of users are."""
+    monkeypatch.setenv(REAL_JOBS, "1")
+
 
 STUDENT = "tiny/oracle-boxes-100-seed0"
 # What SLURM knows of a job that evaluates a checkpoint: Snakemake's name for the group, and its rules.

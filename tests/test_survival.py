@@ -26,6 +26,7 @@ import pytest
 import yaml
 
 from conftest import (
+    REAL_JOBS,
     REPOSITORY,
     artifact,
     assert_same_results,
@@ -41,6 +42,13 @@ from selfrefine.errors import UserError
 from selfrefine.store.files import naming_write_errors
 from selfrefine.store.locks import held, occupy, stamp_of
 from selfrefine.workflow import failures
+
+
+@pytest.fixture(autouse=True)
+def real_jobs(monkeypatch):
+    """Jobs are processes of Snakemake's, to be found and killed as those of users are."""
+    monkeypatch.setenv(REAL_JOBS, "1")
+
 
 KILLS = int(os.environ.get("KILLS", "100"))
 INSTRUCTED = "instruct/tiny/oracle-boxes-100-seed0"
