@@ -219,7 +219,6 @@ def share(command: argparse.ArgumentParser) -> None:
     """Copy a finished study to a folder that others can trace, without weights and the text of benchmarks.
 
     share laptop docs/laptop-study
-    trace --all --results docs/laptop-study
     """
     command.add_argument("study", help="the study's name, as in results/STUDY")
     command.add_argument("folder", type=Path, help="a new folder to copy to")
