@@ -323,9 +323,14 @@ def snakemake(folder: Path, *arguments, check: bool = True, cores: int = 2) -> s
     command = ("snakemake", *arguments, "--cores", cores, "--configfile", "config/tiny.yaml")
     if os.environ.get(REAL_JOBS):
         return run(*command, cwd=folder, check=check)
-    settings = environment() | {PYTHON: str(_job_forks() / "python")}
-    outcome = _forks_of_thread().run(*map(str, command), cwd=folder, environment=settings)
+    outcome = run_forked(*command, cwd=folder)
     return checked(outcome) if check else outcome
+
+
+def run_forked(*command, cwd: Path, **settings: str) -> subprocess.CompletedProcess:
+    """Runs Snakemake and its jobs in forks of processes that have loaded their libraries, with more in the environment."""
+    python = {PYTHON: str(_job_forks() / "python")}
+    return _forks_of_thread().run(*map(str, command), cwd=cwd, environment=environment() | settings | python)
 
 
 @functools.cache

@@ -52,8 +52,10 @@ READ_ON_LOADING = (
     "CUDA",
     "LD_",
 )
-# But not these, which Snakemake sets: the stages tell torch how many threads to take.
+# But not these: stages tell torch how many threads to take, whatever Snakemake sets; folders are added in the fork; and
+# this one is set where it loads, too.
 THREADS = "_NUM_THREADS"
+LATER = ("PYTHONPATH", "TORCHDYNAMO_DISABLE")
 SHIM = """#!{python} -SEI
 import json, os, signal, socket, sys
 
@@ -64,7 +66,7 @@ is_rate = sys.argv[1:3] == ["-m", {rate!r}]
 read = {{
     name: value
     for name, value in os.environ.items()
-    if name.startswith({read!r}) and not name.endswith({threads!r})
+    if name.startswith({read!r}) and not name.endswith({threads!r}) and name not in {later!r}
 }}
 if not (is_stage or is_rate) or read != {values!r}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
@@ -88,7 +90,7 @@ def start_job_forks() -> Path:
     values = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(READ_ON_LOADING) and not name.endswith(THREADS)
+        if name.startswith(READ_ON_LOADING) and not name.endswith(THREADS) and name not in LATER
     }
     shim = folder / "python"
     shim.write_text(
@@ -97,6 +99,7 @@ def start_job_forks() -> Path:
             read=READ_ON_LOADING,
             values=values,
             threads=THREADS,
+            later=LATER,
             with_torch=WITH_TORCH,
             rate=RATE,
         ),
@@ -179,6 +182,8 @@ def _become(command: list[str], folder: str, environment: dict[str, str], output
     for number, output in enumerate(outputs):
         os.dup2(output, number)
         os.close(output)
+    if path := environment.get("PYTHONPATH"):
+        sys.path[1:1] = path.split(os.pathsep)
     if command[0] == "-m":
         sys.argv, sys.path[0] = command[1:], folder
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import REPOSITORY, artifact, make_workflow, run
+from conftest import REPOSITORY, artifact, checked, make_workflow, run, run_forked
 from selfrefine.data.items import read_items
 from selfrefine.engines.item_requests import requests_for
 from selfrefine.schema.generation import Generation
@@ -103,11 +103,11 @@ def paper(tmp_path_factory, tiny_model):
         artifacts = open_study([Path("config/mini.yaml")]).artifacts
         items = [artifacts.items(task, split).record for task in ALL for split in config["benchmarks"][task]["splits"]]
     # Students answer through the stand-in for vLLM, which compiles nothing: torch's slow compiler is left out.
-    settings = ("env", f"PYTHONPATH={REPOSITORY / 'tests/stand_in'}", "TORCHDYNAMO_DISABLE=1")
-    command = (*settings, "snakemake", "--configfile", "config/mini.yaml", "--cores", "2")
-    run(*command, *items, cwd=folder)
+    settings = {"PYTHONPATH": str(REPOSITORY / "tests/stand_in"), "TORCHDYNAMO_DISABLE": "1"}
+    command = ("snakemake", "--configfile", "config/mini.yaml", "--cores", "2")
+    checked(run_forked(*command, *items, cwd=folder, **settings))
     record_teachers(folder)
-    run(*command, cwd=folder)
+    checked(run_forked(*command, cwd=folder, **settings))
     return folder, config
 
 
