@@ -13,6 +13,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,6 +88,7 @@ sys.exit(status)
 def start_job_forks() -> Path:
     """Starts what forks, until this process ends; the folder with the `python` to put first on the path."""
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
+    atexit.register(shutil.rmtree, folder)
     values = {
         name: value
         for name, value in os.environ.items()
@@ -109,8 +111,10 @@ def start_job_forks() -> Path:
     for kind in LIBRARIES:
         server = subprocess.Popen([sys.executable, __file__, kind, str(folder / kind)], stdin=subprocess.PIPE)
         atexit.register(_stop, server)
-    while not all((folder / kind).exists() for kind in LIBRARIES):
-        time.sleep(0.05)
+        while not (folder / kind).exists():
+            if server.poll() is not None:
+                raise RuntimeError(f"what forks jobs ended with status {server.returncode} while it loaded {kind}")
+            time.sleep(0.05)
     return folder
 
 
