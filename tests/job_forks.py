@@ -79,7 +79,8 @@ with socket.socket(socket.AF_UNIX) as server:
     server.sendall(asked)
     status = int(server.recv(100) or b"1")
 if status < 0:
-    signal.signal(-status, signal.SIG_DFL)
+    if -status not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
 sys.exit(status)
 """
