@@ -9,6 +9,7 @@ paths.csv           the students' sampled paths by style: correct, with an answe
 solving.csv         pass@k and maj@k of the sampled paths, over seeds
 pass_at_k.csv       pass@k and maj@k of several answers to each test item, over seeds
 pairs.csv           yield of the preference recipes, and why items were dropped
+refinements.csv     held-out pairs at the update whose weights each refinement kept
 stages.csv          wall time, peak memory and tokens per second of each stage
 costs.csv           wall time and tokens of one checkpoint of each arm and share, by stage, from teacher to evaluation
 
@@ -24,6 +25,7 @@ import pandas as pd
 from selfrefine.analysis import accuracy_tables, gains, unrefined, yield_tables
 from selfrefine.analysis.costs import costs_table
 from selfrefine.analysis.lengths import lengths_table
+from selfrefine.analysis.refinements import refinements_table
 from selfrefine.programs import cli
 from selfrefine.schema.results import SELECT
 from selfrefine.schema.stages import TablesSettings
@@ -75,6 +77,7 @@ def make_tables(settings: TablesSettings, index: dict[str, Any]) -> dict[str, pd
         "solving": yield_tables.solving_table(index["paths"], origins, level),
         "pass_at_k": yield_tables.pass_table(index["cells"], settings.extractor, level),
         "pairs": yield_tables.pairs_table(index["pairs"], origins, level),
+        "refinements": refinements_table(list(made["training"]), origins, level),
         "stages": yield_tables.stages_table(artifacts, index["cells"]),
         "costs": costs_table(index["cells"], index["records"]),
     }

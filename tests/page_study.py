@@ -30,6 +30,8 @@ OF_ARM = {
     "teacher": ("teacher", "", "qwen2.5-1.5b", "", "", "", "", "", ""),
 }
 SEEDED = ("instruct", "refine")
+# The log of a refinement: a validation at its last update.
+VALIDATED = {"step": 3, "split": "validation", "loss": 0.5, "accuracy": 0.75, "chosen_token_logp": -0.6}
 
 
 def checkpoint_of(arm: str, seed: int) -> str:
@@ -107,9 +109,13 @@ class PageStudy:
         for seed in range(seeds):
             self._refine(training, seed)
             for arm in SEEDED:
-                figures = {"updates": 0 if arm == "refine" and seed in unrefined else 3}
-                log = self._artifact(arm, ("ant-135m", f"seed{seed}"), "training.jsonl", [], figures=figures)
+                updates = 0 if arm == "refine" and seed in unrefined else 3
+                rows = [VALIDATED] if arm == "refine" and updates else []
+                figures = {"updates": updates, "kept_update": 3, "pairs": {"validation": 4}}
+                log = self._artifact(arm, ("ant-135m", f"seed{seed}"), "training.jsonl", rows, figures=figures)
                 self.index["training"][checkpoint_of(arm, seed)] = log
+                if arm == "refine":
+                    self.index["origins"][log] = self.index["origins"][self.index["pairs"][-1]]
         self.index["records"] = self.records
 
     def inputs(self, models: Models = SPELLED, count_unrefined: bool = False) -> PageInputs:

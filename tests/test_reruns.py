@@ -609,6 +609,7 @@ LIBRARY = {
     "analysis/jobs.jobs_of": FROM_TABLES,
     "analysis/lengths.lengths_table": FROM_TABLES,
     "analysis/pass_at_k.pass_at_k": FROM_TABLES,
+    "analysis/refinements.refinements_table": FROM_TABLES,
     "analysis/solving.summarised": FROM_TABLES,
     "analysis/statistics.accuracy": FROM_TABLES,
     "analysis/statistics.components": REPORT | LAYOUTS,

@@ -464,11 +464,14 @@ def test_the_prompts_are_those_that_are_sent(tmp_path):
     assert table.rows[2][3] == "[system] You teach.\n[user] Compute.\nQuestion: 1+1?\nStep by step:\nBe brief."
 
 
-def study_tables(folder: Path, arms: list[dict], refinements: int = 1, barren: int = 0) -> StudyTables:
+def study_tables(folder: Path, arms: list[dict], refinements: int = 1, barren: int = 0, worse: int = 0) -> StudyTables:
     """The tables that a summary reads."""
     start = {"student": "s", "teacher": "t", "task": "sums", "after": "", "refine_task": "sums", "share": "100"}
     of_pairs = start | {"sampled": "x", "recipe": "cot", "seed": "0", "dropped_no_chosen": 1, "items": 9, "pairs": 5}
     of_pairs |= {"items_with_pairs": 5, "validation": 1, "yield": 0.5, "low": 0.4, "high": 0.6}
+    refined = start | {"log": "x", "recipe": "cot", "seed": "0", "updates": 20, "held_out": 50, "kept_update": 20}
+    refined |= {"loss": 0.1, "accuracy": 0.5, "chosen_token_logp": -1, "rejected_token_logp": -2}
+    refined |= {"highest_accuracy": 0.9, "highest_update": 10}
     stage = {"artifact": "x", "tokens": 600, "tokens_per_second": 1.5, "peak_memory_mib": 2048, "unrefined": 0}
     stage |= dict.fromkeys(("gpu_seconds", "metered_gpu_seconds", "gpu_wh"), 0)
     samples = {"interval": "wilson", "samples": "x"}
@@ -478,6 +481,7 @@ def study_tables(folder: Path, arms: list[dict], refinements: int = 1, barren: i
             of_pairs | {"train": int(number >= barren), "unrefined": int(number < barren)}
             for number in range(refinements)
         ],
+        "refinements": [refined | {"worse": int(number < worse)} for number in range(refinements)],
         "stages": [
             stage | {"stage": name, "wall_seconds": 400} for name in ("teach", "instruct", "sample", "pair", "refine")
         ],
@@ -514,6 +518,12 @@ def test_the_summary_says_where_recipes_differ_and_refinements_had_no_pairs(tmp_
     text = summary(tables, claims(("cot", "answer"), 3, answer="undecided"), TITLES, False)
     assert "| by recipe | 2. " in text and "for new seeds too" in text
     assert "3 of 4 refinements had too few pairs" in text
+    assert "worse at held-out pairs" not in text
+
+
+def test_the_summary_says_how_many_refinements_kept_weights_that_are_worse_than_others(tmp_path):
+    text = summary(study_tables(tmp_path, planted_arms(), refinements=4, worse=1), claims(), TITLES, False)
+    assert "- 1 of 4 refinements kept weights worse at held-out pairs than others they had: details.md." in text
 
 
 @pytest.mark.parametrize(("students", "name"), [(1, "s"), (9, "s"), (9, "a student of a long name, " * 5)])
@@ -523,7 +533,7 @@ def test_the_summary_fits_one_screen(tmp_path, students, name):
         for number in range(students)
         for row in planted_arms()
     ]
-    tables = study_tables(tmp_path, arms, refinements=2, barren=1)
+    tables = study_tables(tmp_path, arms, refinements=2, barren=1, worse=1)
     flips = "of 1000 verdicts under other choices, 100 reversed, 100 lost, 100 gained"
     found = claims(("cot", "answer"), answer="contradicted")
     lines = summary(tables, found, TITLES, False, flips=flips).splitlines()

@@ -56,7 +56,7 @@ def test_every_result_has_a_name_without_a_key(finished):
     layouts = ("transfer-tiny", "teachers", "prompts", "splits", "lengths", "solving", "yields", "cost")
     assert {name for name in names if ".shown" not in name.parts} == {
         *map(Path, ("summary.md", "details.md", "claims.md", "claims.json", "index.html", "configuration.yaml")),
-        *(Path(f"tables/{name}.csv") for name in (*tables, "stages", "costs", "sources", "flips")),
+        *(Path(f"tables/{name}.csv") for name in (*tables, "refinements", "stages", "costs", "sources", "flips")),
         Path("tables/flips.md"),
         *(Path(f"tables/paper/{name}.{end}") for name in layouts for end in ("csv", "md", "tex")),
         *(Path(f"figures/{name}.{end}") for name in figures for end in ("svg", "pdf", "png")),

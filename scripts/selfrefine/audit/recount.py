@@ -3,10 +3,12 @@
 Intervals and p-values are not counted again: they follow from these numbers.
 """
 
+import math
 from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from selfrefine.analysis.held_out import at_kept_update
 from selfrefine.analysis.jobs import GpuUse, Records, gpu_use, jobs_of, parts_taken, tokens_of, trained_of
 from selfrefine.analysis.pass_at_k import of_answers, solved
 from selfrefine.analysis.unchanged import COLUMN, OF_ANSWERS, made_no_update, of_unrefined
@@ -64,6 +66,7 @@ class Recount:
             "paths": self._count_paths,
             "solving": self._count_solved,
             "pass_at_k": self._count_solved,
+            "refinements": self._count_held_out,
             "stages": self._count_stage,
             "costs": self._count_costs,
             "flips": self._count_flips,
@@ -184,6 +187,16 @@ class Recount:
             values = counts | {f"dropped_{why}": n for why, n in dropped.items()} | {"pairs": len(rows)}
             values |= {COLUMN: 0 in (counts.get("train"), counts.get("validation"))}
         return Counted(values, [f"{len(rows)} {kind} in {name}"])
+
+    def _count_held_out(self, made: Record, table: str, row: Row) -> Counted:
+        (name,) = self.behind(table, row)
+        figures = self.results.made_by(name).figures
+        values = at_kept_update(read_jsonl(self.results.locate(name)), figures["kept_update"])
+        counts = {"updates": figures["updates"], "kept_update": figures["kept_update"]}
+        counts["held_out"] = figures["pairs"]["validation"]
+        words = [f"{values['accuracy']:.4g} of {counts['held_out']} held-out pairs ordered correctly in {name}"]
+        logged = {column: value for column, value in values.items() if not math.isnan(value)}
+        return Counted(counts | logged, words if "accuracy" in logged else [])
 
     def _count_paths(self, made: Record, table: str, row: Row) -> Counted:
         (name,), style = self.behind(table, row), row.cells["style"]

@@ -21,6 +21,7 @@ BEHIND = {
     "solving": ("sampled",),
     "pass_at_k": ("samples",),
     "pairs": ("sampled",),
+    "refinements": ("log",),
     "stages": ("artifact",),
     "costs": (),
     "claims": ("samples", "against_samples"),

@@ -1,6 +1,7 @@
 """The long form of a study's summary: every number in words, in Markdown."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from selfrefine.report import paper_tables, spending
@@ -34,6 +35,8 @@ class Details(NamedTuple):
     yields: Table | None
     barren: list[str]
     refinements: int
+    held_out: Table | None
+    worse: list[str]
     stages: Table
     costs: Table
     sources: Table
@@ -42,7 +45,7 @@ class Details(NamedTuple):
 def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, str]], costs: Costs) -> str:
     """The whole page."""
     rates, pairs, paths, comparisons = tables.solving(), tables.pairs(), tables.paths(), tables.comparisons()
-    demonstrations = tables.demonstrations()
+    demonstrations, refinements = tables.demonstrations(), tables.refinements()
     found = Details(
         accuracy=accuracy(tables.arms(), titles),
         comparisons=comparisons_table(comparisons, titles) if comparisons else None,
@@ -56,6 +59,8 @@ def details(tables: StudyTables, titles: Titles, sources: Sequence[Mapping[str, 
         yields=paper_tables.yields(of_layout("yields", "", pairs), titles) if pairs else None,
         barren=refined_labels(barren(pairs), titles),
         refinements=len(pairs),
+        held_out=held_out_table(refinements, titles) if refinements else None,
+        worse=refined_labels(worse(refinements), titles),
         stages=stages_table(tables.stages(), costs),
         costs=paper_tables.cost(of_layout("cost", "", tables.costs()), costs),
         sources=sources_table(sources, tables.models, titles),
@@ -156,7 +161,7 @@ def demonstrations_table(rows: Sequence[results.DemonstrationRow], titles: Title
 REASONS = {"wrong": "incorrect", "uncommitted": "no answer extracted"}
 
 
-def refined_labels(rows: Sequence[results.PairRow], titles: Titles) -> list[str]:
+def refined_labels(rows: Sequence[results.PairRow | results.RefinementRow], titles: Titles) -> list[str]:
     """Who was refined on what."""
     told = {"teacher", "recipe", "share", "seed"}
     return [f"{row['student']}, {checkpoint_label(row, titles, told)}" for row in rows]
@@ -192,6 +197,34 @@ def chains_asked_plainly(rows: Sequence[results.PathRow], titles: Titles) -> lis
 def barren(rows: Sequence[results.PairRow]) -> list[results.PairRow]:
     """The refinements with too few pairs to learn from."""
     return [row for row in rows if row["unrefined"]]
+
+
+def held_out_table(rows: Sequence[results.RefinementRow], titles: Titles) -> Table:
+    """What the refinements did to held-out pairs."""
+    told = {"teacher", "recipe", *several(rows, "share", "seed")}
+    body: Rows = []
+    for row in rows:
+        shares = [_or_none(points, row[name]) for name in ("accuracy", "highest_accuracy")]
+        at = NONE if math.isnan(row["highest_accuracy"]) else str(row["highest_update"])
+        logp = [_or_none("{:.2f}".format, row[name]) for name in ("chosen_token_logp", "rejected_token_logp")]
+        known = [row["student"], checkpoint_label(row, titles, told), str(row["updates"]), str(row["held_out"])]
+        body.append([*known, str(row["kept_update"]), f"{row['loss']:.3f}", *shares, at, *logp])
+    header = ["student", "training", "updates", "held out", "kept update", "loss", "ordered correctly %", "at best %"]
+    header += ["at update", "chosen: nats per token", "rejected: nats per token"]
+    caption = (
+        "Held-out pairs at the update whose weights were kept, that of lowest validation loss. Ordered correctly: the "
+        "chosen response has the higher reward."
+    )
+    return Table("held-out", caption, header, body, list("llrrrrrrrrr"))
+
+
+def _or_none(write: Callable[[float], str], value: float) -> str:
+    return NONE if math.isnan(value) else write(value)
+
+
+def worse(rows: Sequence[results.RefinementRow]) -> list[results.RefinementRow]:
+    """The refinements whose kept weights are worse at held-out pairs than other weights that they had."""
+    return [row for row in rows if row["worse"]]
 
 
 def stages_table(rows: Sequence[results.StageRow], costs: Costs) -> Table:

@@ -48,6 +48,9 @@ class StudyTables:
     def pairs(self) -> list[results.PairRow]:
         return cast(list[results.PairRow], self._read("pairs", results.PairRow, "dropped_"))
 
+    def refinements(self) -> list[results.RefinementRow]:
+        return cast(list[results.RefinementRow], self._read("refinements", results.RefinementRow))
+
     def stages(self) -> list[results.StageRow]:
         return cast(list[results.StageRow], self._read("stages", results.StageRow))
 

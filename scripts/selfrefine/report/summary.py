@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from selfrefine.report.details import barren, differing
+from selfrefine.report.details import barren, differing, worse
 from selfrefine.report.formats import PAGES, Rows, Table, in_markdown
 from selfrefine.report.labels import UNBROKEN, UNREFINED, named, unrefined_mark, whose_claims
 from selfrefine.report.paper_tables import grouped
@@ -93,7 +93,7 @@ def accuracies(rows: Sequence[ArmRow], titles: Titles) -> list[list[str]]:
         seeds = max(row["seeds"] for row in group)
         head = f"- {in_markdown(student)}{by} on {in_markdown(titles[task])} ({group[0]['n']} items, {seeds} seed{'s' if seeds > 1 else ''}):"
         lines.append(
-            [*wrapped(head, most=None), *wrapped(" → ".join(number.replace(" ", UNBROKEN) for number in numbers), "  ")]
+            [*wrapped(head, most=3), *wrapped(" → ".join(number.replace(" ", UNBROKEN) for number in numbers), "  ")]
         )
     return lines
 
@@ -103,7 +103,7 @@ def interval(row: ArmRow) -> str:
     return f"{points(row['accuracy'])} [{points(row['low'])}, {points(row['high'])}]"
 
 
-def wrapped(text: str, first: str = "", most: int | None = 2) -> list[str]:
+def wrapped(text: str, first: str = "", most: int = 2) -> list[str]:
     """A text in lines that fit the screen."""
     lines = textwrap.wrap(
         text, COLUMNS, initial_indent=first, subsequent_indent="  ", break_on_hyphens=False, max_lines=most
@@ -158,6 +158,10 @@ def warnings_of(tables: StudyTables, titles: Titles, counts_unrefined: bool) -> 
             f"{UNREFINED} {idle} of {len(online)} online refinements met no rewards that differed and learned nothing"
         )
         lines.append(f"{line}; claims {told}.")
+    refinements = tables.refinements()
+    if declined := worse(refinements):
+        line = f"{len(declined)} of {len(refinements)} refinements kept weights worse at held-out pairs than others they had"
+        lines.append(f"{line}: details.md.")
     if differences:
         lines.append("Versions or hardware differ between the two sides of some comparisons.")
     return lines

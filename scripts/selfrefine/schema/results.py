@@ -191,6 +191,31 @@ class PairRow(Start, _Yield):
     high: float
 
 
+class RefinementRow(Start):
+    """What a refinement did to its held-out pairs, at the update whose weights were kept (refinements.csv).
+
+    NaN stands for what its objective does not log.
+    """
+
+    log: str
+    recipe: str
+    seed: str
+    updates: int
+    held_out: int
+    """The examples that validation counts: pairs, or single responses where the objective has no pairs."""
+    kept_update: int
+    loss: float
+    accuracy: float
+    """The share of held-out pairs whose chosen response has the higher reward."""
+    chosen_token_logp: float
+    """The mean log-probability of a token of the chosen responses, in nats."""
+    rejected_token_logp: float
+    highest_accuracy: float
+    highest_update: int
+    worse: int
+    """1 if the kept weights' accuracy is below the highest one by more than chance."""
+
+
 class DemonstrationRow(TypedDict):
     """What became of a teacher's answers to one benchmark (demonstrations.csv)."""
 

@@ -62,7 +62,10 @@ class Source(Strict):
             except (KeyError, IndexError, ValueError):
                 raise ValueError(f"source {self.source!r}: only {{n}} or {{n:02d}} may stand in braces") from None
         if self.sha256 is None and scheme not in ("file", "hf", "hf-model"):
-            raise ValueError(f"source {self.source!r}: needs its sha256")
+            raise ValueError(
+                f"source {self.source!r}: needs its `sha256`. If you do not know it yet, write 64 zeros: the fetch is then "
+                "refused, and its message has the sum of what it found"
+            )
         return self
 
     @property

@@ -64,6 +64,7 @@ TABLES = (
     "solving",
     "pass_at_k",
     "pairs",
+    "refinements",
     "stages",
     "costs",
 )

@@ -49,7 +49,7 @@ class Index(TypedDict):
     training: dict[str, str]
     """By checkpoint, its losses by update."""
     origins: dict[str, dict[str, str]]
-    """By file of paths or pairs, what it is of."""
+    """By file of paths or pairs, and by log of a refinement, what it is of."""
     records: list[str]
 
 
@@ -188,8 +188,10 @@ class TableInputs:
         return index
 
     def _origins(self) -> dict[str, dict[str, str]]:
-        """By file of sampled paths or pairs, the facts of the refinement that it was made for."""
-        origins = {}
+        """By file of sampled paths or pairs, and by log, the facts of the refinement that it was made for."""
+        origins = {
+            str(self.artifacts.checkpoint(refined(*step)).folder / TRAINING): facts_of(step) for step in self.steps
+        }
         for step, pairs in zip(self.offline, self.behind["pairs"], strict=True):
             facts = facts_of(step)
             origins[str(pairs.file)] = facts
