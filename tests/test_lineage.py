@@ -52,6 +52,7 @@ SAMPLES |= {
 }
 PATHS = f"{at('sample', 'tiny', 'oracle-boxes-100-seed0', 'boxes-100-seed0')}/paths.jsonl"
 PAIRS = f"{at('pair', 'tiny', 'oracle-boxes-100-seed0', 'boxes-cot-100-seed0')}/pairs.jsonl"
+REFINED = f"{at('refine', 'tiny', 'oracle-boxes-100-seed0', 'boxes-cot-round1')}/training.jsonl"
 TABLES = f"{at('tables')}/record.json"
 CLAIMS = f"{at('claims')}/claims.json"
 INDEX = f"{at('listing', 'tables')}/tables.json"
@@ -212,6 +213,12 @@ def plant() -> None:
     write(PAIRS, [{"id": "t"}])
     counts = {"items": 1, "pairs": 1, "dropped": {"same_text": 0}}
     record("pair", [PATHS], [PAIRS], figures={"pairs": counts})
+    held_out = {"split": "validation", "chosen_token_logp": -0.5, "rejected_token_logp": -0.7}
+    validations = [held_out | {"step": 1, "loss": 0.6, "accuracy": 0.75}]
+    validations.append(held_out | {"step": 2, "loss": 0.5, "accuracy": 0.25})
+    outputs = [write(REFINED, validations), write(str(Path(REFINED).with_name("adapter_model.safetensors")), "refined")]
+    figures = {"updates": 2, "kept_update": 2, "pairs": {"train": 9, "validation": 4}}
+    record("refine", [*checkpoints["instruct/0"], TRAIN, PAIRS], outputs, seed=0, figures=figures)
     plant_tables()
 
 
@@ -237,7 +244,7 @@ def plant_tables() -> None:
         for cell in cells
     ]
     against = [SAMPLES["base"], SAMPLES["instruct/0"], SAMPLES["instruct/1"]]
-    records = [record_of(path) for path in (*against, TEACHER, KEPT, PATHS, PAIRS, *LOGS)]
+    records = [record_of(path) for path in (*against, TEACHER, KEPT, PATHS, PAIRS, REFINED, *LOGS)]
     write_json(Path(INDEX), {"cells": cells, "records": records})
     record("listing", [], [INDEX])
     write_json(
@@ -287,6 +294,11 @@ def plant_tables() -> None:
         "pairs": [
             [*sampled[0], "recipe", "seed", "sampled", "dropped_same_text", "items", "pairs"],
             [*sampled[1], "cot", 0, PAIRS, 0, 1, 1],
+        ],
+        "refinements": [
+            ["log", *sampled[0], "recipe", "seed", "updates", "held_out", "kept_update", "loss", "accuracy"]
+            + ["chosen_token_logp", "rejected_token_logp", "highest_accuracy", "highest_update", "worse"],
+            [REFINED, *sampled[1], "cot", 0, 2, 4, 2, 0.5, 0.25, -0.5, -0.7, 0.75, 1, 0],
         ],
         "stages": [
             ["stage", "artifact", "wall_seconds", "tokens", "peak_memory_mib"],
@@ -810,8 +822,8 @@ def test_a_chain_finds_the_faults_behind_it_and_only_those(study, kind):
 
 
 CHANGED = [
-    (ADAPTER, "adapter 0", "adapter 9", [SAMPLES["instruct/0"], PATHS]),
-    (WEIGHTS, "weights", "WEIGHTS", [*SAMPLES.values(), *LOGS, PATHS]),
+    (ADAPTER, "adapter 0", "adapter 9", [SAMPLES["instruct/0"], PATHS, REFINED]),
+    (WEIGHTS, "weights", "WEIGHTS", [*SAMPLES.values(), *LOGS, PATHS, REFINED]),
 ]
 
 
@@ -911,6 +923,8 @@ ROWS = [
         "1, 2, 60, 20",
     ),
     ("stages", "1.5,50", "0.5,5", "wall_seconds 1.5, tokens 50", "0.5, 5"),
+    ("refinements", "2,4,2,0.5,0.25", "2,4,2,0.5,0.75", "accuracy 0.25", "0.75"),
+    ("refinements", "0.75,1,0", "0.75,2,0", "highest_update 1", "2"),
 ]
 
 
@@ -928,6 +942,7 @@ def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, o
     assert traced(name)[1] == [fault]
 
 
+BETTER = {"step": 3, "split": "validation", "loss": 0.7, "accuracy": 1.0}
 ANOTHER = {"item": "v", "sample": 0, "style": "cot", "correct": True, "extracted": "+"}
 
 
@@ -938,6 +953,7 @@ ANOTHER = {"item": "v", "sample": 0, "style": "cot", "correct": True, "extracted
         (PATHS, ANOTHER, "paths.csv:2: expected paths 4, correct 3, items 3, items_solved 3 "),
         (PAIRS, {"id": "u"}, "pairs.csv:2: expected pairs 2 "),
         (PATHS, ANOTHER, "solving.csv:2: expected items 3, value 0.833333 "),
+        (REFINED, BETTER, "refinements.csv:2: expected highest_accuracy 1, highest_update 3 "),
     ],
 )
 def test_what_a_table_says_of_a_file_is_counted_in_the_file(study, name, more, expected):

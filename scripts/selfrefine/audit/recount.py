@@ -194,7 +194,7 @@ class Recount:
         values = at_kept_update(read_jsonl(self.results.locate(name)), figures["kept_update"])
         counts = {"updates": figures["updates"], "kept_update": figures["kept_update"]}
         counts["held_out"] = figures["pairs"]["validation"]
-        words = [f"{values['accuracy']:.4g} of {counts['held_out']} held-out pairs ordered correctly in {name}"]
+        words = [f"{100 * values['accuracy']:.4g} % of {counts['held_out']} held-out pairs ordered correctly in {name}"]
         logged = {column: value for column, value in values.items() if not math.isnan(value)}
         return Counted(counts | logged, words if "accuracy" in logged else [])
 
