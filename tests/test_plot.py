@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
@@ -73,6 +74,15 @@ def plant(
     for teacher in teachers:
         add("teacher", teacher=teacher)
     return rows
+
+
+def rising(arms: list[dict]) -> list[dict]:
+    """The rows with later students far better than earlier ones."""
+    place = {student: number for number, student in enumerate(STUDENTS)}
+    better = {"accuracy": 0.4, "low": 0.4, "high": 0.4}
+    return [
+        row | {name: row[name] + more * place.get(row["student"], 0) for name, more in better.items()} for row in arms
+    ]
 
 
 def lengths(arms: list[dict]) -> list[dict]:
@@ -194,6 +204,8 @@ DRAWINGS = {
     "accuracy": lambda folder: accuracy(plant()),
     "accuracy, one teacher": lambda folder: accuracy(ONE),
     "accuracy, five teachers with long names": lambda folder: accuracy(plant(LONG, FIVE, ("csqa", "gsm8k"))),
+    "accuracy, the second student is better": lambda folder: accuracy(rising(plant())),
+    "low-resource, the second student is better": lambda folder: shares(rising(plant()), "mistral-7b"),
     "in-family": lambda folder: families("in-family", plant()),
     "out-family": lambda folder: families("out-family", plant()),
     "nine students": lambda folder: families(
@@ -247,6 +259,18 @@ def drawn():
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_nothing_overlaps_or_leaves_the_page(name, tmp_path, drawn):
     assert_nothing_overlaps(DRAWINGS[name](tmp_path), name)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_point_lies_within_its_panel(name, tmp_path, drawn):
+    figure = DRAWINGS[name](tmp_path)
+    figure.canvas.draw()
+    for panel in figure.axes:
+        for line in panel.lines:
+            places = line.get_transform().transform(line.get_xydata())
+            places = places[np.isfinite(places).all(axis=1)]
+            low, high = panel.bbox.min - 1, panel.bbox.max + 1
+            assert ((low <= places) & (places <= high)).all(), (panel.get_title(), line)
 
 
 def assert_nothing_overlaps(figure: plt.Figure, name: str) -> None:

@@ -51,13 +51,14 @@ def draw_accuracy(rows: Sequence[ArmRow], titles: Mapping[str, str]) -> plt.Figu
                 panel.axvline(100 * row["accuracy"], zorder=1, **look)
             lines[student].fit(panel)
             panel.set_yticks([])
-            panel.set_xlim(left=0)
             panel.xaxis.set_major_formatter("{x:g} %")
         lines[student].label(panels[0])
         panels[0].set_ylabel(
             wrapped(student, max(wording.LINE * lines[student].lines * wording.CHARACTERS, len(student) / 4))
         )
     for panel, title in zip(axes[0], shown_titles, strict=True):
+        # Not before all students are drawn: it ends the scaling of the panels below, too.
+        panel.set_xlim(left=0)
         panel.set_title(title, rotation=turned)
     for panel, task in zip(axes[-1], tasks, strict=True):
         panel.set_xlabel(f"n = {next(row['n'] for row in rows if row['evaluation'] == task)}")

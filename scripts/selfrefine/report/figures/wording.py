@@ -22,6 +22,7 @@ plt.rcParams["text.parse_math"] = False
 LAST_RESORT = "Last Resort"
 # Of capitals and other broad letters, over the width of an average one.
 BROAD = 1.5
+HYPHENED = re.compile(r"[^-]*-+|[^-]+")
 UNITS = re.compile(r"\s+|[\u1100-\U0003ffff]|[^\s\u1100-\U0003ffff]+")
 
 
@@ -41,17 +42,25 @@ def width_at_most(text: str) -> float:
 
 
 def wrapped(text: str, width: float) -> str:
-    """A text in lines of so many average letters; what has no spaces is broken anywhere."""
+    """A text in lines of so many average letters; what is too long without spaces is broken at hyphens, else anywhere."""
     if width_at_most(text) <= width:
         return text
     lines, line = [], ""
     for unit in UNITS.findall(text):
-        for part in [unit] if width_at_most(unit) <= width else list(unit):
+        for part in _parts_of(unit, width):
             if line and width_at_most((line + part).rstrip()) > width:
                 lines.append(line.rstrip())
                 line = ""
             line += part if line or not part.isspace() else ""
     return "\n".join([*lines, line.rstrip()] if line.strip() else lines)
+
+
+def _parts_of(unit: str, width: float) -> list[str]:
+    """Where a text without spaces may be broken."""
+    if width_at_most(unit) <= width:
+        return [unit]
+    parts = HYPHENED.findall(unit)
+    return parts if max(map(width_at_most, parts)) <= width else list(unit)
 
 
 def in_lines(text: str, width: int) -> str:
