@@ -297,8 +297,9 @@ def plant_tables() -> None:
         ],
         "refinements": [
             ["log", *sampled[0], "recipe", "seed", "updates", "held_out", "kept_update", "loss", "accuracy"]
-            + ["chosen_token_logp", "rejected_token_logp", "highest_accuracy", "highest_update", "worse"],
-            [REFINED, *sampled[1], "cot", 0, 2, 4, 2, 0.5, 0.25, -0.5, -0.7, 0.75, 1, 0],
+            + ["chosen_token_logp", "rejected_token_logp", "highest_accuracy", "highest_update"]
+            + ["highest_chosen_token_logp", "worse"],
+            [REFINED, *sampled[1], "cot", 0, 2, 4, 2, 0.5, 0.25, -0.5, -0.7, 0.75, 1, -0.5, 0],
         ],
         "stages": [
             ["stage", "artifact", "wall_seconds", "tokens", "peak_memory_mib"],
@@ -924,7 +925,7 @@ ROWS = [
     ),
     ("stages", "1.5,50", "0.5,5", "wall_seconds 1.5, tokens 50", "0.5, 5"),
     ("refinements", "2,4,2,0.5,0.25", "2,4,2,0.5,0.75", "accuracy 0.25", "0.75"),
-    ("refinements", "0.75,1,0", "0.75,2,0", "highest_update 1", "2"),
+    ("refinements", "0.75,1,-0.5", "0.75,2,-0.5", "highest_update 1", "2"),
 ]
 
 
@@ -942,7 +943,7 @@ def test_a_number_that_was_edited_with_its_tables_hash_is_counted_again(study, o
     assert traced(name)[1] == [fault]
 
 
-BETTER = {"step": 3, "split": "validation", "loss": 0.7, "accuracy": 1.0}
+BETTER = {"step": 3, "split": "validation", "loss": 0.7, "accuracy": 1.0, "chosen_token_logp": -0.5}
 ANOTHER = {"item": "v", "sample": 0, "style": "cot", "correct": True, "extracted": "+"}
 
 

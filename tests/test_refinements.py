@@ -33,18 +33,18 @@ def updated(step, loss=0.5, accuracy=1.0):
 @pytest.mark.parametrize(
     ("log", "kept", "expected"),
     [
-        ([validated(10, 0.6, 0.9), validated(20, 0.5, 0.8)], 20, (0.5, 0.8, 0.9, 10)),
-        ([validated(10, 0.5, 0.8), validated(20, 0.6, 0.9)], 10, (0.5, 0.8, 0.9, 20)),
-        ([validated(10, 0.6, 0.9), validated(20, 0.5, 0.9)], 20, (0.5, 0.9, 0.9, 10)),
+        ([validated(10, 0.6, 0.9, -2), validated(20, 0.5, 0.8)], 20, (0.5, 0.8, 0.9, 10, -2)),
+        ([validated(10, 0.5, 0.8), validated(20, 0.6, 0.9, -3)], 10, (0.5, 0.8, 0.9, 20, -3)),
+        ([validated(10, 0.6, 0.9, -2), validated(20, 0.5, 0.9)], 20, (0.5, 0.9, 0.9, 10, -2)),
         # What was trained on does not count, however well it is ordered.
-        ([updated(1), updated(10), validated(10, 0.6, 0.7)], 10, (0.6, 0.7, 0.7, 10)),
+        ([updated(1), updated(10), validated(10, 0.6, 0.7)], 10, (0.6, 0.7, 0.7, 10, -1)),
         # Objectives without pairs.
-        ([validated(10, 0.6, None), validated(20, 0.7, None)], 10, (0.6, math.nan, math.nan, 10)),
+        ([validated(10, 0.6, None), validated(20, 0.7, None)], 10, (0.6, math.nan, math.nan, 10, -1)),
     ],
 )
 def test_the_kept_update_is_held_against_the_one_of_highest_accuracy(log, kept, expected):
     found = at_kept_update(log, kept)
-    names = ("loss", "accuracy", "highest_accuracy", "highest_update")
+    names = ("loss", "accuracy", "highest_accuracy", "highest_update", "highest_chosen_token_logp")
     assert tuple(found[name] for name in names) == pytest.approx(expected, nan_ok=True)
 
 
@@ -71,6 +71,21 @@ def test_kept_weights_are_worse_only_beyond_chance(tmp_path, n, kept, highest, e
     assert (row["worse"], row["held_out"], row["kept_update"], row["seed"]) == (expected, n, 20, "0")
 
 
+@pytest.mark.parametrize(
+    ("kept", "chosen", "expected"),
+    [
+        (14 / 19, -0.75, 1),  # as far as one of the pilot, which cost its student 28 points
+        (14 / 19, -0.28, 0),
+        (17 / 19, -0.75, 0),
+        (0.85, -0.36, 1),
+    ],
+)
+def test_few_pairs_tell_with_the_likelihood_of_their_chosen_responses(tmp_path, kept, chosen, expected):
+    highest = 0.95 if kept == 0.85 else 18 / 19
+    log = recorded(tmp_path, "first", [validated(10, 0.6, highest, -0.25), validated(20, 0.5, kept, chosen)], 19)
+    assert made(tmp_path, [log])[0]["worse"] == expected
+
+
 def test_trainings_that_learned_from_no_pairs_have_no_row(tmp_path):
     instructed = recorded(tmp_path, "instructed", [{"step": 1, "loss": 1.0}], 0, stage="instruct")
     online = recorded(tmp_path, "online", [{"step": 1, "reward": 1.0}], 0, stage="refine_online")
@@ -84,8 +99,8 @@ def test_a_reader_is_told_by_whom_and_when(tmp_path):
     rows = made(tmp_path, [log, unpaired])
     table = held_out_table(rows, {"sums": "Sums"})
     first, second = ([str(cell) for cell in row] for row in table.rows)
-    assert first[2:] == ["20", "40", "20", "0.500", "20.0", "100.0", "10", "-2.35", "-2.00"]
-    assert second[6:9] == ["–"] * 3
+    assert first[2:] == ["20", "40", "20", "0.500", "20.0", "-2.35", "-2.00", "10", "100.0", "-0.40"]
+    assert second[6] == "–" and second[7:9] == ["-1.00", "-2.00"] and second[9:] == ["–"] * 3
     assert worse(rows) == rows[:1]
 
 

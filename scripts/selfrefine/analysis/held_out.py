@@ -12,7 +12,7 @@ AT_KEPT = ("loss", "accuracy", "chosen_token_logp", "rejected_token_logp")
 
 
 def at_kept_update(log: Sequence[Mapping[str, Any]], kept: int) -> dict[str, float]:
-    """The held-out pairs' numbers at the kept update, and the highest accuracy of their rewards with its update.
+    """The held-out pairs' numbers at the kept update, and some at the update where their rewards' accuracy was highest.
 
     NaN stands for what an objective does not log; of equal accuracies the earliest counts. Empty if nothing was
     validated.
@@ -24,7 +24,9 @@ def at_kept_update(log: Sequence[Mapping[str, Any]], kept: int) -> dict[str, flo
     accuracies = {step: _number(row.get("accuracy")) for step, row in validations.items()}
     known = {step: value for step, value in accuracies.items() if not math.isnan(value)}
     highest = max(known, key=lambda step: (known[step], -step)) if known else kept
-    return values | {"highest_accuracy": known.get(highest, math.nan), "highest_update": highest}
+    there = _number(validations[highest].get("chosen_token_logp"))
+    found = {"highest_accuracy": known.get(highest, math.nan), "highest_update": highest}
+    return values | found | {"highest_chosen_token_logp": there}
 
 
 def _number(value: float | None) -> float:

@@ -16,12 +16,16 @@ from selfrefine.analysis.held_out import at_kept_update
 from selfrefine.analysis.yield_tables import Origins, frame
 from selfrefine.store.files import read_jsonl
 
+# A rule of thumb, since a few held-out pairs cannot show much by a test: a share of the pairs, which chance alone may take
+# away, and nats per token of the chosen responses, which then hardly fall as well.
+SHORT, FALLEN = 0.1, 0.1
+
 
 def refinements_table(logs: Sequence[str], origins: Origins, level: float) -> pd.DataFrame:
     """refinements.csv: for each refinement that learned from pairs, the held-out ones at the update that was kept.
 
-    `worse`: 1 if the kept weights order fewer held-out pairs correctly than those of another update, by more than
-    chance at `level`.
+    `worse`: 1 if the kept weights order fewer held-out pairs correctly than those of another update: by more than chance
+    at `level`, or by `SHORT` while the chosen responses became less likely by `FALLEN`.
     """
     rows = []
     for log in logs:
@@ -37,14 +41,15 @@ def refinements_table(logs: Sequence[str], origins: Origins, level: float) -> pd
 
 
 def _worse(values: Mapping[str, float], n: int, level: float) -> int:
-    """Whether the accuracy at the kept update is below the highest by more than chance.
+    """Whether the accuracy at the kept update falls short of the highest, by `SHORT` and `FALLEN` or by more than chance.
 
-    By Newcombe's interval of a difference (Statistics in Medicine 17:873, 1998, method 10), as if each update had
-    pairs of its own. They are the same pairs, whose differences vary less, so it says so rather too seldom.
+    The latter by Newcombe's interval of a difference (Statistics in Medicine 17:873, 1998, method 10), as if each update
+    had pairs of its own. They are the same pairs, whose differences vary less, so it says so rather too seldom.
     """
     kept, highest = values["accuracy"], values["highest_accuracy"]
     if math.isnan(kept) or math.isnan(highest):
         return 0
+    short, fallen = highest - kept, values["highest_chosen_token_logp"] - values["chosen_token_logp"]
     low, _ = statistics.wilson(round(highest * n), n, level)
     _, high = statistics.wilson(round(kept * n), n, level)
-    return int(highest - kept > math.hypot(highest - low, high - kept))
+    return int(short > math.hypot(highest - low, high - kept) or (short > SHORT - 1e-9 and fallen > FALLEN))

@@ -204,18 +204,30 @@ def held_out_table(rows: Sequence[results.RefinementRow], titles: Titles) -> Tab
     told = {"teacher", "recipe", *several(rows, "share", "seed")}
     body: Rows = []
     for row in rows:
-        shares = [_or_none(points, row[name]) for name in ("accuracy", "highest_accuracy")]
-        at = NONE if math.isnan(row["highest_accuracy"]) else str(row["highest_update"])
-        logp = [_or_none("{:.2f}".format, row[name]) for name in ("chosen_token_logp", "rejected_token_logp")]
         known = [row["student"], checkpoint_label(row, titles, told), str(row["updates"]), str(row["held_out"])]
-        body.append([*known, str(row["kept_update"]), f"{row['loss']:.3f}", *shares, at, *logp])
-    header = ["student", "training", "updates", "held out", "kept update", "loss", "ordered correctly %", "at best %"]
-    header += ["at update", "chosen: nats per token", "rejected: nats per token"]
+        kept = [str(row["kept_update"]), f"{row['loss']:.3f}", _or_none(points, row["accuracy"])]
+        kept += [_or_none(nats, row[name]) for name in ("chosen_token_logp", "rejected_token_logp")]
+        is_ordered = not math.isnan(row["highest_accuracy"])
+        best = [str(row["highest_update"]), points(row["highest_accuracy"]), nats(row["highest_chosen_token_logp"])]
+        body.append([*known, *kept, *(best if is_ordered else [NONE] * 3)])
+    header = ["student", "training", "updates", "held out", "kept update", "loss", "ordered correctly %"]
+    header += [
+        "chosen: nats per token",
+        "rejected: nats per token",
+        "best update",
+        "ordered correctly then %",
+        "chosen then",
+    ]
     caption = (
-        "Held-out pairs at the update whose weights were kept, that of lowest validation loss. Ordered correctly: the "
-        "chosen response has the higher reward."
+        "Held-out pairs at the update whose weights were kept, that of lowest validation loss, and at the one that ordered "
+        "most of them correctly: the chosen response has the higher reward."
     )
-    return Table("held-out", caption, header, body, list("llrrrrrrrrr"))
+    return Table("held-out", caption, header, body, list("ll" + "r" * 10))
+
+
+def nats(value: float) -> str:
+    """A log-probability of a token."""
+    return f"{value:.2f}"
 
 
 def _or_none(write: Callable[[float], str], value: float) -> str:

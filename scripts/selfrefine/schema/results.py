@@ -211,9 +211,12 @@ class RefinementRow(Start):
     """The mean log-probability of a token of the chosen responses, in nats."""
     rejected_token_logp: float
     highest_accuracy: float
+    """Of all updates that were validated."""
     highest_update: int
+    highest_chosen_token_logp: float
+    """What the chosen responses' was at that update."""
     worse: int
-    """1 if the kept weights' accuracy is below the highest one by more than chance."""
+    """1 if the kept weights fall short of those of the highest accuracy, as analysis/refinements.py judges it."""
 
 
 class DemonstrationRow(TypedDict):
