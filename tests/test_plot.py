@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from conftest import run
-from selfrefine.report.figures import style
+from selfrefine.report.figures import style, wording
 from selfrefine.report.figures.accuracy_points import draw_accuracy
 from selfrefine.report.figures.claim_dots import draw_claims, levels_of
 from selfrefine.report.figures.cost_bars import draw_cost
@@ -259,6 +259,20 @@ def drawn():
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_nothing_overlaps_or_leaves_the_page(name, tmp_path, drawn):
     assert_nothing_overlaps(DRAWINGS[name](tmp_path), name)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [
+        ("qwen2.5-coder-0.5b", 12, ["qwen2.5-", "coder-0.5b"]),
+        ("SmolLM2-135M teaches", 14, ["SmolLM2-", "135M teaches"]),
+        ("fits-as-it-is", 40, ["fits-as-it-is"]),
+        ("nohyphens", 5, ["nohyp", "hens"]),
+        ("a-verylongpart", 6, ["a-very", "longpa", "rt"]),
+    ],
+)
+def test_names_are_broken_at_hyphens_before_they_are_broken_anywhere(text, width, expected):
+    assert wording.wrapped(text, width).split("\n") == expected
 
 
 @pytest.mark.parametrize("name", DRAWINGS)

@@ -1,7 +1,7 @@
 """What each refinement did to its held-out pairs, and whether it kept weights worse than others.
 
 A refinement keeps the weights of lowest validation loss. The loss can fall while more and more pairs are ordered
-incorrectly: a few pairs of very large margin outweigh them.
+incorrectly, if the margins of the others grow fast enough.
 """
 
 import math
